@@ -1,0 +1,40 @@
+"""Image restoration with the Non-Local Recurrent Network.
+
+Names are imported when first used, so that `import nlrn` (and `nlrn --help`) does not wait for PyTorch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .models.nlrn import NLRN as NLRN
+    from .models.nlrn import NLRNConfig as NLRNConfig
+    from .models.nlrn import NonLocalBlock as NonLocalBlock
+    from .models.zoo import load_model as load_model
+    from .ops.nonlocal_attention import nonlocal_attention as nonlocal_attention
+    from .restoration import denoise as denoise
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "NLRN": "models.nlrn",
+    "NLRNConfig": "models.nlrn",
+    "NonLocalBlock": "models.nlrn",
+    "denoise": "restoration",
+    "load_model": "models.zoo",
+    "nonlocal_attention": "ops.nonlocal_attention",
+}
+
+__all__ = ["NLRN", "NLRNConfig", "NonLocalBlock", "denoise", "load_model", "nonlocal_attention"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nlrn' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,215 @@
+"""Whole images through a model: exact, within a memory budget, any size. Tensor in, tensor out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..models.nlrn import NLRN
+from .memory import available_memory, default_budget
+from .patches import restore_patches, restore_tiles
+from .planning import Plan, plans
+from .precision import ieee_float32
+from .wavefront import BandPlan, run_bands
+
+__all__ = ["Model", "available_memory", "default_budget", "restore"]
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[float], None]
+
+
+class Model(Protocol):
+    """What every restoration method is."""
+
+    def __call__(self, image: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        """`[B, C, H, W]` in and out."""
+
+
+def restore(
+    model: Model,
+    image: Tensor,
+    sigma: float | Tensor | None = None,
+    *,
+    steps: int | None = None,
+    ensemble: bool = False,
+    patches: tuple[int, int] | Literal["default"] | None = "default",
+    max_memory: int | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Restores whole images of any size within a memory budget.
+
+    An `NLRN` is run as a whole where that fits `max_memory`, else in row bands, else in square tiles with the
+    exact halo: the numbers are those of the whole image in every case (to float32 rounding). Any other model is
+    called as it is. Out of memory, the next smaller way is tried.
+
+    Args:
+        model: an `NLRN` in evaluation mode, or any `model(image, sigma) -> restored`.
+        image: `[B, C, H, W]`, float in [0, 1], on the device of the model. Half precision images are computed
+            in the dtype of the model.
+        sigma: noise standard deviation in the same units, a number or `[B]`.
+        steps: stop after this many steps; one of the model's heads.
+        ensemble: average over the eight flips and rotations of the image (eight times the work).
+        patches: `(size, stride)` for the official protocol of averaged patches, `None` for whole images; by
+            default what the model's configuration says.
+        max_memory: bytes; by default half of what is available.
+        progress: called with the fraction done, from 0 to 1.
+
+    Returns:
+        A tensor of the shape, dtype and device of `image`, without gradients, not clipped.
+
+    Raises:
+        ValueError: arguments that the model refuses, or a model in training mode.
+        MemoryError: nothing fits `max_memory`.
+
+    Example:
+        >>> import torch, nlrn
+        >>> from nlrn.inference import restore
+        >>> model = nlrn.load_model("nlrn-small-gray")
+        >>> restore(model, torch.rand(1, 1, 40, 50), sigma=0.1).shape
+        torch.Size([1, 1, 40, 50])
+    """
+    report = progress or (lambda fraction: None)
+    with torch.no_grad(), ieee_float32():
+        if not ensemble:
+            return _restore_once(model, image, sigma, steps, patches, max_memory, report)
+        total = torch.zeros_like(image)
+        for i in range(8):
+            turned = _turn(image, i)
+            part = _restore_once(
+                model, turned, sigma, steps, patches, max_memory, lambda f, i=i: report((i + f) / 8)
+            )
+            total += _turn_back(part, i)
+        return total / 8
+
+
+def _turn(image: Tensor, i: int) -> Tensor:
+    """The `i`-th of the eight flips and rotations."""
+    image = image.rot90(i % 4, (2, 3))
+    return image.flip(3) if i >= 4 else image
+
+
+def _turn_back(image: Tensor, i: int) -> Tensor:
+    image = image.flip(3) if i >= 4 else image
+    return image.rot90(-(i % 4), (2, 3))
+
+
+def _restore_once(
+    model: Model,
+    image: Tensor,
+    sigma: float | Tensor | None,
+    steps: int | None,
+    patches: tuple[int, int] | Literal["default"] | None,
+    max_memory: int | None,
+    progress: Progress,
+) -> Tensor:
+    if not isinstance(model, NLRN):
+        if steps is not None:
+            raise ValueError(f"this model has no steps to choose from, got steps={steps}")
+        restored = model(image, sigma)
+        progress(1.0)
+        return restored
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() before restoring images")
+    steps = model.check_steps(steps)
+    levels: Tensor | None = None
+    if model.config.noise_channel:
+        levels = model.check_sigma(sigma, image).flatten()
+    if image.ndim != 4:
+        raise ValueError(f"image must be [B, C, H, W], got shape {tuple(image.shape)}")
+    budget = default_budget(image.device) if max_memory is None else max_memory
+    size = model.config.patch_protocol if patches == "default" else patches
+    if size is None:
+        return _restore_whole(model, image, levels, steps, budget, progress)
+
+    def restore_batch(stack: Tensor, sigmas: Tensor | None) -> Tensor:
+        return _restore_whole(model, stack, sigmas, steps, budget, lambda fraction: None)
+
+    shape = (1, image.shape[1], min(size[0], image.shape[2]), min(size[0], image.shape[3]))
+    batch = 32
+    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, budget):
+        batch //= 2
+    return restore_patches(restore_batch, image, levels, size, batch, progress)
+
+
+def _fits(model: NLRN, shape: tuple[int, int, int, int], steps: int, budget: int) -> bool:
+    try:
+        return plans(model.config, shape, steps, budget)[0].bands.store_logits
+    except MemoryError:
+        return False
+
+
+def _restore_whole(
+    model: NLRN,
+    image: Tensor,
+    sigma: Tensor | None,
+    steps: int,
+    budget: int,
+    progress: Progress,
+) -> Tensor:
+    """The first plan that fits; when memory runs out all the same, the next one."""
+    batch, channels, height, width = image.shape
+    fitting = plans(model.config, (batch, channels, height, width), steps, budget)
+    for i, plan in enumerate(fitting):
+        log.debug("restoring %dx%d pixels with %s", width, height, plan)
+        try:
+            return _run_plan(model, image, sigma, steps, plan, progress)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if i + 1 == len(fitting):
+                raise MemoryError(
+                    f"out of memory restoring {width}x{height} pixels, even in the smallest pieces; "
+                    "free some memory, or restore a smaller image"
+                ) from error
+            log.debug("out of memory: %s", error)
+        if image.device.type == "cuda":
+            torch.cuda.empty_cache()
+    raise AssertionError("no plan")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _run_plan(
+    model: NLRN, image: Tensor, sigma: Tensor | None, steps: int, plan: Plan, progress: Progress
+) -> Tensor:
+    dtype = next(model.parameters()).dtype
+    done, rows = 0, steps * (image.shape[3] if plan.transposed else image.shape[2])
+    pieces = 1
+    if plan.tile is not None:
+        height, width = image.shape[2:]
+        pieces = -(-height // plan.tile) * -(-width // plan.tile)
+    finished = 0
+
+    def restore_piece(piece: Tensor, level: Tensor | None) -> Tensor:
+        nonlocal done, rows, finished
+        done, rows = 0, steps * (piece.shape[3] if plan.transposed else piece.shape[2])
+
+        def on_rows(count: int) -> None:
+            nonlocal done
+            done += count
+            progress((finished + done / rows) / pieces)
+
+        residual = run_bands(
+            model, piece.to(dtype), level, steps, plan.bands, transposed=plan.transposed, on_rows=on_rows
+        )
+        finished += 1
+        # Added in the image's own precision: in half precision the residual alone is rounded.
+        return piece + residual.to(piece.dtype)
+
+    if plan.tile is None:
+        return restore_piece(image, sigma)
+    halo = model.config.halo
+    assert halo is not None
+    return restore_tiles(restore_piece, image, sigma, plan.tile, halo)
+
+
+def exact_plan(height: int) -> BandPlan:
+    """The plan of plain whole-image inference."""
+    return BandPlan(height, True)

@@ -1,0 +1,117 @@
+"""Which way of restoring an image fits into how much memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..models.nlrn import NLRNConfig
+from .wavefront import BandPlan, stored_logits_bytes
+
+MIB = 1 << 20
+# Band heights, fastest first; multiples of the eight rows of a query tile.
+HEIGHTS = (256, 128, 64, 48, 32, 24, 16, 8)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way of restoring an image: in bands, or in overlapping square tiles that are restored in bands.
+
+    Args:
+        bands: band height and state scheme.
+        transposed: bands run along the width.
+        tile: side of a square tile in pixels without its halo; `None` for the whole image.
+    """
+
+    bands: BandPlan
+    transposed: bool = False
+    tile: int | None = None
+
+
+def plans(config: NLRNConfig, shape: tuple[int, int, int, int], steps: int, budget: int) -> list[Plan]:
+    """All plans that fit `budget` bytes, in the order in which to try them: fastest first.
+
+    The whole image at once; bands with stored logits; bands with logits recomputed from the history; square
+    tiles with the exact halo.
+
+    Args:
+        config: of the network.
+        shape: `[B, C, H, W]` of the image.
+        steps: recurrent steps that will be run.
+        budget: bytes.
+
+    Raises:
+        MemoryError: nothing fits; names the smallest figure.
+    """
+    height, width = shape[2:]
+    candidates = [Plan(BandPlan(height, True))]
+    if config.window_size is None:
+        candidates.append(Plan(BandPlan(height, False, 64 * MIB)))
+    else:
+        transposed = width > height
+        long = max(height, width)
+        for workspace, store in ((256 * MIB, True), (64 * MIB, True), (256 * MIB, False), (32 * MIB, False)):
+            bands = [BandPlan(h, store, workspace) for h in HEIGHTS if h < long]
+            if not store:
+                bands.insert(0, BandPlan(long, False, workspace))
+            candidates += [Plan(band, transposed) for band in bands]
+        halo = config.halo
+        assert halo is not None
+        for tile in (1024, 512, 256, 128, 64):
+            if tile + 2 * halo < min(height, width):
+                candidates += [
+                    Plan(BandPlan(h, store, 64 * MIB), tile=tile) for store in (True, False) for h in (64, 8)
+                ]
+    needed = [peak_memory(config, shape, steps, plan) for plan in candidates]
+    fitting = [plan for plan, bytes_ in zip(candidates, needed, strict=True) if bytes_ <= budget]
+    if not fitting:
+        raise MemoryError(
+            f"restoring {width}x{height} pixels takes at least {min(needed) / MIB:.0f} MiB of memory, "
+            f"{budget / MIB:.0f} MiB are allowed"
+        )
+    return fitting
+
+
+def peak_memory(config: NLRNConfig, shape: tuple[int, int, int, int], steps: int, plan: Plan) -> int:
+    """An upper estimate in bytes of what a plan allocates, the result included."""
+    batch, channels, height, width = shape
+    result = 8 * batch * channels * height * width
+    if plan.tile is not None:
+        assert config.halo is not None
+        side = plan.tile + 2 * config.halo
+        height, width = min(height, side), min(width, side)
+        result += 12 * batch * channels * height * width
+    if plan.transposed:
+        height, width = width, height
+    return result + _band_memory(config, batch, height, width, steps, plan.bands)
+
+
+def _band_memory(config: NLRNConfig, batch: int, height: int, width: int, steps: int, plan: BandPlan) -> int:
+    radius = height if config.window_size is None else config.window_size // 2
+    band = min(plan.height, height)
+    if band < height:
+        # Bands end on rows that the window does not know of: a step waits for up to a band more.
+        lag = min(height, radius + 2 + band)
+        window = min(height, band + 2 * radius)
+    else:
+        lag, window = 0, height
+
+    def rows(number: float, feature_channels: int) -> int:
+        return int(4 * batch * width * min(number, height)) * feature_channels
+
+    # In flight, at one stage at a time: input, padded copy, result and the convolution's own workspace.
+    memory = plan.workspace + 4 * rows(band + radius if lag else height, config.width)
+    # s^0, from the first stage to the last.
+    memory += rows(steps * lag + 2 * band, config.width)
+    # Each step's features, queries, keys and values, and the copies that join blocks of rows.
+    per_step = 2 * (config.width + config.embedding)
+    memory += (steps if lag else 1) * rows(lag + radius + band, per_step)
+    if lag:
+        memory += rows(window, config.width + 2 * config.embedding)
+    if not config.correlation_propagation:
+        return memory
+    if plan.store_logits:
+        pending = min(height, steps * lag + 2 * band) if lag else height
+        return memory + stored_logits_bytes(batch, pending, (height, width), config.window_size)
+    history = sum(rows((steps - t) * lag + lag + radius, 2 * config.embedding) for t in range(steps))
+    # At a step the history is joined from blocks once more.
+    return memory + history + (steps * rows(band + window, config.embedding) if lag else 0)

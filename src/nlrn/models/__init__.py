@@ -1,0 +1,1 @@
+"""Restoration methods; each is `model(image, sigma=None) -> restored`."""

@@ -1,0 +1,282 @@
+"""The Non-Local Recurrent Network (Liu et al., NeurIPS 2018): configuration, non-local block, network.
+
+With the image x, the states s and the weights shared over the steps t = 1 .. T:
+
+    s^0 = conv(BN(x))
+    s^t = s^0 + conv_b(ReLU(BN_t(conv_a(BN_t(N(ReLU(BN_t(s^{t-1}))))))))     N: the non-local block
+    y   = x + conv(ReLU(BN(s^T)))
+
+The convolutions are shared by all steps, the batch norms are not. The paper's symbols in this file: theta =
+`query`, psi = `key`, g = `value`, q = `window_size`, T = `num_steps`, l = `embedding`, m = `width`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
+
+
+@dataclass(frozen=True)
+class NLRNConfig:
+    """Everything that defines a network besides its weights.
+
+    Args:
+        channels: image channels (1 grey, 3 RGB).
+        width: feature channels, also those of the non-local values.
+        embedding: channels of the non-local queries and keys.
+        num_steps: recurrent steps T.
+        window_size: odd side of the non-local window in pixels; `None` is the whole image.
+        correlation_propagation: whether the logits of a step are added to those of the next.
+        noise_channel: whether the noise level is an input: one more channel, `4 * sigma`.
+        heads: the steps after which the network may stop, in rising order; by default only the last.
+            Each has a batch norm of its own; the output convolution is shared.
+        initialization: `"official"` is Glorot for every convolution; `"trainable"` moreover starts the value
+            projection, `conv_b` and the output convolution at zero (so that every state is s^0 and the output
+            is the input) and scales the query and key projections by 0.35.
+        task: what the network was trained for.
+        sigma_range: the noise levels it knows, in units of [0, 1]; `None` for a model that ignores sigma.
+        patch_protocol: `(size, stride)` where whole images are restored as averages of overlapping patches, as
+            the official code does; `None` where a whole image is one input.
+
+    Raises:
+        ValueError: values that do not fit each other.
+    """
+
+    channels: int = 1
+    width: int = 128
+    embedding: int = 64
+    num_steps: int = 12
+    window_size: int | None = 45
+    correlation_propagation: bool = True
+    noise_channel: bool = False
+    heads: tuple[int, ...] = ()
+    initialization: Literal["trainable", "official"] = "trainable"
+    task: str = "denoise"
+    sigma_range: tuple[float, float] | None = None
+    patch_protocol: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "width", "embedding", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.window_size is not None and (self.window_size < 1 or self.window_size % 2 == 0):
+            raise ValueError(f"window_size must be odd and positive, or None, got {self.window_size}")
+        if self.initialization not in ("trainable", "official"):
+            raise ValueError(f"initialization must be 'trainable' or 'official', got {self.initialization!r}")
+        if self.noise_channel != (self.sigma_range is not None):
+            raise ValueError(
+                "a network with a noise channel needs a sigma_range, and one without has none; "
+                f"got noise_channel={self.noise_channel}, sigma_range={self.sigma_range}"
+            )
+        if self.patch_protocol is not None and min(self.patch_protocol) < 1:
+            raise ValueError(
+                f"patch_protocol must be (size, stride), both positive, got {self.patch_protocol}"
+            )
+        heads = tuple(self.heads) or (self.num_steps,)
+        if list(heads) != sorted(set(heads)) or heads[0] < 1 or heads[-1] != self.num_steps:
+            raise ValueError(
+                f"heads must rise from at least 1 to num_steps={self.num_steps}, got {self.heads}"
+            )
+        object.__setattr__(self, "heads", heads)
+
+    @property
+    def halo(self) -> int | None:
+        """Distance in pixels beyond which an input pixel cannot change an output pixel (`None`: no limit)."""
+        if self.window_size is None:
+            return None
+        return self.num_steps * (self.window_size // 2 + 2) + 2
+
+
+class NonLocalBlock(nn.Module):
+    """The non-local operation as a residual block for any network: `x_i + sum_j softmax_j(S_ij) value(x_j)`.
+
+    Query, key and value are 1x1 convolutions. The value projection starts at zero, so that a block inserted
+    into a trained network changes nothing at first.
+
+    Args:
+        channels: of input and output.
+        embedding: channels of queries and keys; by default half of `channels`.
+        window_size: odd side of the window in pixels; `None` is the whole image.
+
+    Example:
+        >>> import torch
+        >>> from nlrn import NonLocalBlock
+        >>> features = torch.randn(2, 32, 24, 24)
+        >>> block = NonLocalBlock(32, window_size=9)
+        >>> torch.equal(block(features), features)
+        True
+    """
+
+    def __init__(self, channels: int, embedding: int | None = None, window_size: int | None = 45) -> None:
+        super().__init__()
+        embedding = max(1, channels // 2) if embedding is None else embedding
+        self.window_size = window_size
+        self.query = nn.Conv2d(channels, embedding, 1)
+        self.key = nn.Conv2d(channels, embedding, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        for projection in (self.query, self.key):
+            glorot(projection)
+        for parameter in self.value.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[B, channels, H, W]` in and out."""
+        return self.propagate(features, keep_state=False)[0]
+
+    def propagate(
+        self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
+    ) -> tuple[Tensor, AttentionState | None]:
+        """One step of a recurrence: `state` is what the previous step returned (correlation propagation)."""
+        output, state = nonlocal_attention(
+            self.query(features),
+            self.key(features),
+            self.value(features),
+            self.window_size,
+            state,
+            keep_state=keep_state,
+        )
+        return features + output, state
+
+
+class NLRN(nn.Module):
+    """The network; see the module's docstring for its equations and `NLRNConfig` for its options.
+
+    Source: Liu et al., Non-Local Recurrent Network for Image Restoration, NeurIPS 2018, and its official code.
+
+    Example:
+        >>> import torch
+        >>> from nlrn import NLRN, NLRNConfig
+        >>> model = NLRN(NLRNConfig(width=16, embedding=8, num_steps=3, window_size=7)).eval()
+        >>> model(torch.rand(1, 1, 20, 30)).shape
+        torch.Size([1, 1, 20, 30])
+    """
+
+    def __init__(self, config: NLRNConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, inputs = config.width, config.channels + config.noise_channel
+        self.input_norm = batch_norm(inputs)
+        self.input_conv = nn.Conv2d(inputs, width, 3, padding=1)
+        self.attention_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
+        self.attention = NonLocalBlock(width, config.embedding, config.window_size)
+        self.conv_a_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
+        self.conv_a = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_b_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
+        self.conv_b = nn.Conv2d(width, width, 3, padding=1)
+        self.output_norms = nn.ModuleDict({str(head): batch_norm(width) for head in config.heads})
+        self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Initialises the convolutions as `config.initialization` says."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                glorot(module)
+        if self.config.initialization == "trainable":
+            for conv in (self.attention.value, self.conv_b, self.output_conv):
+                nn.init.zeros_(conv.weight)
+            with torch.no_grad():
+                self.attention.query.weight.mul_(0.35)
+                self.attention.key.weight.mul_(0.35)
+
+    def forward(
+        self, image: Tensor, sigma: float | Tensor | None = None, *, steps: int | None = None
+    ) -> Tensor:
+        """The restored image.
+
+        Args:
+            image: `[B, channels, H, W]`, float in [0, 1].
+            sigma: noise standard deviation in the same units, a number or `[B]`; needed by a model with a
+                noise channel, ignored by any other.
+            steps: stop after this many steps; one of `config.heads`, by default the last.
+
+        Returns:
+            A tensor of the shape of `image`, not clipped.
+
+        Raises:
+            ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or NaN.
+        """
+        steps = self.check_steps(steps)
+        start = features = self.input_conv(self.encode(image, sigma))
+        state = None
+        for t in range(steps):
+            features, state = self.step(t, features, start, state, last=t + 1 == steps)
+        return image + self.output_conv(F.relu(self.output_norms[str(steps)](features)))
+
+    def step(
+        self, t: int, features: Tensor, start: Tensor, state: AttentionState | None, *, last: bool
+    ) -> tuple[Tensor, AttentionState | None]:
+        """Step `t` (from 0): the next features `[B, width, H, W]` and the logits to hand on."""
+        keep_state = self.config.correlation_propagation and not last
+        features = F.relu(self.attention_norms[t](features))
+        features, state = self.attention.propagate(features, state, keep_state=keep_state)
+        features = self.conv_a(self.conv_a_norms[t](features))
+        features = self.conv_b(F.relu(self.conv_b_norms[t](features)))
+        return features + start, state
+
+    def encode(self, image: Tensor, sigma: float | Tensor | None) -> Tensor:
+        """The normalised input of the first convolution: the image and, if the model has one, its noise channel."""
+        if image.ndim != 4 or image.shape[1] != self.config.channels or 0 in image.shape:
+            raise ValueError(
+                f"image must be [B, {self.config.channels}, H, W] and not empty, got shape {tuple(image.shape)}"
+            )
+        if self.config.noise_channel:
+            level = 4 * self.check_sigma(sigma, image)
+            image = torch.cat([image, level.expand(-1, -1, *image.shape[2:])], 1)
+        encoded: Tensor = self.input_norm(image)
+        return encoded
+
+    def check_sigma(self, sigma: float | Tensor | None, image: Tensor) -> Tensor:
+        """Sigma as `[B, 1, 1, 1]`, brought into the model's range (with a warning)."""
+        assert self.config.sigma_range is not None
+        low, high = self.config.sigma_range
+        if sigma is None:
+            raise ValueError(f"this model needs sigma (between {low:.4f} and {high:.4f}, in units of [0, 1])")
+        level = torch.as_tensor(sigma, dtype=image.dtype, device=image.device)
+        if level.shape not in ((), (image.shape[0],)):
+            raise ValueError(
+                f"sigma must be a number or one per image ({image.shape[0]},), got shape {tuple(level.shape)}"
+            )
+        # One look at the values on the host; a captured or compiled graph passes tensors it has checked itself.
+        smallest, largest = float(level.min()), float(level.max())
+        if not (smallest >= 0 and math.isfinite(largest)):
+            raise ValueError(f"sigma must be finite and >= 0, got {smallest if smallest < 0 else largest}")
+        slack = 1e-6 + 1e-3 * high
+        if smallest < low - slack or largest > high + slack:
+            outside = smallest if smallest < low - slack else largest
+            nearest = low if smallest < low - slack else high
+            warnings.warn(
+                f"sigma {outside * 255:.1f} is outside the range this model was trained for "
+                f"({low * 255:.0f}..{high * 255:.0f}, in 8-bit grey levels); using {nearest * 255:.0f}",
+                stacklevel=2,
+            )
+        return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
+
+    def check_steps(self, steps: int | None) -> int:
+        """`steps` if it is a head, the last head for `None`."""
+        if steps is None:
+            return self.config.heads[-1]
+        if steps not in self.config.heads:
+            heads = ", ".join(str(head) for head in self.config.heads)
+            raise ValueError(f"this model can stop after {heads} steps, got steps={steps}")
+        return steps
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with the official eps and momentum (0.99 in TensorFlow's sense)."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def glorot(conv: nn.Conv2d) -> None:
+    """Glorot-uniform weights, zero bias."""
+    nn.init.xavier_uniform_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)

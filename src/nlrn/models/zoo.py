@@ -1,0 +1,198 @@
+"""Named models: where their weights are, what they are for and what they reach."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as dump_safetensors
+from torch import Tensor
+
+from .nlrn import NLRN, NLRNConfig
+
+CONFIG_KEY = "nlrn.config"
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class ModelError(ValueError):
+    """An unknown model name, or a weight file that cannot be used."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model that ships with the package; its card is the `.md` file beside its weights."""
+
+    file: str
+    sha256: str
+    task: str
+    channels: int
+    parameters: int
+    steps: tuple[int, ...]
+    sigma: str
+    psnr: str
+    licence: str
+
+
+_BSDS_TERMS = "Apache-2.0; trained on BSDS500 images, which are for non-commercial research and education"
+
+# PSNR in dB, whole images, float32, by the protocol of nlrn.evaluation; the cards have all figures.
+MODELS: dict[str, ModelEntry] = {
+    "nlrn-small-gray": ModelEntry(
+        file="nlrn-small-gray.safetensors",
+        sha256="58fa00f018146bee089a107c20085c7f723131fabf99bf4ea68cf9293506ca75",
+        task="denoise",
+        channels=1,
+        parameters=86_661,
+        steps=(2, 4, 6),
+        sigma="0..55",
+        psnr="Set12 32.31 / 29.84 / 26.45 (sigma 15 / 25 / 50)",
+        licence=_BSDS_TERMS,
+    ),
+    "nlrn-small-color": ModelEntry(
+        file="nlrn-small-color.safetensors",
+        sha256="ce768c00f8e7ff21bb31799752948c11d500e8c44c084930620c6118d865891f",
+        task="denoise",
+        channels=3,
+        parameters=88_971,
+        steps=(2, 4, 6),
+        sigma="0..55",
+        psnr="CBSD68 30.93 (sigma 25)",
+        licence=_BSDS_TERMS,
+    ),
+}
+
+
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    window_size: int | Literal["default"] | None = "default",
+) -> NLRN:
+    """A model in evaluation mode and float32: `model(image, sigma=None) -> restored`.
+
+    Args:
+        name_or_path: a name of `nlrn models`, or a `.safetensors` file that nlrn wrote.
+        device: where its weights go.
+        window_size: another window than the model's own: odd, or `None` for the whole image. A model that was
+            trained with whole-patch attention is only approximated by a window.
+
+    Raises:
+        ModelError: unknown name, unreadable file, or weights that do not fit.
+
+    Example:
+        >>> import torch, nlrn
+        >>> model = nlrn.load_model("nlrn-small-gray")
+        >>> model(torch.rand(1, 1, 32, 32), sigma=25 / 255).shape
+        torch.Size([1, 1, 32, 32])
+    """
+    entry = MODELS.get(str(name_or_path))
+    path = WEIGHTS / entry.file if entry else Path(name_or_path)
+    if entry is None and not path.is_file():
+        raise ModelError(
+            f"no model and no weight file {str(name_or_path)!r}; the models are: {', '.join(MODELS)}"
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
+    if entry and hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise ModelError(f"{path} is damaged: its sha256 is not {entry.sha256}; install nlrn again")
+    config, tensors = _parse(data, path)
+    if window_size != "default":
+        config = dataclasses.replace(config, window_size=window_size, patch_protocol=None)
+    return build(config, tensors, str(path)).to(device)
+
+
+def build(config: NLRNConfig, tensors: Mapping[str, Tensor], source: str) -> NLRN:
+    """A network in evaluation mode with the given weights; `source` is named in errors."""
+    model = NLRN(config)
+    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    missing = sorted(expected.keys() - tensors.keys())
+    unknown = sorted(tensors.keys() - expected.keys())
+    wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
+    if missing or unknown or wrong:
+        raise ModelError(
+            f"{source}: the weights do not fit their configuration "
+            f"(missing: {_some(missing)}; unknown: {_some(unknown)}; wrong shape: {_some(wrong)})"
+        )
+    bad = sorted(k for k, v in tensors.items() if not torch.isfinite(v).all())
+    if bad:
+        raise ModelError(f"{source}: weights with NaN or Inf: {_some(bad)}")
+    model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    return model.eval().requires_grad_(False)
+
+
+def _some(names: list[str]) -> str:
+    return (
+        ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"
+    )
+
+
+def _parse(data: bytes, path: Path) -> tuple[NLRNConfig, dict[str, Tensor]]:
+    try:
+        tensors = load_safetensors(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is not a safetensors file ({error})") from error
+    if CONFIG_KEY not in metadata:
+        raise ModelError(f"{path} has no {CONFIG_KEY!r} in its metadata: not a model that nlrn wrote")
+    try:
+        return config_from_json(metadata[CONFIG_KEY]), tensors
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path}: unusable model configuration ({error})") from error
+
+
+def config_to_json(config: NLRNConfig) -> str:
+    """The configuration as the JSON that weight files carry."""
+    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+
+
+def config_from_json(text: str) -> NLRNConfig:
+    """The inverse of `config_to_json`; unknown fields are an error."""
+    fields: dict[str, Any] = json.loads(text)
+    return NLRNConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def save_weights(
+    path: str | Path,
+    config: NLRNConfig,
+    state_dict: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes a safetensors file that `load_model` reads: to a temporary file first, then renamed.
+
+    Args:
+        path: the file, replaced if it exists.
+        config: goes into the file's metadata.
+        state_dict: weights and batch-norm statistics of an `NLRN`.
+        metadata: more to note: training data, recipe, licence.
+    """
+    tensors = {
+        k: v.detach().cpu().contiguous()
+        for k, v in state_dict.items()
+        if not k.endswith("num_batches_tracked")
+    }
+    data = dump_safetensors(tensors, {**(metadata or {}), CONFIG_KEY: config_to_json(config)})
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,136 @@
+"""The non-local operation of the NLRN: windowed embedded-Gaussian attention with correlation propagation.
+
+README.md beside this file has the equations, the border rule and the cost of each backend.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import chunked, reference
+from .state import AttentionState
+
+__all__ = ["BACKENDS", "AttentionState", "choose_backend", "nonlocal_attention"]
+
+BACKENDS = ("chunked", "reference")
+
+DEFAULT_MAX_MEMORY = 2 << 30
+
+
+def choose_backend(query: Tensor, value: Tensor, state: AttentionState | None = None) -> str:
+    """The fastest backend that can do this call.
+
+    Raises:
+        ValueError: no backend fits; the message lists each one with its reason.
+    """
+    refusals = {"chunked": _chunked_refuses(query, value), "reference": "serves only when asked for by name"}
+    for name in BACKENDS:
+        if refusals[name] is None:
+            return name
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
+    raise ValueError(f"no backend can compute this non-local attention ({reasons})")
+
+
+def _chunked_refuses(query: Tensor, value: Tensor) -> str | None:
+    if not value.is_floating_point():
+        return f"needs a floating point dtype, got {value.dtype}"
+    return None
+
+
+def nonlocal_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None = None,
+    *,
+    keep_state: bool = True,
+    row_offset: int = 0,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    backend: str | None = None,
+) -> tuple[Tensor, AttentionState | None]:
+    """Every pixel becomes the average of its window, weighted by how well its query matches their keys.
+
+    `output_i = sum_j softmax_j(S_ij) value_j` with `S_ij = query_i . key_j + S'_ij`, where j runs over the
+    `window_size x window_size` pixels centred on i and `S'` are the logits of the previous step (`state`):
+    the correlation propagation of the NLRN. Logits are not scaled. In the paper's symbols the query is
+    `theta(x_i)`, the key `psi(x_j)`, the value `g(x_j)`, and `window_size` is q.
+
+    The window is truncated at the image border: a neighbour outside the image does not exist.
+
+    Args:
+        query: `[B, D, rows, W]`.
+        key: `[B, D, H, W]`.
+        value: `[B, V, H, W]`; V may differ from D.
+        window_size: odd side of the window in pixels; `None` is the whole image.
+        state: what the previous step returned, for the same shapes; `None` at the first step. Without
+            gradients it is consumed (see `AttentionState`); under autograd it is a value.
+        keep_state: `False` at the last step, or without propagation, saves the memory of the new state.
+        row_offset: the row of `key` at which the first row of `query` lies, when `query` is a band of rows.
+            By default both start at the same row and `rows == H`.
+        max_memory: bytes that this call may allocate for its workspace and a new state. A state that would
+            not fit into half of it is kept as the history of queries and keys instead of logits. Tensors of
+            the size of the image (result, gradients) are not counted.
+        backend: one of `BACKENDS`; by default `choose_backend` decides. A state stays with its backend.
+
+    Returns:
+        The output `[B, V, rows, W]` and the state for the next step (`None` if not kept).
+
+    Cost: `2 * q^2 * (D + V)` flops per pixel with stored logits, `2 * q^2 * (t D + V)` at step t with a
+    history; `4 * 1.34 * q^2` bytes per pixel for stored logits at q = 45.
+
+    Raises:
+        ValueError: shapes that do not fit each other, an even window, a state used twice or of other shapes,
+            `max_memory` too small for one tile, an unknown backend.
+
+    Source: Liu et al., Non-Local Recurrent Network for Image Restoration, NeurIPS 2018, section 3.
+
+    Example:
+        >>> import torch
+        >>> from nlrn import nonlocal_attention
+        >>> query, key, value = torch.randn(3, 1, 8, 20, 30).unbind()
+        >>> output, state = nonlocal_attention(query, key, value, 7)
+        >>> output, state = nonlocal_attention(query, key, value, 7, state)
+        >>> output.shape
+        torch.Size([1, 8, 20, 30])
+    """
+    _check(query, key, value, window_size, row_offset)
+    name = backend or choose_backend(query, value, state)
+    if name == "chunked":
+        return chunked.attention(
+            query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
+        )
+    if name == "reference":
+        needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        if state is not None and not needs_grad and not state.needs_grad():
+            state.consume()
+        output, new_state = reference.attention(query, key, value, window_size, state, row_offset)
+        return output, new_state if keep_state else None
+    raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, window_size: int | None, row_offset: int) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.ndim != 4 or 0 in tensor.shape:
+            raise ValueError(f"{name} must be [B, C, H, W] and not empty, got shape {tuple(tensor.shape)}")
+        if tensor.dtype != value.dtype or tensor.device != value.device:
+            raise ValueError(
+                f"{name} must have the dtype and device of value ({value.dtype}, {value.device}), "
+                f"got {tensor.dtype}, {tensor.device}"
+            )
+    if key.shape[1] != query.shape[1]:
+        raise ValueError(f"query and key need the same channels, got {query.shape[1]} and {key.shape[1]}")
+    if key.shape[2:] != value.shape[2:] or key.shape[0] != value.shape[0]:
+        raise ValueError(f"key {tuple(key.shape)} and value {tuple(value.shape)} must cover the same pixels")
+    if query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
+        raise ValueError(
+            f"query {tuple(query.shape)} must have the batch and width of key {tuple(key.shape)}"
+        )
+    if window_size is not None and (window_size < 1 or window_size % 2 == 0):
+        raise ValueError(f"window_size must be odd and positive, or None, got {window_size}")
+    if row_offset < 0 or row_offset + query.shape[2] > key.shape[2]:
+        raise ValueError(
+            f"query rows {row_offset}..{row_offset + query.shape[2] - 1} "
+            f"do not lie within the {key.shape[2]} rows of key"
+        )

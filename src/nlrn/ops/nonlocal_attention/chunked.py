@@ -1,0 +1,362 @@
+"""Memory-bounded non-local attention in plain PyTorch, any device, forward and backward.
+
+The image is cut into tiles of 8x8 queries; a tile's logits are one matrix product with the block of keys that
+its windows cover. The window and the image border enter as a bias of 0 or -inf with which the logits start:
+it survives every addition, so propagated steps need no mask. The backward pass computes the logits anew
+from the history of queries and keys, hence gradients need O(N) memory for any number of steps.
+
+All workspaces belong to one call: allocated once in it, reused for every tile, gone when it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .state import AttentionState
+from .tiling import Axis, DoesNotFit, Tiling, plan_tiling
+
+
+def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Logits add up over the steps: half precision is computed in float32."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Views of `[B, C, H, W]` images with the tiling's outer and inner axes first: `[B, outer, inner, C]`."""
+
+    tiling: Tiling
+    transposed: bool
+
+    def view(self, image: Tensor) -> Tensor:
+        return image.permute(0, 3, 2, 1) if self.transposed else image.permute(0, 2, 3, 1)
+
+    def gather_queries(self, out: Tensor, images: list[Tensor], where: tuple[int, int, int, int]) -> Tensor:
+        """Fills `out` with `[tiles * inner tile, outer tile, channels of all images]`."""
+        image, outer, start, tiles = where
+        a0, a1 = self.tiling.outer.query_range(outer, 1)
+        b0, b1 = self.tiling.inner.query_range(start, tiles)
+        return self._gather(out[: tiles * self.tiling.inner.tile], images, image, (a0, a1, 0), (b0, b1, 0))
+
+    def gather_keys(self, out: Tensor, images: list[Tensor], where: tuple[int, int, int, int]) -> Tensor:
+        """Fills `out` with `[inner extent, outer span, channels of all images]`, zero outside the image."""
+        image, outer, start, tiles = where
+        outer_range = self.tiling.outer.key_range(outer, 1)
+        inner_range = self.tiling.inner.key_range(start, tiles)
+        return self._gather(out[: self.tiling.inner.extent(tiles)], images, image, outer_range, inner_range)
+
+    def _gather(
+        self,
+        out: Tensor,
+        images: list[Tensor],
+        image: int,
+        outer: tuple[int, int, int],
+        inner: tuple[int, int, int],
+    ) -> Tensor:
+        (a0, a1, a_shift), (b0, b1, b_shift) = outer, inner
+        if (b1 - b0, a1 - a0) != out.shape[:2]:
+            out.zero_()
+        channel = 0
+        for view in images:
+            channels = view.shape[-1]
+            target = out[
+                b_shift : b_shift + b1 - b0, a_shift : a_shift + a1 - a0, channel : channel + channels
+            ]
+            target.copy_(view[image, a0:a1, b0:b1].transpose(0, 1))
+            channel += channels
+        return out
+
+    def scatter_queries(self, column: Tensor, view: Tensor, where: tuple[int, int, int, int]) -> None:
+        """Writes `[tiles * inner tile, outer tile, C]` back to an image view."""
+        image, outer, start, tiles = where
+        a0, a1 = self.tiling.outer.query_range(outer, 1)
+        b0, b1 = self.tiling.inner.query_range(start, tiles)
+        view[image, a0:a1, b0:b1].copy_(column[: b1 - b0, : a1 - a0].transpose(0, 1))
+
+    def add_keys(self, column: Tensor, view: Tensor, where: tuple[int, int, int, int]) -> None:
+        """Adds `[inner extent, outer span, C]` to an image view, dropping what lies outside the image."""
+        image, outer, start, tiles = where
+        a0, a1, a_shift = self.tiling.outer.key_range(outer, 1)
+        b0, b1, b_shift = self.tiling.inner.key_range(start, tiles)
+        part = column[b_shift : b_shift + b1 - b0, a_shift : a_shift + a1 - a0]
+        view[image, a0:a1, b0:b1].add_(part.transpose(0, 1))
+
+    def tile_keys(self, column: Tensor, a: int, b: int) -> Tensor:
+        """The keys of the tiles `a .. b-1` of a gathered segment: an overlapping view `[tiles, keys, C]`."""
+        span, channels = self.tiling.outer.span, column.shape[-1]
+        row = span * channels
+        stride = self.tiling.inner.stride * row
+        size = (b - a, self.tiling.keys, channels)
+        return column.as_strided(size, (stride, channels, 1), column.storage_offset() + a * stride)
+
+
+@dataclass(frozen=True)
+class _Bias:
+    """The window as logits: 0 inside, -inf outside, kept per axis."""
+
+    outer: Tensor
+    inner: Tensor
+
+    @classmethod
+    def of(cls, tiling: Tiling, dtype: torch.dtype, device: torch.device) -> _Bias:
+        def along(axis: Axis) -> Tensor:
+            return axis.bias(dtype, device)
+
+        return cls(along(tiling.outer), along(tiling.inner))
+
+    def write(self, logits: Tensor, outer: int, start: int) -> None:
+        """Fills `[tiles, queries, keys]` for the inner tiles from `start` on."""
+        tiles = logits.shape[0]
+        inner = self.inner[start : start + tiles]
+        tile_i, span_i = inner.shape[1:]
+        tile_o, span_o = self.outer.shape[1:]
+        # [tiles, inner tile, outer tile, inner span, outer span]
+        full = logits.view(tiles, tile_i, tile_o, span_i, span_o)
+        torch.add(inner[:, :, None, :, None], self.outer[outer][:, None, :], out=full)
+
+
+def _walk(
+    query: list[Tensor],
+    key: list[Tensor],
+    value: Tensor,
+    layout: _Layout,
+    state: Tensor | None,
+    fresh: bool,
+    want_normaliser: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Output, and the log of the softmax normaliser per query if asked for.
+
+    `query` and `key` are the images whose products are summed (the whole history, or only the newest pair on
+    top of the logits in `state`); `fresh` says that `state` holds nothing yet.
+    """
+    tiling, dtype, device = layout.tiling, _compute_dtype(value.dtype), value.device
+    batch, value_channels = value.shape[:2]
+    logit_channels = sum(q.shape[1] for q in query)
+    queries, keys = [layout.view(q) for q in query], [layout.view(k) for k in key]
+    output = torch.empty(
+        (batch, *query[0].shape[2:], value_channels), dtype=value.dtype, device=device
+    ).permute(0, 3, 1, 2)
+    bias = _Bias.of(tiling, dtype, device)
+
+    def workspace(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    inner_tile, outer_tile = tiling.inner.tile, tiling.outer.tile
+    extent = tiling.inner.extent(tiling.segment)
+    query_column = workspace(tiling.segment * inner_tile, outer_tile, logit_channels)
+    output_column = workspace(tiling.segment * inner_tile, outer_tile, value_channels)
+    key_column = workspace(extent, tiling.outer.span, logit_channels)
+    value_column = workspace(extent, tiling.outer.span, value_channels)
+    weights = workspace(tiling.chunk, tiling.queries, tiling.keys)
+    own_logits = None if state is not None else torch.empty_like(weights)
+    normaliser = (
+        workspace(batch, tiling.outer.count, tiling.inner.count, tiling.queries) if want_normaliser else None
+    )
+
+    for where in tiling.segments(batch):
+        image, outer, start, tiles = where
+        layout.gather_queries(query_column, queries, where)
+        layout.gather_keys(key_column, keys, where)
+        layout.gather_keys(value_column, [layout.view(value)], where)
+        q = query_column.view(-1, tiling.queries, logit_channels)
+        result = output_column.view(-1, tiling.queries, value_channels)
+        for a, b in tiling.chunks(tiles):
+            if state is None:
+                assert own_logits is not None
+                logits = own_logits[: b - a]
+            else:
+                logits = state[image, outer, start + a : start + b].view(b - a, tiling.queries, tiling.keys)
+            if fresh:
+                bias.write(logits, outer, start + a)
+            torch.baddbmm(logits, q[a:b], layout.tile_keys(key_column, a, b).transpose(1, 2), out=logits)
+            torch.softmax(logits, -1, out=weights[: b - a])
+            torch.bmm(weights[: b - a], layout.tile_keys(value_column, a, b), out=result[a:b])
+            if normaliser is not None:
+                torch.logsumexp(logits, -1, out=normaliser[image, outer, start + a : start + b])
+        layout.scatter_queries(output_column, layout.view(output), where)
+    return output, normaliser
+
+
+class _HistoryAttention(torch.autograd.Function):
+    """Attention whose logits are the summed products of a history of queries and keys."""
+
+    @staticmethod
+    def forward(ctx, layout, value, *history):  # type: ignore[no-untyped-def]
+        steps = len(history) // 2
+        query, key = list(history[:steps]), list(history[steps:])
+        output, normaliser = _walk(query, key, value, layout, None, True, True)
+        ctx.save_for_backward(value, output, normaliser, *history)
+        ctx.layout = layout
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
+        value, output, normaliser, *history = ctx.saved_tensors
+        steps = len(history) // 2
+        grads = _walk_back(
+            list(history[:steps]), list(history[steps:]), value, output, normaliser, grad_output, ctx.layout
+        )
+        return None, *grads
+
+
+def _walk_back(
+    query: list[Tensor],
+    key: list[Tensor],
+    value: Tensor,
+    output: Tensor,
+    normaliser: Tensor,
+    grad_output: Tensor,
+    layout: _Layout,
+) -> list[Tensor]:
+    """Gradients of value, every query and every key, with the logits computed anew tile by tile."""
+    tiling, dtype, device = layout.tiling, _compute_dtype(value.dtype), value.device
+    batch, value_channels = value.shape[:2]
+    logit_channels = sum(q.shape[1] for q in query)
+    bias = _Bias.of(tiling, dtype, device)
+    queries, keys = [layout.view(q) for q in query], [layout.view(k) for k in key]
+    # Accumulated in the compute dtype: overlapping windows add up many terms.
+    grad_value, *grad_history = (torch.zeros_like(x, dtype=dtype) for x in (value, *query, *key))
+    grad_queries = [layout.view(g) for g in grad_history[: len(query)]]
+    grad_keys = [layout.view(g) for g in grad_history[len(query) :]]
+    # Per query: sum_j P_j dP_j = <grad_output, output>, the part of the softmax gradient all keys share.
+    shared = (grad_output.to(dtype) * output.to(dtype)).sum(1, keepdim=True)
+
+    def workspace(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    inner_tile, outer_tile = tiling.inner.tile, tiling.outer.tile
+    extent, span = tiling.inner.extent(tiling.segment), tiling.outer.span
+    query_column = workspace(tiling.segment * inner_tile, outer_tile, logit_channels)
+    grad_query_column = torch.empty_like(query_column)
+    grad_output_column = workspace(tiling.segment * inner_tile, outer_tile, value_channels)
+    shared_column = workspace(tiling.segment * inner_tile, outer_tile, 1)
+    key_column, grad_key_column = (workspace(extent, span, logit_channels) for _ in range(2))
+    value_column, grad_value_column = (workspace(extent, span, value_channels) for _ in range(2))
+    weights, grad_weights = (workspace(tiling.chunk, tiling.queries, tiling.keys) for _ in range(2))
+
+    for where in tiling.segments(batch):
+        image, outer, start, tiles = where
+        layout.gather_queries(query_column, queries, where)
+        layout.gather_queries(grad_output_column, [layout.view(grad_output)], where)
+        layout.gather_queries(shared_column, [layout.view(shared)], where)
+        layout.gather_keys(key_column, keys, where)
+        layout.gather_keys(value_column, [layout.view(value)], where)
+        grad_key_column.zero_()
+        grad_value_column.zero_()
+        q, grad_q = (c.view(-1, tiling.queries, logit_channels) for c in (query_column, grad_query_column))
+        grad_out = grad_output_column.view(-1, tiling.queries, value_channels)
+        delta = shared_column.view(-1, tiling.queries, 1)
+        for a, b in tiling.chunks(tiles):
+            p, ds = weights[: b - a], grad_weights[: b - a]
+            tile_keys = layout.tile_keys(key_column, a, b)
+            bias.write(p, outer, start + a)
+            torch.baddbmm(p, q[a:b], tile_keys.transpose(1, 2), out=p)
+            p.sub_(normaliser[image, outer, start + a : start + b, :, None]).exp_()
+            torch.bmm(grad_out[a:b], layout.tile_keys(value_column, a, b).transpose(1, 2), out=ds)
+            ds.sub_(delta[a:b]).mul_(p)
+            torch.bmm(ds, tile_keys, out=grad_q[a:b])
+            # Neighbouring tiles share keys, so their gradients are added one tile after the other.
+            for i in range(b - a):
+                layout.tile_keys(grad_value_column, a + i, a + i + 1)[0].addmm_(p[i].T, grad_out[a + i])
+                layout.tile_keys(grad_key_column, a + i, a + i + 1)[0].addmm_(ds[i].T, q[a + i])
+        layout.add_keys(grad_value_column, layout.view(grad_value), where)
+        for grad_column, grads, add in (
+            (grad_query_column, grad_queries, False),
+            (grad_key_column, grad_keys, True),
+        ):
+            channel = 0
+            for view in grads:
+                part = grad_column[..., channel : channel + view.shape[-1]]
+                (layout.add_keys if add else layout.scatter_queries)(part, view, where)
+                channel += view.shape[-1]
+    return [g.to(x.dtype) for g, x in zip((grad_value, *grad_history), (value, *query, *key), strict=True)]
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    row_offset: int,
+    *,
+    keep_state: bool,
+    max_memory: int,
+) -> tuple[Tensor, AttentionState | None]:
+    """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
+    dtype = _compute_dtype(value.dtype)
+    plan = partial(
+        plan_tiling,
+        (query.shape[-2], query.shape[-1]),
+        key.shape[-2],
+        row_offset,
+        window_size,
+        value_channels=value.shape[1],
+        element_size=dtype.itemsize,
+    )
+    layout = partial(_Layout, transposed=query.shape[-2] >= query.shape[-1])
+    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    needs_grad = needs_grad or (state is not None and state.needs_grad())
+
+    if state is not None and state.logits is not None:
+        if needs_grad:
+            raise ValueError(
+                "a state made without gradients holds stored logits and cannot be differentiated; "
+                "run all steps of a recurrence under autograd, or none"
+            )
+        tile = (state.logits.shape[4], state.logits.shape[3])
+        tiling = plan(logit_channels=query.shape[1], logit_buffers=1, max_memory=max_memory, tile=tile)
+        _check_shapes(state.logits.shape, tiling.state_shape(query.shape[0]))
+        state.consume()
+        output, _ = _walk([query], [key], value, layout(tiling), state.logits, False, False)
+        return output, state.successor(logits=state.logits) if keep_state else None
+
+    if state is None and keep_state and not needs_grad:
+        try:
+            tiling = plan(
+                logit_channels=query.shape[1],
+                logit_buffers=1,
+                max_memory=max_memory,
+                state_batch=query.shape[0],
+            )
+        except DoesNotFit:
+            pass  # a history it is
+        else:
+            logits = torch.empty(tiling.state_shape(query.shape[0]), dtype=dtype, device=value.device)
+            output, _ = _walk([query], [key], value, layout(tiling), logits, True, False)
+            return output, AttentionState(logits=logits)
+
+    if state is not None:
+        _check_shapes(state.queries[-1].shape[2:], query.shape[2:])
+        _check_shapes(state.keys[-1].shape, (query.shape[0], state.keys[-1].shape[1], *key.shape[2:]))
+    queries = (*(state.queries if state else ()), query)
+    keys = (*(state.keys if state else ()), key)
+    # The backward pass holds a gradient beside each gathered query, key and value, and one for the logits.
+    factor = 2 if needs_grad else 1
+    tiling = plan(
+        logit_channels=factor * sum(q.shape[1] for q in queries), logit_buffers=2, max_memory=max_memory
+    )
+    if needs_grad:
+        output = _HistoryAttention.apply(layout(tiling), value, *queries, *keys)  # type: ignore[no-untyped-call]
+    else:
+        if state is not None:
+            state.consume()
+        output, _ = _walk(list(queries), list(keys), value, layout(tiling), None, True, False)
+    if not keep_state:
+        return output, None
+    if state is None:
+        return output, AttentionState(queries, keys)
+    return output, state.successor(queries=queries, keys=keys)
+
+
+def _check_shapes(of_state: Sequence[int], of_call: Sequence[int]) -> None:
+    if tuple(of_state) != tuple(of_call):
+        raise ValueError(
+            f"the attention state belongs to other shapes: it has {tuple(of_state)}, this call {tuple(of_call)}"
+        )

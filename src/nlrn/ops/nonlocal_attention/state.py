@@ -1,0 +1,57 @@
+"""What one propagated step hands to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionState:
+    """The summed logits `S_t` of correlation propagation; opaque to callers.
+
+    Held either as `logits` (in the layout of the backend that made them: fast, `O(N q^2)` memory) or as the
+    history of queries and keys, from which they can be computed anew, because
+    `S_t = [query_1 .. query_t] [key_1 .. key_t]^T` (`O(N t)` memory).
+
+    Without gradients a state is consumed by the step that takes it, which may update it in place; taking it
+    twice raises `ValueError`. Under autograd it is a value and may be used any number of times.
+    """
+
+    queries: tuple[Tensor, ...] = ()
+    keys: tuple[Tensor, ...] = ()
+    logits: Tensor | None = None
+    step: int = 1
+    # One counter shared by all states of a recurrence: the number of the newest state.
+    newest: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.int64))
+
+    @classmethod
+    def from_history(cls, queries: tuple[Tensor, ...], keys: tuple[Tensor, ...]) -> AttentionState:
+        """The state after `len(queries)` steps, given all their queries `[B, D, H, W]` and keys."""
+        if not queries or len(queries) != len(keys):
+            raise ValueError(
+                f"a history needs as many keys as queries and at least one, got {len(queries)} and {len(keys)}"
+            )
+        return cls(queries=queries, keys=keys)
+
+    def needs_grad(self) -> bool:
+        """Whether gradients flow through this state."""
+        tensors = (*self.queries, *self.keys, *([] if self.logits is None else [self.logits]))
+        return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+    def consume(self) -> None:
+        """Marks this state as used up; raises `ValueError` if it already was."""
+        if int(self.newest) != self.step:
+            raise ValueError(
+                f"this attention state (step {self.step}) was already consumed by a later step; "
+                "without gradients a state can be used once"
+            )
+        self.newest.add_(1)
+
+    def successor(
+        self, *, queries: tuple[Tensor, ...] = (), keys: tuple[Tensor, ...] = (), logits: Tensor | None = None
+    ) -> AttentionState:
+        """The next state of the same recurrence."""
+        return AttentionState(queries, keys, logits, self.step + 1, self.newest)

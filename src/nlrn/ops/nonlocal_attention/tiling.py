@@ -1,0 +1,208 @@
+"""Geometry of the chunked backend: one image axis cut into query tiles, each with the span of keys it sees."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DoesNotFit(ValueError):
+    """No tiling has a workspace that fits the memory given."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Query tiles along one axis of an image, in the coordinates of the keys.
+
+    Tile `i` holds the queries `offset + i * tile + (0 .. tile-1)` and sees the keys
+    `first + i * stride + (0 .. span-1)`; some of both may lie outside the image, which `bias` sorts out.
+    """
+
+    queries: int
+    keys: int
+    offset: int
+    radius: int | None
+    tile: int
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return -(-self.queries // self.tile)
+
+    @property
+    def _windowed(self) -> bool:
+        # When a tile would see (almost) the whole axis anyway, all tiles share the keys 0 .. keys-1.
+        return self.radius is not None and self.tile + 2 * self.radius < self.keys
+
+    @property
+    def span(self) -> int:
+        """Number of keys that one tile sees."""
+        if not self._windowed:
+            return self.keys
+        assert self.radius is not None
+        return self.tile + 2 * self.radius
+
+    @property
+    def stride(self) -> int:
+        """Distance between the first keys of neighbouring tiles."""
+        return self.tile if self._windowed else 0
+
+    @property
+    def first(self) -> int:
+        """First key of the first tile; negative where the window reaches beyond the image."""
+        if not self._windowed:
+            return 0
+        assert self.radius is not None
+        return self.offset - self.radius
+
+    def extent(self, tiles: int) -> int:
+        """Number of consecutive keys that `tiles` neighbouring tiles see together."""
+        return self.span + (tiles - 1) * self.stride
+
+    def query_range(self, start: int, tiles: int) -> tuple[int, int]:
+        """The queries of `tiles` tiles from tile `start` on, clipped to the image, relative to `offset`."""
+        return start * self.tile, min(self.queries, (start + tiles) * self.tile)
+
+    def key_range(self, start: int, tiles: int) -> tuple[int, int, int]:
+        """`(a, b, shift)`: the existing keys `a .. b-1` seen by those tiles, `shift` places into their extent."""
+        first = self.first + start * self.stride
+        a = min(max(first, 0), self.keys)
+        return a, max(a, min(first + self.extent(tiles), self.keys)), a - first
+
+    def bias(self, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """`[count, tile, span]`: 0 where a query sees a key, -inf where not.
+
+        Queries beyond the image (the last tile may be larger than what is left) see everything, so that no
+        row of logits is all -inf; nobody reads them.
+        """
+        tiles = torch.arange(self.count, device=device)[:, None, None]
+        # [count, tile, 1] and [count, 1, span]
+        query = tiles * self.tile + torch.arange(self.tile, device=device)[:, None]
+        key = self.first + tiles * self.stride + torch.arange(self.span, device=device)
+        seen = (key >= 0) & (key < self.keys)
+        if self.radius is not None:
+            seen = seen & ((query + self.offset - key).abs() <= self.radius)
+        seen = seen | (query >= self.queries)
+        return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, float("-inf"))
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a call walks over the image: `outer` tiles one by one, `inner` tiles in segments and chunks.
+
+    Keys are gathered once for a segment of inner tiles (laid out so that each tile's keys are one contiguous
+    block) and logits are computed for a chunk of tiles at a time.
+    """
+
+    outer: Axis
+    inner: Axis
+    segment: int
+    chunk: int
+
+    @property
+    def queries(self) -> int:
+        """Queries in one tile."""
+        return self.outer.tile * self.inner.tile
+
+    @property
+    def keys(self) -> int:
+        """Keys that one tile sees."""
+        return self.outer.span * self.inner.span
+
+    def state_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of a stored logits state: `[B, outer, inner tiles, queries (2 axes), keys (2 axes)]`."""
+        outer, inner = self.outer, self.inner
+        return (batch, outer.count, inner.count, inner.tile, outer.tile, inner.span, outer.span)
+
+    def state_elements(self, batch: int) -> int:
+        """Size of a stored logits state."""
+        return math.prod(self.state_shape(batch))
+
+    def workspace_elements(self, logit_channels: int, value_channels: int, logit_buffers: int) -> int:
+        """Size of everything a call allocates besides its result and its state."""
+        channels = logit_channels + value_channels
+        keys = self.inner.extent(self.segment) * self.outer.span * channels
+        queries = self.segment * self.queries * channels
+        biases = sum(axis.count * axis.tile * axis.span for axis in (self.outer, self.inner))
+        return keys + queries + biases + logit_buffers * self.chunk * self.queries * self.keys
+
+    def segments(self, batch: int) -> Iterator[tuple[int, int, int, int]]:
+        """All `(image, outer tile, first inner tile, number of inner tiles)`."""
+        for image in range(batch):
+            for outer in range(self.outer.count):
+                for start in range(0, self.inner.count, self.segment):
+                    yield image, outer, start, min(self.segment, self.inner.count - start)
+
+    def chunks(self, tiles: int) -> Iterator[tuple[int, int]]:
+        """All `(first, last + 1)` within a segment of `tiles` tiles."""
+        for a in range(0, tiles, self.chunk):
+            yield a, min(a + self.chunk, tiles)
+
+
+# (tile side, tiles per segment, tiles per chunk), fastest first. Eight by eight queries is the best trade
+# between keys that a tile sees in vain (34% at window 45) and the efficiency of the matrix products; the
+# rest are for small memory.
+PLANS = ((8, 64, 8), (8, 8, 4), (8, 2, 1), (4, 8, 4), (4, 1, 1), (2, 1, 1), (1, 1, 1))
+
+
+def plan_tiling(
+    query_size: tuple[int, int],
+    key_rows: int,
+    row_offset: int,
+    window_size: int | None,
+    *,
+    logit_channels: int,
+    value_channels: int,
+    logit_buffers: int,
+    element_size: int,
+    max_memory: int,
+    tile: tuple[int, int] | None = None,
+    state_batch: int = 0,
+) -> Tiling:
+    """The fastest tiling whose workspace fits `max_memory` bytes.
+
+    Args:
+        query_size: rows and width of the queries.
+        key_rows: rows of the keys; the width is that of the queries.
+        row_offset: row of the keys at which the queries begin.
+        window_size: side of the window, `None` for the whole image.
+        logit_channels: channels of all gathered queries together (and of their gradients).
+        value_channels: channels of the values.
+        logit_buffers: how many chunks of logits the call holds.
+        element_size: bytes of a number.
+        max_memory: bytes for the workspace, and for a new state if there is one.
+        tile: (outer, inner) tile sides where an existing state fixes them.
+        state_batch: images whose logits are to be stored in a new state.
+
+    Raises:
+        DoesNotFit: with the smallest possible figure.
+    """
+    radius = None if window_size is None else window_size // 2
+    rows, width = query_size
+    smallest = 0
+    for side, segment, chunk in PLANS:
+        if state_batch and side < PLANS[0][0]:
+            break  # slower than a history
+
+        def axes(side: int = side) -> tuple[Axis, Axis]:
+            vertical = Axis(rows, key_rows, row_offset, radius, min(side, rows))
+            horizontal = Axis(width, width, 0, radius, min(side, width))
+            # The longer axis is walked in batches.
+            return (horizontal, vertical) if rows >= width else (vertical, horizontal)
+
+        outer, inner = axes()
+        if tile is not None and (outer.tile, inner.tile) != tile:
+            continue
+        tiling = Tiling(outer, inner, min(segment, inner.count), min(chunk, inner.count))
+        elements = tiling.workspace_elements(logit_channels, value_channels, logit_buffers)
+        needed = element_size * (elements + tiling.state_elements(state_batch))
+        if needed <= max_memory:
+            return tiling
+        smallest = needed if smallest == 0 else min(smallest, needed)
+    raise DoesNotFit(
+        f"non-local attention needs at least {smallest} bytes of working memory here, max_memory is {max_memory}"
+    )
