@@ -1,0 +1,286 @@
+"""Image files in and out, and integers to floats and back; the only place in the project that does either.
+
+Pixels stay as stored: 8 bit, 16 bit or float32, grey or RGB, alpha beside them. Pillow reads and writes 8-bit
+files, imagecodecs 16-bit PNG, tifffile TIFF, since Pillow reads 16-bit colour as 8-bit. Each is imported when a file needs it.
+
+Orientation: pixels stay as they are stored and so does the EXIF tag, so a viewer turns the result as it turned the
+input, and the pixels of both can be compared. Only for a format without EXIF (BMP) is the picture turned upright on
+writing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from ..files import write_atomically
+from . import codecs, exif
+from .codecs import FORMATS, Image, ImageError
+
+__all__ = [
+    "Image",
+    "ImageError",
+    "check_writable",
+    "encode_image",
+    "find_images",
+    "from_float",
+    "output_path",
+    "read_image",
+    "to_float",
+    "value_range",
+    "write_image",
+]
+
+SUFFIXES = {suffix: name for name, format_ in FORMATS.items() for suffix in format_.suffixes}
+
+
+def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image:
+    """Reads an image from a file, or from the bytes of one.
+
+    Palettes and 1-bit images become RGB or grey, CMYK becomes sRGB, each with a note.
+
+    Args:
+        source: a path, a binary stream or a file's content. Its format is told by the content, not by the name.
+
+    Raises:
+        ImageError: not an image of the supported formats, damaged, too large, animated or of several pages, NaN
+            or Inf, or channels and depths that are not supported.
+        OSError: the file cannot be read.
+
+    Example:
+        >>> import numpy as np
+        >>> from nlrn.data.images import Image, encode_image, read_image
+        >>> read_image(encode_image(Image(np.zeros((4, 5), np.uint16)), "PNG")).pixels.dtype
+        dtype('uint16')
+    """
+    if isinstance(source, bytes):
+        return codecs.decode(source, "the image")
+    if not isinstance(source, str | os.PathLike):
+        return codecs.decode(source.read(), "the image")
+    path = Path(source)
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder, not an image")
+    image = codecs.decode(path.read_bytes(), str(path))
+    suffix = path.suffix.lower()
+    if SUFFIXES.get(suffix, image.format) == image.format:
+        return image
+    return replace(image, notes=(*image.notes, f"this is a {image.format} file, though it is named {suffix}"))
+
+
+def encode_image(image: Image, format: str | None = None, *, quality: int = 95) -> bytes:
+    """The content of an image file.
+
+    Args:
+        image: what to write, with its metadata.
+        format: PNG, JPEG, TIFF, WEBP or BMP; by default the image's own.
+        quality: of JPEG (4:4:4) and of lossy WebP, 1 to 100.
+
+    Raises:
+        ImageError: the format cannot hold these pixels without loss of depth or alpha.
+        ValueError: a quality that does not exist.
+    """
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality must be 1 to 100, got {quality}")
+    name = image.format if format is None else format
+    _check_holds(image, name)
+    return codecs.encode(image, name, quality)
+
+
+def _check_holds(image: Image, name: str) -> None:
+    if name not in FORMATS:
+        raise ImageError(f"unknown image format {name!r}; expected one of {', '.join(FORMATS)}")
+    target, pixels, alpha = FORMATS[name], image.pixels, image.alpha
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)) or 0 in pixels.shape:
+        raise ImageError(f"an image must be HxW or HxWx3 and not empty, got shape {pixels.shape}")
+    if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
+        expected = f"{pixels.shape[:2]} of {pixels.dtype}"
+        raise ImageError(f"alpha must be {expected}, got {alpha.shape} of {alpha.dtype}")
+    if pixels.dtype.name not in target.dtypes:
+        able = [n for n, f in FORMATS.items() if pixels.dtype.name in f.dtypes]
+        hint = f"; {' or '.join(able)} can" if able else ""
+        raise ImageError(f"{name} cannot hold {pixels.dtype.name} pixels{hint}")
+    if alpha is not None and not target.alpha:
+        able = [n for n, f in FORMATS.items() if f.alpha and pixels.dtype.name in f.dtypes]
+        raise ImageError(f"{name} cannot hold transparency; {' or '.join(able)} can")
+
+
+def check_writable(image: Image, path: str | os.PathLike[str]) -> str:
+    """The format in which `write_image` would write this image: the suffix decides, without one the image's own.
+
+    What it checks depends on the image's type, channels and alpha only, so it can be asked before a long job.
+
+    Raises:
+        ImageError: an unknown suffix, or a format that cannot hold these pixels.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix and suffix not in SUFFIXES:
+        raise ImageError(
+            f"cannot write {path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}"
+        )
+    name = SUFFIXES.get(suffix, image.format)
+    _check_holds(image, name)
+    return name
+
+
+def write_image(
+    image: Image, path: str | os.PathLike[str], *, quality: int = 95, overwrite: bool = False
+) -> tuple[str, ...]:
+    """Writes an image file; its format follows the suffix (without one, it is the image's own).
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        image: what to write, with its metadata.
+        path: where to.
+        quality: of JPEG (4:4:4) and of lossy WebP, 1 to 100.
+        overwrite: replace an existing file.
+
+    Returns:
+        What the format could not keep of the metadata, one note each.
+
+    Raises:
+        ImageError: an unknown suffix, or a format that cannot hold these pixels.
+        ValueError: a quality that does not exist.
+        FileExistsError: the file exists and `overwrite` is false.
+        OSError: the folder cannot be written to.
+    """
+    path = Path(path)
+    name = check_writable(image, path)
+    if not overwrite and os.path.lexists(path):
+        raise FileExistsError(f"{path} exists")
+    data = encode_image(image, name, quality=quality)
+    try:
+        write_atomically(path, data, overwrite=overwrite)
+    except FileExistsError:
+        raise
+    except OSError as error:  # it names a temporary file that nobody asked for
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return _losses(image, name)
+
+
+def _losses(image: Image, name: str) -> tuple[str, ...]:
+    notes = []
+    if image.icc and not FORMATS[name].metadata:
+        notes.append(f"{name} holds no colour profile: it is left out")
+    if image.exif and not FORMATS[name].metadata:
+        notes.append(f"{name} holds no EXIF data: it is left out, and the picture turned upright")
+    if image.exif and name == "TIFF" and exif.build(exif.parse(image.exif)) is None:
+        notes.append("the EXIF data is damaged: it is left out")
+    if image.premultiplied and name != "TIFF":
+        notes.append(f"{name} holds no premultiplied colours: they are divided by alpha")
+    return tuple(notes)
+
+
+def value_range(dtype: np.dtype[Any], data_range: float | None = None) -> float:
+    """The value of white: `data_range` if given, else by the type, never by the values.
+
+    Raises:
+        ValueError: a type other than uint8, uint16 and floats, or a range that is not positive.
+    """
+    ranges = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0, "float64": 1.0}
+    if dtype.name not in ranges:
+        raise ValueError(f"image values must be uint8, uint16 or float, got {dtype.name}")
+    if data_range is None:
+        return ranges[dtype.name]
+    if not (np.isfinite(data_range) and data_range > 0):
+        raise ValueError(f"data_range must be positive, got {data_range:g}")
+    return float(data_range)
+
+
+def to_float(pixels: np.ndarray, data_range: float | None = None) -> np.ndarray:
+    """Pixels in units of [0, 1]: float32, or float64 if they are.
+
+    Raises:
+        ValueError: a type or range that `value_range` refuses, NaN or Inf.
+    """
+    white = value_range(pixels.dtype, data_range)
+    values: np.ndarray = pixels.astype(np.float64 if pixels.dtype == np.float64 else np.float32)
+    if pixels.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("the image has NaN or infinite values")
+    values /= white
+    return values
+
+
+def from_float(values: np.ndarray, dtype: npt.DTypeLike, data_range: float | None = None) -> np.ndarray:
+    """The inverse of `to_float`: integers are rounded (half to even) and clipped, floats are neither.
+
+    Raises:
+        ValueError: a type or range that `value_range` refuses, NaN or Inf where integers are asked for.
+    """
+    target = np.dtype(dtype)
+    white = value_range(target, data_range)
+    if target.kind == "f":
+        return (values * white).astype(target)
+    if not np.isfinite(values).all():
+        raise ValueError(f"the image has NaN or infinite values, which {target} cannot hold")
+    levels: np.ndarray = np.multiply(values, white, dtype=np.float64)
+    np.rint(levels, out=levels)
+    np.clip(levels, 0, min(white, np.iinfo(target).max), out=levels)
+    return levels.astype(target)
+
+
+def find_images(inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path]:
+    """The image files that are meant: files as named, those in a folder, globs; each once, in the order given.
+
+    In a folder these are the files with a suffix of a supported format that are not hidden, sorted by path.
+
+    Args:
+        inputs: files, folders and globs (`**` for subfolders).
+        recursive: whether a folder means its subfolders too.
+
+    Raises:
+        FileNotFoundError: a path that does not exist, or a glob that matches no file.
+        ImageError: a folder without images.
+    """
+    found: dict[Path, None] = {}
+    for item in inputs:
+        path = Path(item)
+        if path.is_dir():
+            matches: Sequence[Path] = _in_folder(path, recursive)
+            if not matches:
+                raise ImageError(f"no images in the folder {path} (looked for {', '.join(SUFFIXES)})")
+        elif os.path.lexists(path):
+            matches = [path]
+        else:
+            matches = [Path(p) for p in sorted(glob.glob(str(item), recursive=True)) if os.path.isfile(p)]
+            if not matches:
+                what = "matches no file" if glob.has_magic(str(item)) else "does not exist"
+                raise FileNotFoundError(f"{path} {what}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _in_folder(folder: Path, recursive: bool) -> list[Path]:
+    # Hidden files are other programs' own: copies that macOS makes, downloads that are not done.
+    found = folder.rglob("*") if recursive else folder.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def output_path(
+    source: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    suffix: str = "-denoised",
+) -> Path:
+    """Where the result for a file goes: beside it as `STEM + suffix + EXT`, or into the folder `out` under its own name.
+
+    Example:
+        >>> from nlrn.data.images import output_path
+        >>> output_path("holiday/sea.jpg").name
+        'sea-denoised.jpg'
+    """
+    path = Path(source)
+    return path.with_name(f"{path.stem}{suffix}{path.suffix}") if out is None else Path(out) / path.name

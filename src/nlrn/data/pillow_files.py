@@ -1,0 +1,155 @@
+"""Files of 8 bit a channel, through Pillow."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import ImageCms
+
+from . import exif
+from .codecs import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
+from .png16 import read_chunks
+
+# The multi-picture format of cameras marks what belongs together, as against previews and gain maps of one picture.
+MULTI_PICTURE_ENTRIES = 0xB002
+
+
+def decode_pillow(data: bytes, format_: str, name: str) -> Image:
+    """A picture of uint8 pixels."""
+    if format_ == "PNG":
+        read_chunks(data, name)
+    # Pillow itself refuses sizes beyond the limit; between half of it and all of it, it only warns.
+    try:
+        picture: PillowImage.Image = PillowImage.open(io.BytesIO(data), formats=[format_])
+    except PillowImage.DecompressionBombError as error:
+        claimed = re.search(r"\d+", str(error))
+        count = f"{int(claimed[0]):,}" if claimed else "too many"
+        raise ImageError(f"{name} claims {count} pixels; the limit is {MAX_PIXELS:,}") from error
+    check_size(*picture.size, name)
+    notes = _check_single(picture, name)
+    picture.load()
+    block = picture.info.get("exif")
+    if not block:  # ImageMagick's PNG text, or an orientation in XMP data only
+        found = picture.getexif()
+        block = found.tobytes() if len(found) else None
+    picture, icc, converted = _plain_mode(picture, picture.info.get("icc_profile"), name)
+    array = np.array(picture)
+    alpha = None
+    if picture.mode in ("LA", "RGBA"):
+        alpha, array = array[..., -1].copy(), array[..., :-1].copy()
+        array = array[..., 0] if picture.mode == "LA" else array
+    return Image(
+        pixels=array,
+        alpha=alpha,
+        format=format_,
+        exif=block.removeprefix(b"Exif\0\0") if block else None,
+        icc=icc or None,
+        lossless=_webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
+        notes=(*notes, *converted),
+    )
+
+
+def _check_single(picture: PillowImage.Image, name: str) -> list[str]:
+    """Raises `ImageError` for more than one image; says so where a camera added previews to its one."""
+    frames = getattr(picture, "n_frames", 1)
+    if "mp" in picture.info:
+        entries = getattr(picture, "mpinfo", {}).get(MULTI_PICTURE_ENTRIES, [])
+        kinds = {entry["Attribute"]["MPType"].split(":")[0].split(" (")[0] for entry in entries}
+        if "Multi-Frame Image" not in kinds:
+            return ["only the main picture of this file is kept, without the previews or gain maps beside it"]
+    if frames > 1:
+        raise ImageError(f"{name} holds {frames} images or frames; only single images are supported")
+    return []
+
+
+def _plain_mode(
+    picture: PillowImage.Image, icc: bytes | None, name: str
+) -> tuple[PillowImage.Image, bytes | None, list[str]]:
+    """Grey or RGB, with or without alpha; what had to be converted is noted."""
+    transparent = "transparency" in picture.info
+    if picture.mode == "1":
+        return picture.convert("LA" if transparent else "L"), icc, ["1-bit image restored as 8-bit grey"]
+    if picture.mode in ("P", "PA"):
+        colour = picture.convert("RGBA" if transparent or picture.mode == "PA" else "RGB")
+        red, green, blue = (np.asarray(colour.getchannel(c)) for c in "RGB")
+        # A profile for RGB says nothing about grey values, so with one the picture stays RGB.
+        grey = bool((red == green).all() and (green == blue).all()) and (not icc or icc[16:20] == b"GRAY")
+        if grey:
+            colour = colour.convert("LA" if colour.mode == "RGBA" else "L")
+        return colour, icc, [f"palette image restored as 8-bit {'grey' if grey else 'RGB'}"]
+    if picture.mode == "CMYK":
+        converted, note = _cmyk_to_rgb(picture, icc)
+        return converted, None, [note]
+    if picture.mode in ("L", "RGB") and transparent:
+        return picture.convert("LA" if picture.mode == "L" else "RGBA"), icc, []
+    if picture.mode in ("L", "LA", "RGB", "RGBA"):
+        return picture, icc, []
+    raise ImageError(f"{name} has pixels of a kind that is not supported ({picture.mode})")
+
+
+def _cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> tuple[PillowImage.Image, str]:
+    if icc:
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            converted = ImageCms.profileToProfile(
+                picture, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError):
+            pass  # a broken profile is as good as none
+        else:
+            assert converted is not None
+            return converted, "CMYK image converted to sRGB through its profile"
+    return picture.convert("RGB"), "CMYK image converted to sRGB without a profile"
+
+
+def _webp_is_lossless(data: bytes) -> bool:
+    position = 12
+    while position + 8 <= len(data):
+        chunk, size = (
+            data[position : position + 4],
+            int.from_bytes(data[position + 4 : position + 8], "little"),
+        )
+        if chunk in (b"VP8L", b"VP8 "):
+            return chunk == b"VP8L"
+        position += 8 + size + size % 2
+    return False
+
+
+def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
+    """A file's content.
+
+    Raises:
+        ImageError: more pixels a side, or more metadata, than the format allows.
+    """
+    options: dict[str, Any] = {}
+    if format_ == "JPEG":
+        # Not optimize=True: Pillow's buffer for it is too small for noisy images at high quality.
+        options = {"quality": quality, "subsampling": 0}
+    elif format_ == "WEBP":
+        options = {"lossless": image.lossless, "quality": 90 if image.lossless else quality, "exact": True}
+    if format_ == "BMP":
+        image = replace(image, pixels=_upright(image.pixels, exif.parse(image.exif or b"").orientation))
+    else:
+        if image.exif:
+            options["exif"] = b"Exif\0\0" + image.exif
+        if image.icc:
+            options["icc_profile"] = image.icc
+    buffer = io.BytesIO()
+    try:
+        PillowImage.fromarray(merge_alpha(image)).save(buffer, format_, **options)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot write this image as {format_} ({error})") from error
+    return buffer.getvalue()
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Turned and flipped as an EXIF orientation asks."""
+    pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
+    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
+    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
+    return pixels[rows, columns]

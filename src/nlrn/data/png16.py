@@ -1,0 +1,92 @@
+"""PNG files of 16 bit a channel through imagecodecs (Pillow would read their colours as 8-bit), and PNG chunks."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+
+from .codecs import PNG_SIGNATURE, Image, ImageError, check_size, load_package, merge_alpha
+
+# Real profiles are below 4 MB; a chunk that unpacks to more is an attack.
+MAX_PROFILE = 1 << 24
+
+
+def decode_png16(data: bytes, name: str) -> Image:
+    """A picture of uint16 pixels."""
+    width, height = struct.unpack(">II", data[16:24])
+    check_size(width, height, name)
+    chunks = read_chunks(data, name)
+    if b"acTL" in chunks:
+        raise ImageError(f"{name} is animated; only single images are supported")
+    array: np.ndarray = load_package("imagecodecs", "16-bit PNG").png_decode(data)
+    if array.dtype != np.uint16 or array.ndim not in (2, 3):
+        raise ImageError(f"{name} decoded to {array.dtype} of shape {array.shape}, expected 16-bit pixels")
+    array = array if array.ndim == 3 else array[..., None]
+    alpha = None
+    if array.shape[2] in (2, 4):  # imagecodecs has made a transparent colour (tRNS) alpha
+        alpha, array = array[..., -1].copy(), array[..., :-1]
+    icc, notes = _read_profile(chunks.get(b"iCCP"))
+    return Image(
+        pixels=np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array),
+        alpha=alpha,
+        format="PNG",
+        exif=chunks.get(b"eXIf"),
+        icc=icc,
+        notes=notes,
+    )
+
+
+def read_chunks(data: bytes, name: str) -> dict[bytes, bytes]:
+    """The chunks by their type; of several with one type (only pixel data and texts), the last.
+
+    Raises:
+        ImageError: a checksum is wrong or the end is missing.
+    """
+    chunks = {}
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, position)
+        kind, end = data[position + 4 : position + 8], position + 8 + size
+        # Lower case marks what a reader may ignore. libpng would notice as well, but imagecodecs loses a reference
+        # to None with each of its errors, which in the end stops Python 3.11.
+        if kind[:1].isupper() and data[end : end + 4] != struct.pack(
+            ">I", zlib.crc32(data[position + 4 : end])
+        ):
+            what = "is truncated" if end + 4 > len(data) else "is damaged"
+            raise ImageError(f"{name} {what}: the checksum of its {kind.decode('latin-1')!r} chunk is wrong")
+        chunks[kind] = data[position + 8 : end]
+        position = end + 4
+    if b"IEND" not in chunks:
+        raise ImageError(f"{name} is truncated: expected an IEND chunk, found {len(data)} bytes without one")
+    return chunks
+
+
+def _read_profile(chunk: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+    if chunk is None:
+        return None, ()
+    unpacker = zlib.decompressobj()
+    try:
+        profile = unpacker.decompress(chunk.partition(b"\0")[2][1:], MAX_PROFILE)
+    except zlib.error:
+        profile = b""
+    if not profile or not unpacker.eof:
+        return None, ("damaged colour profile dropped",)
+    return profile, ()
+
+
+def encode_png16(image: Image) -> bytes:
+    """A PNG file with EXIF and ICC profile, which imagecodecs does not write itself."""
+    data: bytes = load_package("imagecodecs", "16-bit PNG").png_encode(merge_alpha(image))
+    extra = b""
+    if image.icc:
+        extra += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc))
+    if image.exif:
+        extra += _chunk(b"eXIf", image.exif)
+    header = len(PNG_SIGNATURE) + 25  # the signature and IHDR come first
+    return data[:header] + extra + data[header:]
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
