@@ -8,21 +8,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
+    from .api import denoise as denoise
     from .models.nlrn import NLRN as NLRN
     from .models.nlrn import NLRNConfig as NLRNConfig
     from .models.nlrn import NonLocalBlock as NonLocalBlock
     from .models.zoo import load_model as load_model
     from .ops.nonlocal_attention import nonlocal_attention as nonlocal_attention
-    from .restoration import denoise as denoise
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "NLRN": "models.nlrn",
     "NLRNConfig": "models.nlrn",
     "NonLocalBlock": "models.nlrn",
-    "denoise": "restoration",
+    "denoise": "api",
     "load_model": "models.zoo",
     "nonlocal_attention": "ops.nonlocal_attention",
 }

@@ -14,7 +14,7 @@ from .memory import available_memory, default_budget
 from .patches import restore_patches, restore_tiles
 from .planning import Plan, plans
 from .precision import ieee_float32
-from .wavefront import BandPlan, run_bands
+from .wavefront import run_bands
 
 __all__ = ["Model", "available_memory", "default_budget", "restore"]
 
@@ -80,11 +80,14 @@ def restore(
         total = torch.zeros_like(image)
         for i in range(8):
             turned = _turn(image, i)
-            part = _restore_once(
-                model, turned, sigma, steps, patches, max_memory, lambda f, i=i: report((i + f) / 8)
-            )
+            part = _restore_once(model, turned, sigma, steps, patches, max_memory, _part(report, i, 8))
             total += _turn_back(part, i)
         return total / 8
+
+
+def _part(progress: Progress, index: int, count: int) -> Progress:
+    """The progress of one of several equal parts."""
+    return lambda fraction: progress((index + fraction) / count)
 
 
 def _turn(image: Tensor, i: int) -> Tensor:
@@ -208,8 +211,3 @@ def _run_plan(
     halo = model.config.halo
     assert halo is not None
     return restore_tiles(restore_piece, image, sigma, plan.tile, halo)
-
-
-def exact_plan(height: int) -> BandPlan:
-    """The plan of plain whole-image inference."""
-    return BandPlan(height, True)

@@ -16,9 +16,9 @@ def ieee_float32() -> Iterator[None]:
     """
     backends = (
         torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,
-        torch.backends.mkldnn.matmul,
-        torch.backends.mkldnn.conv,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
     )
     before = [backend.fp32_precision for backend in backends]
     try:

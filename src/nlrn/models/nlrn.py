@@ -209,7 +209,8 @@ class NLRN(nn.Module):
         state = None
         for t in range(steps):
             features, state = self.step(t, features, start, state, last=t + 1 == steps)
-        return image + self.output_conv(F.relu(self.output_norms[str(steps)](features)))
+        residual: Tensor = self.output_conv(F.relu(self.output_norms[str(steps)](features)))
+        return image + residual
 
     def step(
         self, t: int, features: Tensor, start: Tensor, state: AttentionState | None, *, last: bool

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
+from ..files import write_atomically
 from .nlrn import NLRN, NLRNConfig
 
 CONFIG_KEY = "nlrn.config"
@@ -55,7 +54,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=86_661,
         steps=(2, 4, 6),
         sigma="0..55",
-        psnr="Set12 32.31 / 29.84 / 26.45 (sigma 15 / 25 / 50)",
+        psnr="29.84 (Set12)",
         licence=_BSDS_TERMS,
     ),
     "nlrn-small-color": ModelEntry(
@@ -66,7 +65,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=88_971,
         steps=(2, 4, 6),
         sigma="0..55",
-        psnr="CBSD68 30.93 (sigma 25)",
+        psnr="30.93 (CBSD68)",
         licence=_BSDS_TERMS,
     ),
 }
@@ -160,8 +159,10 @@ def config_to_json(config: NLRNConfig) -> str:
 
 def config_from_json(text: str) -> NLRNConfig:
     """The inverse of `config_to_json`; unknown fields are an error."""
-    fields: dict[str, Any] = json.loads(text)
-    return NLRNConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
+    }
+    return NLRNConfig(**fields)
 
 
 def save_weights(
@@ -184,15 +185,16 @@ def save_weights(
         if not k.endswith("num_batches_tracked")
     }
     data = dump_safetensors(tensors, {**(metadata or {}), CONFIG_KEY: config_to_json(config)})
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_atomically(Path(path), data, overwrite=True)
+
+
+def default_model(task: str, channels: int) -> str:
+    """The name of the model for a task and a number of image channels (the grey one if there is no other)."""
+    names = {entry.channels: name for name, entry in MODELS.items() if entry.task == task}
+    return names.get(channels) or names[1]
+
+
+def smallest_model(task: str, channels: int) -> str:
+    """The name of the model with the fewest parameters for a task and a number of image channels."""
+    fitting = [n for n, e in MODELS.items() if e.task == task and e.channels == channels]
+    return min(fitting, key=lambda name: MODELS[name].parameters)

@@ -1,0 +1,165 @@
+"""The functions of `import nlrn`: an array, a tensor or a file in, the same kind of thing out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict, Unpack, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.images import Image, check_writable, from_float, read_image, to_float, value_range, write_image
+from .inference import Model, Progress
+from .restoration import Report, Restorer, Sigma, check_sigma
+
+log = logging.getLogger(__name__)
+
+
+class DenoiseOptions(TypedDict, total=False):
+    """The keyword arguments of `denoise`."""
+
+    model: str | Path | Model | None
+    steps: int | None
+    ensemble: bool
+    data_range: float | None
+    device: str | torch.device
+    max_memory: int | None
+    output: str | os.PathLike[str] | None
+    overwrite: bool
+    progress: Callable[[float], None] | None
+
+
+@overload
+def denoise(image: np.ndarray, sigma: Sigma = "auto", **options: Unpack[DenoiseOptions]) -> np.ndarray: ...
+@overload
+def denoise(image: Tensor, sigma: Sigma = "auto", **options: Unpack[DenoiseOptions]) -> Tensor: ...
+@overload
+def denoise(
+    image: str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[DenoiseOptions]
+) -> np.ndarray | Path: ...
+def denoise(
+    image: np.ndarray | Tensor | str | os.PathLike[str],
+    sigma: Sigma = "auto",
+    *,
+    model: str | Path | Model | None = None,
+    steps: int | None = None,
+    ensemble: bool = False,
+    data_range: float | None = None,
+    device: str | torch.device = "auto",
+    max_memory: int | None = None,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray | Tensor | Path:
+    """Removes noise from an image.
+
+    Args:
+        image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a
+            file (whose pixels are taken as stored: EXIF orientation is not applied). Channels: grey or RGB, with or without alpha, which stays as it is. Types: uint8, uint16, float.
+        sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
+            levels (0..255), whatever the file's depth. `"auto"` estimates it.
+        model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
+        steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
+        ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
+        data_range: the value of white; by default 255 for uint8, 65535 for uint16, 1 for floats. It follows from
+            the type, never from the values. Floats may leave [0, 1] and are not clipped.
+        device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device.
+        max_memory: bytes that may be used; by default half of what is available.
+        output: write the result to this file (of a path's image, with its depth and metadata).
+        overwrite: replace an existing `output`.
+        progress: called with the fraction done, from 0 to 1.
+
+    Returns:
+        The same kind, shape and dtype; for a path an array, or with `output` the path written.
+
+    Raises:
+        ValueError: bad shapes, types or values; a sigma beyond the range; an unknown model.
+        FileExistsError: `output` exists and `overwrite` is false.
+
+    Source: Liu et al., Non-Local Recurrent Network for Image Restoration, NeurIPS 2018.
+
+    Example:
+        >>> import numpy as np, nlrn
+        >>> noisy = np.random.default_rng(0).normal(128, 25, (32, 48)).clip(0, 255).astype(np.uint8)
+        >>> clean = nlrn.denoise(noisy, sigma=25)
+        >>> clean.shape, clean.dtype
+        ((32, 48), dtype('uint8'))
+    """
+    restorer = Restorer(model, steps=steps, ensemble=ensemble, device=device, max_memory=max_memory)
+    if isinstance(image, str | os.PathLike):
+        source = read_image(Path(image))
+        target = None if output is None else _checked_output(source, Path(image), Path(output), overwrite)
+        restored, report = restorer.image(source, sigma, data_range=data_range, progress=progress)
+        _warn(report)
+        if target is not None:
+            for note in write_image(restored, target, overwrite=overwrite):
+                log.info(note)
+            return target
+        if restored.alpha is None:
+            return restored.pixels
+        colour = restored.pixels if restored.pixels.ndim == 3 else restored.pixels[..., None]
+        return np.concatenate([colour, restored.alpha[..., None]], -1)
+    if output is not None:
+        raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
+    if isinstance(image, Tensor):
+        return _denoise_tensor(restorer, image, sigma, data_range, progress)
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image must be a path, a NumPy array or a tensor, got {type(image).__name__}")
+    result, report = restorer.array(image, sigma, data_range=data_range, progress=progress)
+    _warn(report)
+    return result
+
+
+def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -> Path:
+    """`target`, if the result can go there; better to know before the work than after."""
+    check_writable(image, target)
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"output is the input itself, {source}; the original is never modified")
+    if not overwrite and os.path.lexists(target):
+        raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
+    return target
+
+
+def _denoise_tensor(
+    restorer: Restorer, image: Tensor, sigma: Sigma, data_range: float | None, progress: Progress | None
+) -> Tensor:
+    if image.ndim not in (3, 4) or 0 in image.shape:
+        raise ValueError(f"an image tensor must be CHW or BCHW and not empty, got shape {tuple(image.shape)}")
+    batch = image.detach() if image.ndim == 4 else image.detach()[None]
+    channels = batch.shape[1]
+    if channels > 4:
+        raise ValueError(f"an image tensor must have 1 to 4 channels, got {channels} (is it HxWxC?)")
+    colour, alpha = (batch, None) if channels in (1, 3) else (batch[:, :-1], batch[:, -1:])
+    if image.is_floating_point():
+        white = 1.0 if data_range is None else data_range
+        values = colour.float() / white
+    else:
+        numbers = colour.cpu().numpy()
+        white = value_range(numbers.dtype, data_range)
+        values = torch.from_numpy(to_float(numbers, data_range)).float()
+    if sigma != "auto":
+        sigma = check_sigma(sigma / white, "sigma", white)
+    result, report = restorer(values, sigma, progress)
+    _warn(report)
+    if image.is_floating_point():
+        output = (result * white).to(image.dtype)
+    else:
+        output = torch.from_numpy(from_float(result.cpu().numpy(), numbers.dtype, data_range)).to(
+            image.device
+        )
+    output = output if alpha is None else torch.cat([output, alpha], 1)
+    return output if image.ndim == 4 else output[0]
+
+
+def _warn(report: Report) -> None:
+    for note in report.notes:
+        log.info(note)
+    if report.estimated and report.sigma is not None:
+        log.info("estimated noise level: %.1f (8-bit grey levels)", 255 * report.sigma)
+    for caution in report.warnings:
+        warnings.warn(caution, stacklevel=3)

@@ -1,0 +1,75 @@
+"""The `nlrn` command. Verbs are one file each; what they compute with is imported when they run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from .add_noise import add_noise
+from .benchmark import app as benchmark
+from .compare import compare
+from .denoise import denoise
+from .errors import CANNOT_START, CliError
+from .import_tf import import_tf
+from .models import models
+
+INTERRUPTED = 130
+# Typer brings its own copy of click in newer versions and does not export this class.
+CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="nlrn",
+    help="Image restoration with the Non-Local Recurrent Network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from ..version import __version__
+
+        typer.echo(f"nlrn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(denoise)
+app.command()(compare)
+app.command("add-noise")(add_noise)
+app.command()(models)
+app.command("import-tf")(import_tf)
+app.add_typer(benchmark, name="benchmark")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command and exits: 0 done, 2 cannot start, 3 some files failed, 4 all failed, 130 Ctrl-C."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except CliError as error:
+        print(f"nlrn: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except CLICK_ERROR as error:  # a bad option
+        print(f"nlrn: {error.format_message()}", file=sys.stderr)
+        sys.exit(CANNOT_START)
+    except (KeyboardInterrupt, typer.Abort):
+        print("nlrn: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

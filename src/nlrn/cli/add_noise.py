@@ -1,0 +1,41 @@
+"""`nlrn add-noise`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import CliError
+
+
+def add_noise(
+    image: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The noisy image.", show_default=False)],
+    sigma: Annotated[float, typer.Option(help="Standard deviation in 8-bit grey levels (0..255).")] = 25.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+) -> None:
+    """Add white Gaussian noise to an image, for trying things. Integer images are clipped."""
+    import numpy as np
+
+    from ..data.images import from_float, read_image, to_float, write_image
+    from ..degradations import gaussian_noise
+
+    if not 0 <= sigma <= 255:
+        raise CliError(f"--sigma must lie between 0 and 255 grey levels, got {sigma:g}")
+    try:
+        source = read_image(image)
+        values = to_float(source.pixels)
+        noise = gaussian_noise(values.shape, sigma / 255, np.random.default_rng(seed))
+        noisy = from_float(values + noise, source.pixels.dtype)
+        notes = write_image(dataclasses.replace(source, pixels=noisy), output, overwrite=overwrite)
+    except FileExistsError as error:
+        raise CliError(f"{error}; pass --overwrite to replace it") from error
+    except (ValueError, OSError) as error:
+        raise CliError(str(error)) from error
+    for note in (*source.notes, *notes):
+        print(f"note: {note}", file=sys.stderr)

@@ -1,0 +1,259 @@
+"""Many files through one restorer: what goes where, progress, failures, exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .errors import CliError
+
+if TYPE_CHECKING:
+    from ..restoration import Report, Restorer
+
+SOME_FAILED, ALL_FAILED = 3, 4
+# A job that will take longer than this says so at the start.
+LONG_JOB_SECONDS = 60.0
+PROGRESS_AFTER_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore; `-` is standard input or output."""
+
+    source: Path | Literal["-"]
+    target: Path | Literal["-"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What applies to every file of a batch."""
+
+    sigma: float | Literal["auto"]
+    data_range: float | None
+    quality: int
+    overwrite: bool
+
+
+def plan_jobs(inputs: Sequence[str], output: str | None, suffix: str, overwrite: bool) -> list[Job]:
+    """Where each input goes; nothing is read or written yet.
+
+    Without `output` a result stands beside its input as `STEM + suffix + EXT`. `output` is a file for a single
+    input file, otherwise a folder (made if it is not there).
+
+    Raises:
+        CliError: an input that does not exist, two inputs with one output, an output that exists or that
+            cannot be written.
+    """
+    from ..data.images import ImageError, find_images, output_path
+
+    if "-" in inputs:
+        if len(inputs) > 1:
+            raise CliError("standard input (-) must be the only input")
+        if output is None or output == "-":
+            _refuse_terminal()
+            return [Job("-", "-")]
+        return [Job("-", _checked(Path(output), overwrite))]
+    try:
+        sources = find_images(list(inputs))
+    except (OSError, ImageError) as error:
+        raise CliError(str(error)) from error
+    single = len(sources) == 1 and not Path(inputs[0]).is_dir()
+    if output == "-":
+        _refuse_terminal()
+        if not single:
+            raise CliError("standard output (-) takes the result of one file only")
+        return [Job(sources[0], "-")]
+    if output is not None and single and not _means_folder(output):
+        if Path(output).resolve() == sources[0].resolve():
+            raise CliError(f"the output {output} is the input itself; the original is never modified")
+        return [Job(sources[0], _checked(Path(output), overwrite))]
+    # A folder may hold the results of an earlier run; only by its name is one restored again.
+    earlier = {output_path(source, suffix=suffix) for source in sources} - {Path(name) for name in inputs}
+    sources = [source for source in sources if source not in earlier]
+    jobs: dict[Path, Path] = {}
+    for source in sources:
+        target = output_path(source, out=output, suffix=suffix)
+        if target in jobs:
+            raise CliError(
+                f"{jobs[target]} and {source} would both be written to {target}; give them other names"
+            )
+        jobs[target] = source
+    if output is not None:
+        _make_folder(Path(output))
+    originals = {source.resolve() for source in sources}
+    for target in jobs:
+        if target.resolve() in originals:
+            raise CliError(f"the output {target} is one of the inputs; the original is never modified")
+    return [Job(source, _checked(target, overwrite)) for target, source in jobs.items()]
+
+
+def _refuse_terminal() -> None:
+    if sys.stdout.isatty():
+        raise CliError("standard output is a terminal; give a file with -o, or send it somewhere")
+
+
+def _means_folder(output: str) -> bool:
+    return output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CliError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
+
+
+def _checked(target: Path, overwrite: bool) -> Path:
+    if target.is_dir():
+        raise CliError(f"the output {target} is a folder")
+    if target.exists() and not overwrite:
+        raise CliError(f"{target} exists; pass --overwrite to replace it")
+    if not target.parent.is_dir():
+        raise CliError(f"the folder of the output {target} does not exist")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise CliError(f"cannot write to the folder of {target}: {error.strerror or error}") from error
+    return target
+
+
+def run_jobs(jobs: Sequence[Job], restorer: Restorer, options: Options) -> int:
+    """Restores every file, reports on standard error, and returns the exit code.
+
+    A file that fails is named with the reason; the others are done all the same.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    failed = 0
+    started = time.perf_counter()
+    with _Bar(console) as bar:
+        for index, job in enumerate(jobs):
+            bar.file(index, len(jobs), str(job.source))
+            try:
+                report = _run(job, restorer, options, console, bar, len(jobs) - index)
+            except (ValueError, OSError, MemoryError) as error:
+                failed += 1
+                reason = _reason(error)
+                named = reason if str(job.source) in reason else f"{job.source}: {reason}"
+                console.print(f"[red]failed:[/red] {_plain(named)}")
+                continue
+            console.print(_line(job, report))
+            for note in report.notes:
+                console.print(f"  note: {_plain(note)}")
+            for warning in report.warnings:
+                console.print(f"  [yellow]warning:[/yellow] {_plain(warning)}")
+    if len(jobs) > 1:
+        seconds = time.perf_counter() - started
+        console.print(f"{len(jobs) - failed} of {len(jobs)} files restored in {seconds:.1f} s")
+    if not failed:
+        return 0
+    return ALL_FAILED if failed == len(jobs) else SOME_FAILED
+
+
+def _run(
+    job: Job, restorer: Restorer, options: Options, console: Console, bar: _Bar, remaining: int
+) -> Report:
+    from ..data.images import check_writable, encode_image, read_image, write_image
+
+    image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
+    if job.target != "-":
+        check_writable(image, job.target)
+    bar.announce(image.pixels.shape, restorer, remaining)
+    restored, report = restorer.image(
+        image, options.sigma, data_range=options.data_range, progress=bar.progress
+    )
+    written: tuple[str, ...] = ()
+    if job.target == "-":
+        stream: BinaryIO = sys.stdout.buffer
+        stream.write(encode_image(restored, image.format, quality=options.quality))
+        stream.flush()
+    else:
+        written = write_image(restored, job.target, quality=options.quality, overwrite=options.overwrite)
+    return dataclasses.replace(report, notes=(*image.notes, *report.notes, *written))
+
+
+def _line(job: Job, report: Report) -> str:
+    source = "standard input" if job.source == "-" else job.source
+    target = "standard output" if job.target == "-" else job.target
+    level = ""
+    if report.sigma is not None:
+        level = f", sigma {255 * report.sigma:.1f}{' (estimated)' if report.estimated else ''}"
+    return f"{_plain(source)} -> {_plain(target)} ({_plain(report.model)}{level}, {report.seconds:.1f} s)"
+
+
+def _reason(error: Exception) -> str:
+    """One line: the message of an operating-system error without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _plain(text: object) -> str:
+    """Text that rich prints as it is."""
+    return str(text).replace("[", r"\[")
+
+
+class _Bar:
+    """A progress bar on a terminal's standard error, for work of more than two seconds; elsewhere nothing."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._started = time.perf_counter()
+        self._index, self._count, self._name = 0, 1, ""
+        self._announced = False
+        self.progress: Callable[[float], None] | None = self._update if console.is_terminal else None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def file(self, index: int, count: int, name: str) -> None:
+        self._index, self._count, self._name = index, count, name
+
+    def _update(self, fraction: float) -> None:
+        if self._bar is None:
+            if time.perf_counter() - self._started < PROGRESS_AFTER_SECONDS:
+                return
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task("", total=1.0)
+        task = self._bar.task_ids[0]
+        name = self._name if self._count == 1 else f"{self._index + 1}/{self._count} {self._name}"
+        self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
+
+    def announce(self, shape: tuple[int, ...], restorer: Restorer, remaining: int) -> None:
+        """Says once, at the start, that a job is long, and what would be faster."""
+        if self._announced:
+            return
+        self._announced = True
+        seconds = restorer.estimate_seconds(shape) * remaining
+        if seconds < LONG_JOB_SECONDS:
+            return
+        faster = restorer.faster_options(shape)
+        hint = f"; faster: {', '.join(faster)}" if faster else ""
+        what = "this" if remaining == 1 else f"these {remaining} files"
+        self._console.print(f"{what} will take about {_duration(seconds)}{hint}")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,46 @@
+"""`nlrn compare`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import CliError
+
+
+def compare(
+    image: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
+    reference: Annotated[Path, typer.Argument(help="The image to compare it with.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print PSNR and SSIM of two image files, on the scale of 8 bit."""
+    from ..data.images import read_image, to_float
+    from ..evaluation.metrics import SSIM_WINDOW, psnr, ssim
+
+    try:
+        pixels = [read_image(path).pixels for path in (image, reference)]
+        first, second = (to_float(p.astype("float64") if p.dtype.kind == "f" else p) * 255 for p in pixels)
+    except (ValueError, OSError) as error:
+        raise CliError(str(error)) from error
+    if first.ndim != second.ndim:
+        kinds = ["grey" if p.ndim == 2 else "RGB" for p in pixels]
+        raise CliError(f"{image} is {kinds[0]} and {reference} is {kinds[1]}; both must be of one kind")
+    if first.shape != second.shape:
+        sizes = [f"{p.shape[1]}x{p.shape[0]}" for p in pixels]
+        raise CliError(f"{image} has {sizes[0]} pixels and {reference} has {sizes[1]}; sizes must agree")
+    similarity = ssim(first, second) if min(first.shape[:2]) >= SSIM_WINDOW else None
+    ratio = psnr(first, second)
+    identical = math.isinf(ratio)
+    if as_json:
+        typer.echo(
+            json.dumps({"psnr": None if identical else ratio, "ssim": similarity, "identical": identical})
+        )
+        return
+    typer.echo("PSNR  infinite (the images are identical)" if identical else f"PSNR  {ratio:.2f} dB")
+    typer.echo(
+        f"SSIM  {similarity:.4f}" if similarity is not None else f"SSIM  needs {SSIM_WINDOW} pixels a side"
+    )

@@ -1,0 +1,54 @@
+"""`nlrn models`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def models(
+    backends: Annotated[
+        bool,
+        typer.Option("--backends", help="Show which implementations of the non-local operation run here."),
+    ] = False,
+) -> None:
+    """List the models that come with nlrn."""
+    console = Console(highlight=False)
+    if backends:
+        _backends(console)
+        return
+    from ..models.zoo import MODELS, WEIGHTS
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "task", "colour", "sigma", "steps", "parameters", "dB at sigma 25"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for name, entry in MODELS.items():
+        table.add_row(
+            name,
+            entry.task,
+            "grey" if entry.channels == 1 else "RGB",
+            entry.sigma,
+            ", ".join(str(step) for step in entry.steps),
+            f"{entry.parameters:,}",
+            entry.psnr,
+        )
+    console.print(table)
+    for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
+        console.print(f"\nWeights: {terms}.")
+    console.print(f"Model cards: {WEIGHTS}")
+
+
+def _backends(console: Console) -> None:
+    import torch
+
+    from ..ops.nonlocal_attention import BACKENDS, choose_backend
+
+    sample = torch.zeros(1, 1, 1, 1)
+    chosen = choose_backend(sample, sample)
+    for name in BACKENDS:
+        console.print(f"{name:10} {'in use' if name == chosen else 'on request'}")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {device}")

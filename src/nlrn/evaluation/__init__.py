@@ -1,0 +1,1 @@
+"""Measuring methods, through the same inference that users run."""
