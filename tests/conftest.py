@@ -36,3 +36,41 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "empty", poisoned_empty)
     monkeypatch.setattr(torch, "empty_like", poisoned_empty_like)
+
+
+def _tiny_model(folder: Path, channels: int) -> Path:
+    import torch
+
+    from nlrn import NLRN, NLRNConfig
+    from nlrn.models.zoo import save_weights
+
+    config = NLRNConfig(
+        channels=channels,
+        width=8,
+        embedding=4,
+        num_steps=2,
+        window_size=5,
+        heads=(1, 2),
+        noise_channel=True,
+        sigma_range=(0.0, 1.0),
+    )
+    path = folder / f"tiny-{channels}.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(channels)
+        model = NLRN(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        save_weights(path, config, model.state_dict())
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weight file of a tiny grey model with heads after steps 1 and 2."""
+    return _tiny_model(tmp_path_factory.mktemp("models"), 1)
+
+
+@pytest.fixture(scope="session")
+def tiny_colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for RGB."""
+    return _tiny_model(tmp_path_factory.mktemp("models"), 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_the_suffix_decides_the_format(name, tmp_path: Path):
 def test_without_a_suffix_the_format_stays(tmp_path: Path):
     write_image(Image(noise((4, 5)), format="TIFF"), str(tmp_path / "a"))
     assert read_image(tmp_path / "a").format == "TIFF"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_pixels_of_any_strides(dtype, with_alpha, tmp_path: Path):
+    planes = np.moveaxis(noise((3, 4, 5), dtype), 0, -1)
+    image = Image(planes, noise((5, 4), dtype).T if with_alpha else None)
+    for suffix in {"uint8": ("png", "tif", "webp"), "uint16": ("png", "tif"), "float32": ("tif",)}[dtype]:
+        write_image(replace(image, lossless=True), tmp_path / f"a.{suffix}")
+        assert np.array_equal(read_image(tmp_path / f"a.{suffix}").pixels, planes)
 
 
 IMPOSSIBLE = {

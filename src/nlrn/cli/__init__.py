@@ -66,10 +66,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"nlrn: {error.format_message()}", file=sys.stderr)
         sys.exit(CANNOT_START)
     except (KeyboardInterrupt, typer.Abort):
-        print("nlrn: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if code == INTERRUPTED:  # typer returns it for Ctrl-C, and says nothing
+        print("nlrn: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

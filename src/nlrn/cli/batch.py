@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import tempfile
 import time
@@ -73,7 +74,7 @@ def plan_jobs(inputs: Sequence[str], output: str | None, suffix: str, overwrite:
             raise CliError("standard output (-) takes the result of one file only")
         return [Job(sources[0], "-")]
     if output is not None and single and not _means_folder(output):
-        if Path(output).resolve() == sources[0].resolve():
+        if os.path.realpath(output) == os.path.realpath(sources[0]):
             raise CliError(f"the output {output} is the input itself; the original is never modified")
         return [Job(sources[0], _checked(Path(output), overwrite))]
     # A folder may hold the results of an earlier run; only by its name is one restored again.
@@ -89,9 +90,9 @@ def plan_jobs(inputs: Sequence[str], output: str | None, suffix: str, overwrite:
         jobs[target] = source
     if output is not None:
         _make_folder(Path(output))
-    originals = {source.resolve() for source in sources}
+    originals = {os.path.realpath(source) for source in sources}
     for target in jobs:
-        if target.resolve() in originals:
+        if os.path.realpath(target) in originals:
             raise CliError(f"the output {target} is one of the inputs; the original is never modified")
     return [Job(source, _checked(target, overwrite)) for target, source in jobs.items()]
 
@@ -113,10 +114,14 @@ def _make_folder(folder: Path) -> None:
 
 
 def _checked(target: Path, overwrite: bool) -> Path:
+    from ..data.images import SUFFIXES
+
     if target.is_dir():
         raise CliError(f"the output {target} is a folder")
     if target.exists() and not overwrite:
         raise CliError(f"{target} exists; pass --overwrite to replace it")
+    if target.suffix and target.suffix.lower() not in SUFFIXES:
+        raise CliError(f"the output {target} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
     if not target.parent.is_dir():
         raise CliError(f"the folder of the output {target} does not exist")
     try:

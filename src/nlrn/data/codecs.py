@@ -172,7 +172,8 @@ def merge_alpha(image: Image) -> np.ndarray:
     if image.alpha is None:
         return np.ascontiguousarray(image.pixels)
     pixels = image.pixels if image.pixels.ndim == 3 else image.pixels[..., None]
-    return np.concatenate([pixels, image.alpha[..., None]], -1)
+    # Concatenation keeps the order of strides that its parts have.
+    return np.ascontiguousarray(np.concatenate([pixels, image.alpha[..., None]], -1))
 
 
 def _unmultiplied(image: Image, alpha: np.ndarray) -> Image:

@@ -1,0 +1,5 @@
+"""`python -m nlrn`."""
+
+from .cli import main
+
+main()

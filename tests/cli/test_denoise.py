@@ -1,0 +1,271 @@
+"""`nlrn denoise`: what goes where, what is said, how it ends."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nlrn.cli import batch
+from nlrn.cli.denoise import parse_memory, parse_sigma
+from nlrn.cli.errors import CliError
+from nlrn.data.images import Image, read_image, write_image
+
+COMMAND = [sys.executable, "-m", "nlrn"]
+
+
+def picture(path: Path, shape: tuple[int, ...] = (20, 24), dtype: str = "uint8", **fields: object) -> Path:
+    white = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+    values = np.random.default_rng(0).uniform(0.2, 0.8, shape) * white
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(Image(values.astype(dtype), **fields), path)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_beside_the_input(nlrn, tmp_path, tiny_grey):
+    before = picture(tmp_path / "a.png").read_bytes()
+    outcome = nlrn("denoise", "a.png", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 0
+    assert outcome.out == ""
+    assert "a.png -> a-denoised.png" in outcome.err
+    assert "sigma 20.0" in outcome.err
+    assert names(tmp_path) == ["a-denoised.png", "a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert read_image(tmp_path / "a-denoised.png").pixels.shape == (20, 24)
+
+
+def test_existing_output(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png")
+    (tmp_path / "a-denoised.png").write_text("mine")
+    outcome = nlrn("denoise", "a.png", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 2
+    assert outcome.err == "nlrn: a-denoised.png exists; pass --overwrite to replace it\n"
+    assert (tmp_path / "a-denoised.png").read_text() == "mine"
+    assert nlrn("denoise", "a.png", "--sigma", 20, "--model", tiny_grey, "--overwrite").code == 0
+    assert read_image(tmp_path / "a-denoised.png").format == "PNG"
+
+
+def test_output_file_and_conversion(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png")
+    assert nlrn("denoise", "a.png", "-o", "b.tif", "--sigma", 20, "--model", tiny_grey).code == 0
+    assert read_image(tmp_path / "b.tif").format == "TIFF"
+
+
+def test_output_folder_is_made(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png")
+    assert nlrn("denoise", "a.png", "-o", "out/deep", "--sigma", 20, "--model", tiny_grey).code == 0
+    assert names(tmp_path) == ["a.png", "out/deep/a.png"]
+
+
+def test_folder_glob_and_files(nlrn, tmp_path, tiny_grey):
+    for name in ("in/a.png", "in/b.jpg", "c.png"):
+        picture(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    outcome = nlrn("denoise", "in", "c*.png", "-o", "out", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 0
+    assert names(tmp_path / "out") == ["a.png", "b.jpg", "c.png"]
+    assert "3 of 3 files restored" in outcome.err
+
+
+def test_folder_again_leaves_its_results_alone(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "in" / "a.png")
+    for _ in range(2):
+        assert nlrn("denoise", "in", "--sigma", 20, "--model", tiny_grey, "--overwrite").code == 0
+    assert names(tmp_path / "in") == ["a-denoised.png", "a.png"]
+    assert nlrn("denoise", "in/a-denoised.png", "--sigma", 20, "--model", tiny_grey).code == 0
+    assert "in/a-denoised-denoised.png" in names(tmp_path)
+
+
+def test_two_inputs_with_one_output(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "x" / "a.png")
+    picture(tmp_path / "y" / "a.png")
+    outcome = nlrn("denoise", "x/a.png", "y/a.png", "-o", "out", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 2
+    assert "x/a.png and y/a.png would both be written to out/a.png" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("output", ["a.png", "./a.png", "link.png", "."])
+def test_the_original_is_never_the_output(nlrn, tmp_path, tiny_grey, output):
+    before = picture(tmp_path / "a.png").read_bytes()
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
+    outcome = nlrn("denoise", "a.png", "-o", output, "--sigma", 20, "--model", tiny_grey, "--overwrite")
+    assert outcome.code == 2
+    assert "the original is never modified" in outcome.err
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_no_input_is_overwritten_by_anothers_result(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png")
+    before = picture(tmp_path / "a-denoised.png", (9, 9)).read_bytes()
+    outcome = nlrn("denoise", "a.png", "a-denoised.png", "--sigma", 20, "--model", tiny_grey, "--overwrite")
+    assert outcome.code == 2
+    assert "the original is never modified" in outcome.err
+    assert (tmp_path / "a-denoised.png").read_bytes() == before
+
+
+def test_some_fail(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    outcome = nlrn("denoise", "a.png", "b.png", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 3
+    assert "failed: b.png" in outcome.err
+    assert "1 of 2 files restored" in outcome.err
+    assert names(tmp_path) == ["a-denoised.png", "a.png", "b.png"]
+
+
+def test_all_fail(nlrn, tmp_path, tiny_grey):
+    (tmp_path / "b.png").write_text("x")
+    assert nlrn("denoise", "b.png", "--sigma", 20, "--model", tiny_grey).code == 4
+    assert names(tmp_path) == ["b.png"]
+
+
+def test_depth_metadata_and_alpha_stay(nlrn, tmp_path, tiny_colour):
+    from PIL import ImageCms
+
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    alpha = np.random.default_rng(1).integers(0, 65536, (20, 24), dtype=np.uint16)
+    picture(tmp_path / "a.png", (20, 24, 3), "uint16", alpha=alpha, icc=icc)
+    assert nlrn("denoise", "a.png", "--sigma", 20, "--model", tiny_colour).code == 0
+    result = read_image(tmp_path / "a-denoised.png")
+    assert (result.pixels.dtype, result.icc) == (np.uint16, icc)
+    assert np.array_equal(result.alpha, alpha)
+
+
+def test_auto_says_what_it_found(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png")
+    outcome = nlrn("denoise", "a.png", "--model", tiny_grey)
+    assert outcome.code == 0
+    assert "(estimated)" in outcome.err
+
+
+def test_camera_jpeg_is_warned_of(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.jpg", (32, 32))
+    assert "noise of a camera JPEG is not white" in nlrn("denoise", "a.jpg", "--model", tiny_grey).err
+
+
+def test_notes_of_reading_and_writing_are_shown(nlrn, tmp_path, tiny_grey):
+    from PIL import Image as PillowImage
+
+    PillowImage.new("P", (20, 20)).save(tmp_path / "a.png")
+    assert "  note: " in nlrn("denoise", "a.png", "--sigma", 5, "--model", tiny_grey).err
+
+
+def test_grey_model_on_colour_says_so(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a.png", (20, 24, 3))
+    assert "each colour channel" in nlrn("denoise", "a.png", "--sigma", 5, "--model", tiny_grey).err
+
+
+def test_names_with_brackets_are_printed_as_they_are(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "a[red].png")
+    assert (
+        "a[red].png -> a[red]-denoised.png"
+        in nlrn("denoise", "a[red].png", "--sigma", 5, "--model", tiny_grey).err
+    )
+
+
+def test_standard_streams(nlrn, tmp_path, tiny_grey):
+    content = picture(tmp_path / "a.png").read_bytes()
+    arguments = ["--sigma", 20, "--model", tiny_grey]
+    assert nlrn("denoise", "a.png", *arguments).code == 0
+    command = [*COMMAND, "denoise", "-", "--sigma", "20", "--model", str(tiny_grey)]
+    done = subprocess.run(command, input=content, capture_output=True, check=True)
+    assert done.stdout == (tmp_path / "a-denoised.png").read_bytes()
+    assert b"standard input -> standard output" in done.stderr
+
+
+def test_standard_input_to_a_file(nlrn, tmp_path, tiny_grey, monkeypatch):
+    content = picture(tmp_path / "a.png").read_bytes()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert nlrn("denoise", "-", "-o", "b.png", "--sigma", 20, "--model", tiny_grey).code == 0
+    assert read_image(tmp_path / "b.png").pixels.shape == (20, 24)
+
+
+def test_a_terminal_gets_no_image(nlrn, tmp_path, tiny_grey, monkeypatch):
+    picture(tmp_path / "a.png")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    outcome = nlrn("denoise", "a.png", "-o", "-", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 2
+    assert "standard output is a terminal" in outcome.err
+
+
+def test_a_long_job_says_so_and_what_is_faster(nlrn, tmp_path, monkeypatch):
+    picture(tmp_path / "a.png")
+    monkeypatch.setattr(batch, "LONG_JOB_SECONDS", 1e-6)
+    outcome = nlrn("denoise", "a.png", "--sigma", 20, "--device", "cpu")
+    assert "this will take about 0 minutes; faster: --steps 4, a CUDA GPU" in outcome.err
+    monkeypatch.setattr(batch, "LONG_JOB_SECONDS", 60)
+    assert "will take" not in nlrn("denoise", "a.png", "--sigma", 20, "--overwrite").err
+
+
+def test_progress_bar_only_after_two_seconds(monkeypatch):
+    from rich.console import Console
+
+    screen = io.StringIO()
+    with batch._Bar(Console(file=screen, force_terminal=True, width=80)) as bar:
+        bar.file(0, 1, "a.png")
+        bar.progress(0.1)
+        assert screen.getvalue() == ""
+        monkeypatch.setattr(batch, "PROGRESS_AFTER_SECONDS", 0)
+        bar.progress(0.5)
+    assert "a.png" in screen.getvalue()
+    assert " 50%" in screen.getvalue()
+
+
+def test_no_progress_bar_without_a_terminal():
+    from rich.console import Console
+
+    assert batch._Bar(Console(file=io.StringIO())).progress is None
+
+
+def test_demo(nlrn, tmp_path):
+    outcome = nlrn("denoise", "--demo", "--steps", 2)
+    assert outcome.code == 0
+    assert names(tmp_path / "nlrn-demo") == ["noisy.png", "restored.png", "side-by-side.png"]
+    levels = [float(line.split()[1]) for line in outcome.out.splitlines() if " dB" in line]
+    assert levels[0] == pytest.approx(20.2, abs=0.2)
+    assert levels[1] > 31
+    assert nlrn("denoise", "--demo").code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("4G", 4 << 30), ("512m", 512 << 20), ("1.5 GiB", 3 << 29), ("1000", 1000), ("2kB", 2048)],
+)
+def test_memory_sizes(text, expected):
+    assert parse_memory(text) == expected
+
+
+def test_sigma_parsing():
+    assert parse_sigma("auto") == "auto"
+    assert parse_sigma("25") == 25
+    with pytest.raises(CliError, match="between 0 and 255"):
+        parse_sigma("inf")
+
+
+def test_interrupted(tmp_path):
+    picture(tmp_path / "a.png", (1200, 1200))
+    process = subprocess.Popen(
+        [*COMMAND, "denoise", "a.png", "--sigma", "25"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.decode().endswith("nlrn: interrupted\n")
+    assert names(tmp_path) == ["a.png"]

@@ -1,0 +1,169 @@
+"""compare, add-noise, models, import-tf, benchmark, and the command as a whole."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlrn.data.images import Image, read_image, write_image
+from nlrn.models.zoo import MODELS
+from nlrn.version import __version__
+
+OFFICIAL = Path(__file__).parents[1] / "data" / "official_tf" / "v0_corr_T5" / "model"
+
+
+def write(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(Image(pixels), path)
+
+
+def test_help_is_quick_and_does_not_load_torch():
+    code = "import sys\nfrom nlrn.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+    for command in ("denoise", "compare", "add-noise", "models", "import-tf", "benchmark"):
+        assert command in done.stdout
+
+
+def test_version(nlrn):
+    assert nlrn("--version").out == f"nlrn {__version__}\n"
+
+
+def test_compare(nlrn, tmp_path):
+    write(tmp_path / "a.png", np.full((16, 16), 128, np.uint8))
+    write(tmp_path / "b.png", np.full((16, 16), 130, np.uint8))
+    assert nlrn("compare", "a.png", "b.png").out.startswith("PSNR  42.11 dB\nSSIM  0.99")
+    assert json.loads(nlrn("compare", "a.png", "b.png", "--json").out)["psnr"] == pytest.approx(42.1102)
+    assert "identical" in nlrn("compare", "a.png", "a.png").out
+    assert json.loads(nlrn("compare", "a.png", "a.png", "--json").out) == {
+        "psnr": None,
+        "ssim": pytest.approx(1.0),
+        "identical": True,
+    }
+
+
+def test_compare_deep_with_shallow(nlrn, tmp_path):
+    write(tmp_path / "a.png", np.full((16, 16), 128, np.uint8))
+    write(tmp_path / "b.png", np.full((16, 16), 128 * 257, np.uint16))
+    assert "identical" in nlrn("compare", "a.png", "b.png").out
+
+
+def test_compare_refuses(nlrn, tmp_path):
+    write(tmp_path / "a.png", np.zeros((16, 16), np.uint8))
+    write(tmp_path / "b.png", np.zeros((16, 17), np.uint8))
+    write(tmp_path / "c.png", np.zeros((16, 16, 3), np.uint8))
+    outcome = nlrn("compare", "a.png", "b.png")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "nlrn: a.png has 16x16 pixels and b.png has 17x16; sizes must agree\n",
+    )
+    assert "a.png is grey and c.png is RGB" in nlrn("compare", "a.png", "c.png").err
+    assert nlrn("compare", "a.png", "nosuch.png").code == 2
+
+
+def test_add_noise(nlrn, tmp_path):
+    write(tmp_path / "a.png", np.full((128, 128), 128, np.uint8))
+    assert nlrn("add-noise", "a.png", "-o", "b.png", "--sigma", 10).code == 0
+    noisy = read_image(tmp_path / "b.png").pixels.astype(float)
+    assert noisy.std() == pytest.approx(10, rel=0.03)
+    assert nlrn("add-noise", "a.png", "-o", "b.png").code == 2
+    nlrn("add-noise", "a.png", "-o", "c.png", "--sigma", 10)
+    nlrn("add-noise", "a.png", "-o", "d.png", "--sigma", 10, "--seed", 1)
+    assert (tmp_path / "c.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "d.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+def test_models(nlrn):
+    listed = nlrn("models").out
+    for name, entry in MODELS.items():
+        assert name in listed
+        assert f"{entry.parameters:,}" in listed
+    assert "chunked    in use" in nlrn("models", "--backends").out
+
+
+def test_import_tf_then_denoise(nlrn, tmp_path):
+    outcome = nlrn("import-tf", OFFICIAL, "-o", "official.safetensors")
+    assert outcome.code == 0
+    for said in ("first generation", "5 steps", "0..255", "whole patch", "patches 45x45, stride 7"):
+        assert said in outcome.out
+    write(tmp_path / "a.png", np.random.default_rng(0).integers(90, 160, (48, 50), dtype=np.uint8))
+    assert nlrn("denoise", "a.png", "--model", "official.safetensors").code == 0
+    assert (
+        nlrn("denoise", "a.png", "--model", "official.safetensors", "--window", 45, "-o", "b.png").code == 0
+    )
+    a, b = (read_image(tmp_path / name).pixels for name in ("a-denoised.png", "b.png"))
+    assert a.shape == b.shape
+    assert not np.array_equal(a, b)
+    assert nlrn("import-tf", OFFICIAL, "-o", "official.safetensors").code == 2
+    assert nlrn("import-tf", tmp_path / "nothing", "-o", "x.safetensors").code == 2
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        write(tmp_path / "data" / "Set12" / f"{i}.png", rng.integers(60, 190, (24, 20), dtype=np.uint8))
+    write(tmp_path / "data" / "CBSD68" / "c.png", rng.integers(60, 190, (24, 20, 3), dtype=np.uint8))
+    return tmp_path / "data"
+
+
+def test_benchmark(nlrn, data, tmp_path):
+    outcome = nlrn(
+        *("benchmark", "denoise", "--data", data, "--sets", "Set12,CBSD68", "--sigmas", "15,25"),
+        *("--steps", "2,6", "--out", "results"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert "NLRN 33.16" in outcome.out
+    results = json.loads((tmp_path / "results" / "results.json").read_text())["results"]
+    assert len(results) == 8
+    assert {(r["dataset"], r["model"]) for r in results} == {
+        ("Set12", "nlrn-small-gray"),
+        ("CBSD68", "nlrn-small-color"),
+    }
+    assert [len(r["images"]) for r in results] == [2, 2, 2, 2, 1, 1, 1, 1]
+    table = (tmp_path / "results" / "table.md").read_text()
+    assert table.count("\n") == 10
+    assert "nlrn-small-gray, 2 steps" in table
+    sheet = read_image(tmp_path / "results" / "sheet.png").pixels
+    assert sheet.shape[2] == 3
+    again = nlrn("benchmark", "denoise", "--data", data, "--sets", "Set12", "--out", "results")
+    assert again.code == 2
+    assert "results.json exists; pass --overwrite" in again.err
+
+
+def test_benchmark_of_a_part_is_not_called_the_set(nlrn, data):
+    options = ("--sets", "Set12", "--sigmas", "25", "--max-images", 1, "--official-patches", "--steps", 2)
+    outcome = nlrn("benchmark", "denoise", "--data", data, *options)
+    assert outcome.code == 0
+    assert "Set12 (first 1)" in outcome.out
+    assert "NLRN 30.80" not in outcome.out
+    assert "official patches 45x45, stride 7" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--sets", "Set13"), "no image set Set13"),
+        (("--sigmas", "auto"), "--sigmas must be numbers"),
+        (("--sigmas", "15,x"), "--sigma must be a number"),
+        (("--steps", "x"), "--steps must be numbers"),
+        (("--sets", "Set12", "--steps", "3"), "can stop after 2, 4, 6 steps, got steps=3"),
+        (("--sets", "Set12", "--model", "nope"), "no model and no weight file 'nope'"),
+    ],
+)
+def test_benchmark_refuses(nlrn, data, arguments, message):
+    outcome = nlrn("benchmark", "denoise", "--data", data, *arguments)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert message in outcome.err

@@ -1,0 +1,121 @@
+"""Measuring a model over a set."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from nlrn import load_model
+from nlrn.data.images import Image, write_image
+from nlrn.evaluation.benchmark import as_json, measure, provenance
+from nlrn.evaluation.contact_sheet import BAND, GAP, contact_sheet
+from nlrn.evaluation.metrics import psnr
+from nlrn.evaluation.protocol import DataSet, noisy_version, to_bytes
+from nlrn.evaluation.tables import LITERATURE, as_markdown, rows
+
+CPU = torch.device("cpu")
+
+
+def identity(image, sigma=None):
+    return image
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "Set12").mkdir()
+    for i in range(3):
+        pixels = rng.integers(60, 190, (16, 20 + i), dtype=np.uint8)
+        write_image(Image(pixels, format="PNG"), tmp_path / "Set12" / f"{i}.png")
+    return DataSet.find(tmp_path, "Set12")
+
+
+def test_a_model_that_does_nothing_scores_the_noise(dataset):
+    seen = []
+    result = measure(
+        identity,
+        "identity",
+        dataset,
+        25,
+        channels=1,
+        device=CPU,
+        on_image=lambda _, image: seen.append(image),
+    )
+    assert result.images == seen
+    assert [image.name for image in seen] == ["0.png", "1.png", "2.png"]
+    assert result.psnr == result.noisy_psnr == pytest.approx(20.2, abs=0.3)
+    assert result.psnr == pytest.approx(np.mean([image.psnr for image in seen]))
+    assert 0 < result.ssim < 1
+
+
+def test_official_patches(dataset):
+    model = load_model("nlrn-small-gray")
+    whole = measure(model, "m", dataset, 25, channels=1, device=CPU)
+    patches = measure(model, "m", dataset, 25, channels=1, device=CPU, patches=(12, 5))
+    assert whole.psnr > whole.noisy_psnr
+    assert patches.psnr != whole.psnr
+    assert patches.psnr == pytest.approx(whole.psnr, abs=1)
+
+
+def test_json_has_everything(dataset):
+    result = measure(identity, "identity", dataset, 15, channels=1, device=CPU)
+    read = json.loads(as_json([result], provenance(CPU, "whole images")))
+    assert {"protocol", "device", "nlrn", "torch", "numpy", "python", "commit", "date"} <= read.keys()
+    (entry,) = read["results"]
+    assert (entry["dataset"], entry["sigma"], entry["model"]) == ("Set12", 15, "identity")
+    assert entry["psnr"] == pytest.approx(np.mean([image["psnr"] for image in entry["images"]]))
+
+
+def test_table_sets_the_paper_beside(dataset):
+    result = measure(identity, "identity", dataset, 25, channels=1, device=CPU)
+    heading, (row,) = rows([result])
+    cells = dict(zip(heading, row, strict=True))
+    assert cells["literature"] == "BM3D 29.97, DnCNN 30.44, NLRN 30.80"
+    assert cells["difference to"] == f"{result.psnr - 30.80:+.2f} (NLRN)"
+    assert as_markdown([result]).count("\n") == 3
+
+
+def test_unknown_set_and_level_have_no_literature(dataset):
+    result = measure(identity, "identity", dataset, 17.5, channels=1, device=CPU)
+    assert rows([result])[1][0][-2:] == ("", "")
+    result.dataset = "Mine"
+    assert rows([result])[1][0][-2:] == ("", "")
+
+
+def test_contact_sheet():
+    images = [np.full((10, 20), 100, np.uint8), np.full((30, 15, 3), 7, np.uint8)]
+    sheet = contact_sheet([[("grey", images[0]), ("colour", images[1])], [("again", images[0])]])
+    assert sheet.shape == (BAND + 30 + GAP + BAND + 10, 20 + GAP + 15, 3)
+    assert (sheet[BAND : BAND + 10, :20] == 100).all()
+    assert (sheet[BAND : BAND + 30, 20 + GAP :] == 7).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dataset_name", "sigma", "card"),
+    [
+        ("nlrn-small-gray", "Set12", 15, 32.31),
+        ("nlrn-small-gray", "Set12", 25, 29.84),
+        ("nlrn-small-gray", "Set12", 50, 26.45),
+        ("nlrn-small-gray", "BSD68", 25, 28.86),
+        ("nlrn-small-color", "CBSD68", 25, 30.93),
+    ],
+)
+def test_cards_figures(shared_dir, name, dataset_name, sigma, card):
+    model = load_model(name)
+    images = DataSet.find(shared_dir / "data", dataset_name)
+    result = measure(model, name, images, sigma, channels=model.config.channels, device=CPU)
+    assert result.psnr == pytest.approx(card, abs=0.02)
+
+
+def test_a_photograph_gets_better_by_as_much_as_it_should():
+    from skimage.data import camera
+
+    clean = camera()[100:228, 150:278]
+    noisy = noisy_version(clean, 25, 0)
+    restored = load_model("nlrn-small-gray")(torch.from_numpy(noisy)[None], 25 / 255)[0].numpy()
+    assert psnr(to_bytes(restored), clean) - psnr(to_bytes(noisy), clean) > 8
+    assert set(LITERATURE) == {"Set12", "BSD68", "Urban100", "CBSD68"}
