@@ -7,6 +7,7 @@ import struct
 import zlib
 
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image as PillowImage
 from PIL import ImageCms
@@ -45,7 +46,10 @@ def saved(picture: PillowImage.Image, format_: str, **options: object) -> bytes:
 
 def tiff(array: np.ndarray, **options: object) -> bytes:
     buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **options)
+    try:
+        tifffile.imwrite(buffer, array, **options)
+    except NotImplementedError as error:
+        pytest.skip(f"this imagecodecs cannot write such a file ({error})")
     return buffer.getvalue()
 
 

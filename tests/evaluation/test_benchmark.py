@@ -69,20 +69,26 @@ def test_json_has_everything(dataset):
     assert entry["psnr"] == pytest.approx(np.mean([image["psnr"] for image in entry["images"]]))
 
 
-def test_table_sets_the_paper_beside(dataset):
+def test_table_sets_the_literature_beside(dataset):
     result = measure(identity, "identity", dataset, 25, channels=1, device=CPU)
-    heading, (row,) = rows([result])
-    cells = dict(zip(heading, row, strict=True))
-    assert cells["literature"] == "BM3D 29.97, DnCNN 30.44, NLRN 30.80"
-    assert cells["difference to"] == f"{result.psnr - 30.80:+.2f} (NLRN)"
+    (row,) = rows([result])
+    difference = [f"{result.psnr - figure:+.2f}" for figure in (29.97, 30.80)]
+    assert row[:3] == ("Set12", "25", "identity")
+    assert row[7:11] == ("29.97", difference[0], "30.80", difference[1])
     assert as_markdown([result]).count("\n") == 3
 
 
-def test_unknown_set_and_level_have_no_literature(dataset):
-    result = measure(identity, "identity", dataset, 17.5, channels=1, device=CPU)
-    assert rows([result])[1][0][-2:] == ("", "")
-    result.dataset = "Mine"
-    assert rows([result])[1][0][-2:] == ("", "")
+def test_colour_is_set_beside_cbm3d(dataset):
+    result = measure(identity, "identity", dataset, 25, channels=1, device=CPU)
+    result.dataset = "CBSD68"
+    assert rows([result])[0][7:11] == ("30.71", f"{result.psnr - 30.71:+.2f}", "", "")
+
+
+@pytest.mark.parametrize(("name", "sigma"), [("Set12", 17.5), ("Mine", 25)])
+def test_unknown_set_or_level_has_no_literature(dataset, name, sigma):
+    result = measure(identity, "identity", dataset, sigma, channels=1, device=CPU)
+    result.dataset = name
+    assert rows([result])[0][7:11] == ("", "", "", "")
 
 
 def test_contact_sheet():

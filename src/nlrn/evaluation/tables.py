@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # PSNR in dB of white-noise removal: set -> method -> sigma -> figure. Source of the grey figures: the comparison
 # tables of DAGL (Mou et al., ICCV 2021) and SwinIR (Liang et al., ICCVW 2021); of the colour ones: GroupSC
 # (Lecouat et al., ECCV 2020) and SwinIR.
-LITERATURE: dict[str, dict[str, dict[int, float]]] = {
+LITERATURE: dict[str, dict[str, dict[float, float]]] = {
     "Set12": {
         "BM3D": {15: 32.37, 25: 29.97, 50: 26.72},
         "WNNM": {15: 32.70, 25: 30.28, 50: 27.05},
@@ -53,55 +53,53 @@ LITERATURE: dict[str, dict[str, dict[int, float]]] = {
     },
 }
 
-# What the difference is taken to: the network of the paper, and where it has no figure, the classic.
-YARDSTICKS = {"CBSD68": "CBM3D"}
-COLUMNS = {"CBSD68": ("CBM3D", "DnCNN", "SwinIR")}
-DEFAULT_COLUMNS = ("BM3D", "DnCNN", "NLRN")
+# The classic for grey and for colour, and the network of the paper (which has no published colour model).
+CLASSICS = {"CBSD68": "CBM3D"}
+HEADING = ("set", "sigma", "model", "steps", "noisy", "PSNR", "SSIM", "BM3D", "diff", "NLRN", "diff", "sec")
 
 Row = tuple[str, ...]
 
 
-def rows(results: list[Result]) -> tuple[Row, list[Row]]:
-    """Heading and rows of the table, as text."""
-    heading = ("set", "sigma", "model", "noisy", "PSNR", "SSIM", "s/image", "literature", "difference to")
-    return heading, [_row(result) for result in results]
+def rows(results: list[Result]) -> list[Row]:
+    """The rows under `HEADING`, as text."""
+    return [_row(result) for result in results]
 
 
 def _row(result: Result) -> Row:
-    literature = LITERATURE.get(result.dataset, {})
-    sigma = int(result.sigma) if result.sigma == int(result.sigma) else -1
-    names = COLUMNS.get(result.dataset, DEFAULT_COLUMNS)
-    known = [f"{name} {literature[name][sigma]:.2f}" for name in names if sigma in literature.get(name, {})]
-    yardstick = YARDSTICKS.get(result.dataset, "NLRN")
-    target = literature.get(yardstick, {}).get(sigma)
-    difference = "" if target is None else f"{result.psnr - target:+.2f} ({yardstick})"
-    model = result.model if result.steps is None else f"{result.model}, {result.steps} steps"
     return (
         result.dataset,
         f"{result.sigma:g}",
-        model,
+        result.model,
+        "" if result.steps is None else str(result.steps),
         f"{result.noisy_psnr:.2f}",
         f"{result.psnr:.2f}",
         f"{result.ssim:.4f}",
+        *_beside(result, CLASSICS.get(result.dataset, "BM3D")),
+        *_beside(result, "NLRN"),
         f"{result.seconds / len(result.images):.2f}",
-        ", ".join(known),
-        difference,
     )
 
 
+def _beside(result: Result, method: str) -> tuple[str, str]:
+    """A figure of the literature and the difference to it, both empty where there is none."""
+    figure = LITERATURE.get(result.dataset, {}).get(method, {}).get(result.sigma)
+    return ("", "") if figure is None else (f"{figure:.2f}", f"{result.psnr - figure:+.2f}")
+
+
 def as_rich(results: list[Result]) -> Table:
-    """The table for a terminal."""
-    table = Table(box=None, pad_edge=False)
-    heading, body = rows(results)
-    for name in heading:
-        table.add_column(name, justify="left" if name in ("set", "model", "literature") else "right")
-    for row in body:
-        table.add_row(*row)
+    """The table for a terminal: narrow enough for 80 columns, so without the noisy images' PSNR."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    shown = [i for i, name in enumerate(HEADING) if name != "noisy"]
+    for i in shown:
+        left = HEADING[i] in ("set", "model")
+        table.add_column(HEADING[i], justify="left" if left else "right", no_wrap=left)
+    for row in rows(results):
+        table.add_row(*(row[i] for i in shown))
     return table
 
 
 def as_markdown(results: list[Result]) -> str:
     """The table in Markdown."""
-    heading, body = rows(results)
-    lines = ["| " + " | ".join(cells) + " |" for cells in (heading, ("---",) * len(heading), *body)]
+    rule = tuple("---" if name in ("set", "model") else "--:" for name in HEADING)
+    lines = ["| " + " | ".join(cells) + " |" for cells in (HEADING, rule, *rows(results))]
     return "\n".join(lines) + "\n"
