@@ -9,6 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers that each use every core wait for one another; this is read when PyTorch is imported.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 
 @pytest.fixture
 def shared_dir() -> Path:

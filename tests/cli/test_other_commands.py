@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nlrn.data.images import Image, read_image, write_image
 from nlrn.models.zoo import MODELS
@@ -88,7 +89,9 @@ def test_models(nlrn):
     for name, entry in MODELS.items():
         assert name in listed
         assert f"{entry.parameters:,}" in listed
-    assert "chunked    in use" in nlrn("models", "--backends").out
+    backends = nlrn("models", "--backends").out
+    assert "chunked" in backends
+    assert backends.count("in use") == 1 + torch.cuda.is_available()
 
 
 def test_import_tf_then_denoise(nlrn, tmp_path):

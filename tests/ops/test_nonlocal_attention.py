@@ -260,9 +260,10 @@ def test_state_of_another_size_is_refused():
 def test_no_backend_lists_reasons():
     image = torch.zeros(1, 2, 4, 4, dtype=torch.int32)
     with pytest.raises(
-        ValueError, match=r"chunked: needs a floating point dtype, got torch.int32; reference: "
+        ValueError,
+        match=r"native: computes .*; chunked: needs a floating point dtype, got torch.int32; reference: ",
     ):
-        choose_backend(image, image)
+        choose_backend(image, image, image, 3)
 
 
 def test_nothing_is_kept_between_calls():

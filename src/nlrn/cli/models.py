@@ -44,11 +44,16 @@ def models(
 def _backends(console: Console) -> None:
     import torch
 
-    from ..ops.nonlocal_attention import BACKENDS, choose_backend
+    from ..ops.nonlocal_attention import BACKENDS, choose_backend, native, refusals
 
-    sample = torch.zeros(1, 1, 1, 1)
-    chosen = choose_backend(sample, sample)
-    for name in BACKENDS:
-        console.print(f"{name:10} {'in use' if name == chosen else 'on request'}")
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
-    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {device}")
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        sample = torch.zeros(1, 1, 1, 1, device=device)
+        reasons, chosen = refusals(sample, sample, sample, 45), choose_backend(sample, sample, sample, 45)
+        for name in BACKENDS:
+            state = "in use" if name == chosen else reasons[name] or "on request, and for training"
+            console.print(f"{device:5} {name:10} {state}", soft_wrap=True)
+    library = native.library()
+    if not isinstance(library, str):
+        console.print(f"native kernel: {library.name}")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {gpu}")

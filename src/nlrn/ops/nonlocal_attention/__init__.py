@@ -5,37 +5,59 @@ README.md beside this file has the equations, the border rule and the cost of ea
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from . import chunked, reference
-from .state import AttentionState
+from . import chunked, native, reference
+from .state import AttentionState, needs_grad
 
 __all__ = ["BACKENDS", "AttentionState", "choose_backend", "nonlocal_attention"]
 
-BACKENDS = ("chunked", "reference")
+BACKENDS = ("native", "chunked", "reference")
 
 DEFAULT_MAX_MEMORY = 2 << 30
 
 
-def choose_backend(query: Tensor, value: Tensor, state: AttentionState | None = None) -> str:
+def choose_backend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> str:
     """The fastest backend that can do this call.
 
     Raises:
         ValueError: no backend fits; the message lists each one with its reason.
     """
-    refusals = {"chunked": _chunked_refuses(query, value), "reference": "serves only when asked for by name"}
+    reasons = refusals(query, key, value, window_size, state, max_memory)
     for name in BACKENDS:
-        if refusals[name] is None:
+        if reasons[name] is None:
             return name
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in refusals.items())
-    raise ValueError(f"no backend can compute this non-local attention ({reasons})")
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise ValueError(f"no backend can compute this non-local attention ({listed})")
 
 
-def _chunked_refuses(query: Tensor, value: Tensor) -> str | None:
-    if not value.is_floating_point():
-        return f"needs a floating point dtype, got {value.dtype}"
-    return None
+def refusals(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> dict[str, str | None]:
+    """For each backend why it cannot do this call, or `None`."""
+    wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
+    reasons = {
+        "native": native.refusal(query, key, value, window_size, state, max_memory),
+        "chunked": wrong_type,
+        "reference": "serves only when asked for by name",
+    }
+    if state is not None and state.logits is not None:
+        for name in BACKENDS:
+            if name != state.backend:
+                reasons[name] = f"cannot read logits that the {state.backend} backend stored"
+    return reasons
 
 
 def nonlocal_attention(
@@ -70,7 +92,7 @@ def nonlocal_attention(
         row_offset: the row of `key` at which the first row of `query` lies, when `query` is a band of rows.
             By default both start at the same row and `rows == H`.
         max_memory: bytes that this call may allocate for its workspace and a new state. A state that would
-            not fit into half of it is kept as the history of queries and keys instead of logits. Tensors of
+            not fit is kept as the history of queries and keys instead of logits. Tensors of
             the size of the image (result, gradients) are not counted.
         backend: one of `BACKENDS`; by default `choose_backend` decides. A state stays with its backend.
 
@@ -96,18 +118,21 @@ def nonlocal_attention(
         torch.Size([1, 8, 20, 30])
     """
     _check(query, key, value, window_size, row_offset)
-    name = backend or choose_backend(query, value, state)
-    if name == "chunked":
-        return chunked.attention(
-            query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
-        )
+    name = backend or choose_backend(query, key, value, window_size, state, max_memory)
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
     if name == "reference":
-        needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-        if state is not None and not needs_grad and not state.needs_grad():
+        if state is not None and not needs_grad(query, key, value, state):
             state.consume()
         output, new_state = reference.attention(query, key, value, window_size, state, row_offset)
         return output, new_state if keep_state else None
-    raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
+    reason = refusals(query, key, value, window_size, state, max_memory)[name]
+    if reason is not None:
+        raise ValueError(f"backend {name!r} cannot compute this: {reason}")
+    attention = native.attention if name == "native" else chunked.attention
+    return attention(
+        query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
+    )
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, window_size: int | None, row_offset: int) -> None:

@@ -10,14 +10,13 @@ All workspaces belong to one call: allocated once in it, reused for every tile, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from .state import AttentionState
+from .state import AttentionState, needs_grad
 from .tiling import Axis, DoesNotFit, Tiling, plan_tiling
 
 
@@ -301,23 +300,22 @@ def attention(
         element_size=dtype.itemsize,
     )
     layout = partial(_Layout, transposed=query.shape[-2] >= query.shape[-1])
-    needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
-    needs_grad = needs_grad or (state is not None and state.needs_grad())
+    differentiable = needs_grad(query, key, value, state)
 
     if state is not None and state.logits is not None:
-        if needs_grad:
+        if differentiable:
             raise ValueError(
                 "a state made without gradients holds stored logits and cannot be differentiated; "
                 "run all steps of a recurrence under autograd, or none"
             )
         tile = (state.logits.shape[4], state.logits.shape[3])
         tiling = plan(logit_channels=query.shape[1], logit_buffers=1, max_memory=max_memory, tile=tile)
-        _check_shapes(state.logits.shape, tiling.state_shape(query.shape[0]))
+        state.check_shape(state.logits.shape, tiling.state_shape(query.shape[0]))
         state.consume()
         output, _ = _walk([query], [key], value, layout(tiling), state.logits, False, False)
         return output, state.successor(logits=state.logits) if keep_state else None
 
-    if state is None and keep_state and not needs_grad:
+    if state is None and keep_state and not differentiable:
         try:
             tiling = plan(
                 logit_channels=query.shape[1],
@@ -333,16 +331,16 @@ def attention(
             return output, AttentionState(logits=logits)
 
     if state is not None:
-        _check_shapes(state.queries[-1].shape[2:], query.shape[2:])
-        _check_shapes(state.keys[-1].shape, (query.shape[0], state.keys[-1].shape[1], *key.shape[2:]))
+        state.check_shape(state.queries[-1].shape[2:], query.shape[2:])
+        state.check_shape(state.keys[-1].shape, (query.shape[0], state.keys[-1].shape[1], *key.shape[2:]))
     queries = (*(state.queries if state else ()), query)
     keys = (*(state.keys if state else ()), key)
     # The backward pass holds a gradient beside each gathered query, key and value, and one for the logits.
-    factor = 2 if needs_grad else 1
+    factor = 2 if differentiable else 1
     tiling = plan(
         logit_channels=factor * sum(q.shape[1] for q in queries), logit_buffers=2, max_memory=max_memory
     )
-    if needs_grad:
+    if differentiable:
         output = _HistoryAttention.apply(layout(tiling), value, *queries, *keys)  # type: ignore[no-untyped-call]
     else:
         if state is not None:
@@ -353,10 +351,3 @@ def attention(
     if state is None:
         return output, AttentionState(queries, keys)
     return output, state.successor(queries=queries, keys=keys)
-
-
-def _check_shapes(of_state: Sequence[int], of_call: Sequence[int]) -> None:
-    if tuple(of_state) != tuple(of_call):
-        raise ValueError(
-            f"the attention state belongs to other shapes: it has {tuple(of_state)}, this call {tuple(of_call)}"
-        )

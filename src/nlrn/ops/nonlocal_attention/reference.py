@@ -41,5 +41,9 @@ def attention(
     mask = window_mask(rows, key.shape[-2], width, window_size, row_offset, query.device)
     weights = logits.masked_fill(~mask, float("-inf")).softmax(-1)
     output = (weights @ value.flatten(2).transpose(1, 2)).transpose(1, 2)
-    new_state = AttentionState(logits=logits) if state is None else state.successor(logits=logits)
+    new_state = (
+        AttentionState(logits=logits, backend="reference")
+        if state is None
+        else state.successor(logits=logits)
+    )
     return output.reshape(*output.shape[:2], rows, width), new_state

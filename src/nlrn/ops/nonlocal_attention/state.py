@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,13 +18,15 @@ class AttentionState:
     `S_t = [query_1 .. query_t] [key_1 .. key_t]^T` (`O(N t)` memory).
 
     Without gradients a state is consumed by the step that takes it, which may update it in place; taking it
-    twice raises `ValueError`. Under autograd it is a value and may be used any number of times.
+    twice raises `ValueError`. Under autograd it is a value and may be used any number of times. Stored logits
+    can be read only by the backend that made them; a history by any.
     """
 
     queries: tuple[Tensor, ...] = ()
     keys: tuple[Tensor, ...] = ()
     logits: Tensor | None = None
     step: int = 1
+    backend: str = "chunked"
     # One counter shared by all states of a recurrence: the number of the newest state.
     newest: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.int64))
 
@@ -36,11 +39,6 @@ class AttentionState:
             )
         return cls(queries=queries, keys=keys)
 
-    def needs_grad(self) -> bool:
-        """Whether gradients flow through this state."""
-        tensors = (*self.queries, *self.keys, *([] if self.logits is None else [self.logits]))
-        return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-
     def consume(self) -> None:
         """Marks this state as used up; raises `ValueError` if it already was."""
         if int(self.newest) != self.step:
@@ -50,8 +48,24 @@ class AttentionState:
             )
         self.newest.add_(1)
 
+    @staticmethod
+    def check_shape(of_state: Sequence[int], of_call: Sequence[int]) -> None:
+        """Raises `ValueError` if a state belongs to other shapes than those of a call."""
+        if tuple(of_state) != tuple(of_call):
+            raise ValueError(
+                f"the attention state belongs to other shapes: it has {tuple(of_state)}, this call {tuple(of_call)}"
+            )
+
     def successor(
         self, *, queries: tuple[Tensor, ...] = (), keys: tuple[Tensor, ...] = (), logits: Tensor | None = None
     ) -> AttentionState:
         """The next state of the same recurrence."""
-        return AttentionState(queries, keys, logits, self.step + 1, self.newest)
+        return AttentionState(queries, keys, logits, self.step + 1, self.backend, self.newest)
+
+
+def needs_grad(query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None) -> bool:
+    """Whether gradients flow through a call."""
+    tensors = [query, key, value]
+    if state is not None:
+        tensors += [*state.queries, *state.keys, *([] if state.logits is None else [state.logits])]
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)

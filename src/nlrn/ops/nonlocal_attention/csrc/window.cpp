@@ -1,0 +1,349 @@
+// One step of windowed non-local attention in float32, behind a plain C interface. Compiled to one library for each
+// instruction set, with LANES floats in a vector and GROUP queries in a register block of the second product.
+//
+// Queries are cut into tiles of 4x4, whose windows cover (window + 3)^2 keys, cut off at the image border and numbered row by
+// row. Logits lie as [key][16 queries], so that a vector holds queries: the first product multiplies vectors of queries
+// with single channels of keys, maximum and sum of the softmax need no work across lanes, and keys and values are read where
+// they are, without packing. Tiles side by side are worked on together, row of keys by row of keys, which then stays in the
+// cache closest to the processor.
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <thread>
+#include <vector>
+
+// What a call computes; native.py has the same structures.
+
+// An image [row][column][channel] whose channels lie side by side; strides in floats.
+struct Image {
+    const float* data;
+    int64_t row, column;
+};
+
+struct Problem {
+    int32_t batch, rows, height, width, row_offset, radius;
+    int32_t channels, value_channels;  // value_channels is a multiple of 16
+    int32_t steps;                     // of the history whose products are summed; 1 with a stored state
+    int32_t fresh;                     // whether logits start at zero instead of at `state`
+    const Image* query;                // [steps][batch], `rows` rows
+    const Image* key;                  // [steps][batch], `height` rows
+    const Image* value;                // [batch], `height` rows
+    float* output;                     // [batch][rows][width][value_channels]
+    float* state;                      // logits, or null: [batch][tile rows][tile columns][state_tile]
+    int64_t state_tile;                // floats of the logits of one tile
+};
+
+namespace {
+
+typedef float Vec __attribute__((vector_size(4 * LANES)));
+typedef float Loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t Int __attribute__((vector_size(4 * LANES)));
+
+constexpr int TILE = 4;  // queries of a tile along each axis
+constexpr int QUERIES = TILE * TILE;
+constexpr int VECTORS = QUERIES / LANES;             // that hold the queries of a tile
+constexpr int KEYS = LANES == 16 ? 24 : 12 / VECTORS;  // of a register block of the first product
+constexpr int WIDE = 3;                              // vectors of channels in a register block of the second
+constexpr int TOGETHER = 4;                          // tiles side by side
+constexpr int TASK_COLUMNS = 64;                     // queries of a task, four rows of them
+constexpr float NEVER = -std::numeric_limits<float>::infinity();
+
+inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
+inline Vec spread(float x) { return Vec{} + x; }
+inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
+
+// exp(x) for x <= 0, within 2 units in the last place; 0 below -87 (and for -inf).
+inline Vec exp_negative(Vec x) {
+    const Vec lowest = spread(-87.0f);
+    const Int alive = x > lowest;
+    const Vec shifted = larger(x, lowest) * 1.44269504088896341f + 12582912.0f;  // the integer lands in the low bits
+    const Vec n = shifted - 12582912.0f;
+    const Vec r = (larger(x, lowest) - n * 0.693359375f) + n * 2.12194440e-4f;
+    Vec p = spread(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = (p * r) * r + r + 1.0f;
+    Int bits, power;
+    std::memcpy(&bits, &p, sizeof p);
+    std::memcpy(&power, &shifted, sizeof shifted);
+    bits = (bits + (power << 23)) & alive;
+    std::memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+inline void prefetch(const float* p, int floats) {
+    for (int i = 0; i < floats; i += 16) __builtin_prefetch(p + i, 1, 2);
+}
+
+// Queries of one tile as vectors, the keys that their windows cover, and what it has summed up so far.
+struct Tile {
+    int y, x;                      // of the first query
+    int query[QUERIES][2];         // row and column on the grid of keys; the last ones again beyond the border
+    int top, bottom, left, right;  // of the keys
+    float* logits;                 // [key][16 queries]
+    Vec maximum[VECTORS], sum[VECTORS];
+    std::vector<float> queries;    // [channel][16 queries]
+    std::vector<float> columns;    // [column][16 queries]: 0 within the window of a query, -inf elsewhere
+    std::vector<float> output;     // [16 queries][value channel]
+
+    int span() const { return right - left; }
+    float* row_of_logits(int row) { return logits + size_t(row - top) * span() * QUERIES; }
+
+    void place(const Problem& problem, int y_, int x_) {
+        y = y_, x = x_;
+        for (int q = 0; q < QUERIES; q++) {
+            query[q][0] = problem.row_offset + std::min(y + q / TILE, problem.rows - 1);
+            query[q][1] = std::min(x + q % TILE, problem.width - 1);
+        }
+        top = std::max(0, query[0][0] - problem.radius);
+        bottom = std::min(problem.height, query[QUERIES - 1][0] + problem.radius + 1);
+        left = std::max(0, query[0][1] - problem.radius);
+        right = std::min(problem.width, query[QUERIES - 1][1] + problem.radius + 1);
+        columns.resize(size_t(span()) * QUERIES);
+        for (int column = left; column < right; column++)
+            for (int q = 0; q < QUERIES; q++)
+                columns[size_t(column - left) * QUERIES + q] = near(column, query[q][1], problem.radius) ? 0.0f : NEVER;
+        for (int v = 0; v < VECTORS; v++) maximum[v] = spread(NEVER), sum[v] = Vec{};
+        output.assign(size_t(QUERIES) * problem.value_channels, 0.0f);
+    }
+
+    static bool near(int a, int b, int radius) { return a - b <= radius && b - a <= radius; }
+
+    void read_queries(const Problem& problem, const Image& image) {
+        queries.resize(size_t(problem.channels) * QUERIES);
+        for (int q = 0; q < QUERIES; q++) {
+            const float* from = image.data + (query[q][0] - problem.row_offset) * image.row + query[q][1] * image.column;
+            for (int c = 0; c < problem.channels; c++) queries[size_t(c) * QUERIES + q] = from[c];
+        }
+    }
+};
+
+// logits[k][q] = start[k][q] + sum_c query[c][q] key[k][c] for N keys side by side; `column` is their distance, known to the
+// compiler where DISTANCE is not 0. FRESH logits start at the sum of two biases, of the columns and of the row.
+template <int N, int DISTANCE, bool FRESH>
+inline void add_products(const float* queries, const float* key, int64_t column, int channels, const float* start, const Vec* row,
+                         float* logits, Vec* maximum) {
+    if (DISTANCE) column = DISTANCE;
+    // Summed from zero and then added: logits grow from step to step, and small terms should not be rounded to their size.
+    Vec sum[N][VECTORS] = {};
+    for (int c = 0; c < channels; c++) {
+        Vec query[VECTORS];
+        for (int v = 0; v < VECTORS; v++) query[v] = load(queries + c * QUERIES + v * LANES);
+#pragma GCC unroll 24
+        for (int k = 0; k < N; k++)
+            for (int v = 0; v < VECTORS; v++) sum[k][v] += query[v] * key[k * column + c];
+    }
+    Vec most[VECTORS];
+    for (int v = 0; v < VECTORS; v++) most[v] = maximum[v];
+#pragma GCC unroll 24
+    for (int k = 0; k < N; k++)
+        for (int v = 0; v < VECTORS; v++) {
+            Vec total = load(start + k * QUERIES + v * LANES);
+            if (FRESH) total += row[v];
+            total += sum[k][v];
+            store(logits + k * QUERIES + v * LANES, total);
+            most[v] = larger(most[v], total);
+        }
+    for (int v = 0; v < VECTORS; v++) maximum[v] = most[v];
+}
+
+template <int DISTANCE, bool FRESH>
+void row_of_products(const Tile& tile, const float* key, int64_t column, int channels, const float* start, const Vec* row, float* logits,
+                     Vec* maximum) {
+    int k = 0;
+    const int span = tile.span();
+    const float* queries = tile.queries.data();
+#define SOME(N)                                                                                                              \
+    for (; k + N <= span; k += N)                                                                                            \
+    add_products<N, DISTANCE, FRESH>(queries, key + k * column, column, channels, start + k * QUERIES, row, logits + k * QUERIES, maximum)
+    SOME(KEYS);
+    SOME(KEYS / 2);
+    SOME(3);
+    SOME(1);
+#undef SOME
+}
+
+// The usual distances have code of their own, with every address known to the compiler.
+template <bool FRESH>
+auto products_of_distance(int64_t column) {
+    return column == 64 ? row_of_products<64, FRESH> : column == 32 ? row_of_products<32, FRESH> : row_of_products<0, FRESH>;
+}
+
+// Adds the products of one step's queries and keys to the logits of some tiles side by side.
+void add_step(const Problem& problem, std::vector<Tile>& tiles, int count, int image, int step) {
+    const Image& query = problem.query[step * problem.batch + image];
+    const Image& key = problem.key[step * problem.batch + image];
+    const bool fresh = problem.fresh && step == 0;
+    for (int i = 0; i < count; i++) {
+        tiles[i].read_queries(problem, query);
+        for (int v = 0; v < VECTORS; v++) tiles[i].maximum[v] = spread(NEVER);
+    }
+    for (int y = tiles[0].top; y < tiles[0].bottom; y++)
+        for (int i = 0; i < count; i++) {
+            Tile& tile = tiles[i];
+            float* logits = tile.row_of_logits(y);
+            const int floats = tile.span() * QUERIES;
+            if (y + 1 < tile.bottom) prefetch(logits + floats, floats);
+            Vec row[VECTORS];
+            if (fresh)
+                for (int q = 0; q < QUERIES; q++) row[q / LANES][q % LANES] = Tile::near(y, tile.query[q][0], problem.radius) ? 0.0f : NEVER;
+            const float* keys = key.data + y * key.row + tile.left * key.column;
+            const auto run = fresh ? products_of_distance<true>(key.column) : products_of_distance<false>(key.column);
+            run(tile, keys, key.column, problem.channels, fresh ? tile.columns.data() : logits, row, logits, tile.maximum);
+        }
+}
+
+// output[q][channel] += sum_k weights[k][q] value[k][channel] for GROUP queries and N vectors of channels.
+template <int N>
+inline void add_values(const float* weights, const float* value, int64_t column, int keys, float* output, int channels) {
+    Vec sum[GROUP][N] = {};  // again from zero: rounding grows with the number of terms in one sum
+    for (int k = 0; k < keys; k++, value += column, weights += QUERIES) {
+        Vec x[N];
+        for (int v = 0; v < N; v++) x[v] = load(value + v * LANES);
+#pragma GCC unroll 8
+        for (int q = 0; q < GROUP; q++)
+            for (int v = 0; v < N; v++) sum[q][v] += x[v] * weights[q];
+    }
+    for (int q = 0; q < GROUP; q++)
+        for (int v = 0; v < N; v++) store(output + q * channels + v * LANES, load(output + q * channels + v * LANES) + sum[q][v]);
+}
+
+void row_of_values(Tile& tile, const float* weights, const float* value, int64_t column, int channels) {
+    for (int c = 0; c < channels;) {
+        const int left = (channels - c) / LANES;
+        // Never a single vector after threes: it would wait for its own sums.
+        const int wide = left >= 5 || left == WIDE ? WIDE : std::min(left, 2);
+        const auto run = wide == 3 ? add_values<3> : wide == 2 ? add_values<2> : add_values<1>;
+        for (int q = 0; q < QUERIES; q += GROUP)
+            run(weights + q, value + c, column, tile.span(), tile.output.data() + size_t(q) * channels + c, channels);
+        c += wide * LANES;
+    }
+}
+
+// Softmax of the logits and the average of the values, row of keys by row of keys.
+void average(const Problem& problem, std::vector<Tile>& tiles, int count, int image, std::vector<float>& weights) {
+    const Image& value = problem.value[image];
+    for (int y = tiles[0].top; y < tiles[0].bottom; y++)
+        for (int i = 0; i < count; i++) {
+            Tile& tile = tiles[i];
+            const float* logits = tile.row_of_logits(y);
+            Vec sum[VECTORS] = {};
+            for (int at = 0; at < tile.span() * QUERIES; at += QUERIES)
+                for (int v = 0; v < VECTORS; v++) {
+                    const Vec weight = exp_negative(load(logits + at + v * LANES) - tile.maximum[v]);
+                    sum[v] += weight;
+                    store(weights.data() + at + v * LANES, weight);
+                }
+            for (int v = 0; v < VECTORS; v++) tile.sum[v] += sum[v];
+            row_of_values(tile, weights.data(), value.data + y * value.row + tile.left * value.column, value.column, problem.value_channels);
+        }
+}
+
+void write_output(const Problem& problem, const Tile& tile, int image) {
+    const int channels = problem.value_channels;
+    for (int q = 0; q < QUERIES; q++) {
+        const int row = tile.y + q / TILE, column = tile.x + q % TILE;
+        if (row >= problem.rows || column >= problem.width) continue;
+        const float inverse = 1.0f / tile.sum[q / LANES][q % LANES];
+        float* out = problem.output + ((size_t(image) * problem.rows + row) * problem.width + column) * channels;
+        for (int c = 0; c < channels; c += LANES) store(out + c, load(tile.output.data() + size_t(q) * channels + c) * inverse);
+    }
+}
+
+// Four rows of queries, from column x0 to x1.
+struct Task {
+    int image, y, x0, x1;
+};
+
+// What a thread allocates, once for all its tasks.
+struct Workspace {
+    std::vector<Tile> tiles = std::vector<Tile>(TOGETHER);
+    std::vector<float> logits, weights;
+};
+
+void run_task(const Problem& problem, const Task& task, Workspace& work) {
+    const int across = (problem.width + TILE - 1) / TILE, down = (problem.rows + TILE - 1) / TILE;
+    if (!problem.state) work.logits.resize(TOGETHER * problem.state_tile);
+    work.weights.resize(size_t(std::min(problem.width, 2 * problem.radius + TILE)) * QUERIES);
+    for (int x = task.x0; x < task.x1; x += TILE * TOGETHER) {
+        const int count = std::min(TOGETHER, (task.x1 - x + TILE - 1) / TILE);
+        for (int i = 0; i < count; i++) {
+            Tile& tile = work.tiles[i];
+            tile.place(problem, task.y, x + i * TILE);
+            const size_t index = (size_t(task.image) * down + tile.y / TILE) * across + tile.x / TILE;
+            tile.logits = problem.state ? problem.state + index * problem.state_tile : work.logits.data() + i * problem.state_tile;
+        }
+        for (int step = 0; step < problem.steps; step++) add_step(problem, work.tiles, count, task.image, step);
+        average(problem, work.tiles, count, task.image, work.weights);
+        for (int i = 0; i < count; i++) write_output(problem, work.tiles[i], task.image);
+    }
+}
+
+std::vector<Task> cut(const Problem& problem, int threads) {
+    int columns = TASK_COLUMNS;
+    const int down = (problem.rows + TILE - 1) / TILE;
+    // Every thread should have several.
+    while (columns > TILE && int64_t(problem.batch) * down * ((problem.width + columns - 1) / columns) < 4 * threads) columns /= 2;
+    std::vector<Task> tasks;
+    for (int image = 0; image < problem.batch; image++)
+        for (int y = 0; y < problem.rows; y += TILE)
+            for (int x = 0; x < problem.width; x += columns) tasks.push_back({image, y, x, std::min(x + columns, problem.width)});
+    return tasks;
+}
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// The version of this interface; native.py refuses a library of another one.
+EXPORT int nlrn_interface() { return 1; }
+
+// Whether this machine can run the library compiled for an instruction set.
+EXPORT int nlrn_supports(const char* name) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!std::strcmp(name, "avx512"))
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return !std::strcmp(name, "generic");
+}
+
+// Floats of the logits of one tile.
+EXPORT int64_t nlrn_state_tile(int32_t height, int32_t width, int32_t radius) {
+    const int64_t side = 2 * int64_t(radius) + TILE;
+    return std::min<int64_t>(side, height) * std::min<int64_t>(side, width) * QUERIES;
+}
+
+// 0, or 1 if memory ran out.
+EXPORT int nlrn_window_step(const Problem* problem, int threads) {
+    const std::vector<Task> tasks = cut(*problem, threads);
+    std::atomic<size_t> next(0);
+    std::atomic<int> failed(0);
+    const auto work = [&] {
+        try {
+            Workspace workspace;
+            for (size_t i; (i = next++) < tasks.size();) run_task(*problem, tasks[i], workspace);
+        } catch (const std::exception&) {
+            failed = 1;
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int i = 1; i < std::min<int64_t>(threads, int64_t(tasks.size())); i++) others.emplace_back(work);
+    } catch (const std::exception&) {
+        // Fewer threads, then.
+    }
+    work();
+    for (std::thread& other : others) other.join();
+    return failed;
+}
