@@ -156,12 +156,12 @@ def _restore_whole(
 ) -> Tensor:
     """The first plan that fits; when memory runs out all the same, the next one."""
     batch, channels, height, width = image.shape
-    fitting = plans(model.config, (batch, channels, height, width), steps, budget)
+    fitting = plans(model.config, (batch, channels, height, width), steps, budget, image.device.type)
     for i, plan in enumerate(fitting):
         log.debug("restoring %dx%d pixels with %s", width, height, plan)
         try:
             return _run_plan(model, image, sigma, steps, plan, progress)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
             if i + 1 == len(fitting):
@@ -176,7 +176,8 @@ def _restore_whole(
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def _run_plan(

@@ -37,29 +37,41 @@ class BandPlan:
 
 
 class RowBuffer:
-    """Consecutive rows of an image `[B, C, rows, W]`, appended below and dropped above."""
+    """Consecutive rows of an image `[B, C, rows, W]` in one piece, appended below and dropped above."""
 
     def __init__(self) -> None:
-        self._blocks: deque[tuple[int, Tensor]] = deque()
-        self.stop = 0
+        self._rows: Tensor | None = None
+        self.start = self.stop = 0
 
-    def append(self, rows: Tensor) -> None:
-        self._blocks.append((self.stop, rows))
-        self.stop += rows.shape[2]
+    def extend(self, like: Tensor) -> Tensor:
+        """Room for as many new rows as `like` has, of its type and width, to be written at once."""
+        batch, channels, new, width = like.shape
+        kept = self.stop - self.start
+        rows = torch.empty(
+            (batch, channels, kept + new, width),
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last,
+        )
+        if kept:
+            assert self._rows is not None
+            rows[:, :, :kept] = self._rows[:, :, -kept:]
+        self._rows = rows
+        self.stop += new
+        return rows[:, :, kept:]
 
     def get(self, a: int, b: int) -> Tensor:
-        """Rows `a .. b-1`, without a copy if they came as one block."""
-        parts = [
-            rows[:, :, max(a - start, 0) : b - start]
-            for start, rows in self._blocks
-            if start < b and start + rows.shape[2] > a
-        ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        """Rows `a .. b-1`, without a copy."""
+        assert self._rows is not None
+        assert self.start <= a <= b <= self.stop
+        end = self._rows.shape[2] - self.stop
+        return self._rows[:, :, a + end : b + end]
 
     def drop(self, before: int) -> None:
-        """Forgets blocks that end at row `before` or above."""
-        while self._blocks and self._blocks[0][0] + self._blocks[0][1].shape[2] <= before:
-            self._blocks.popleft()
+        """Forgets rows above row `before`."""
+        self.start = max(self.start, min(before, self.stop))
+        if self.start == self.stop:
+            self._rows = None
 
 
 @dataclass
@@ -74,10 +86,13 @@ class Run:
     width: int
     transposed: bool
     on_rows: Callable[[int], None]
-    start: RowBuffer = field(default_factory=RowBuffer)  # s^0, added by every step
+    start: deque[tuple[int, Tensor]] = field(
+        default_factory=deque
+    )  # s^0 by its first row; every step adds it
     states: dict[int, AttentionState] = field(default_factory=dict)  # stored logits, by band
-    queries: list[RowBuffer] = field(default_factory=list)  # the history, by step
-    keys: list[RowBuffer] = field(default_factory=list)
+    features: list[RowBuffer] = field(
+        default_factory=list
+    )  # what queries, keys and values come from, by step
 
 
 class Convolution:
@@ -87,21 +102,46 @@ class Convolution:
         # On a transposed image the kernels are transposed.
         self._weight = conv.weight.transpose(2, 3) if run.transposed else conv.weight
         self._bias = conv.bias
-        self._left = run.height
-        self._tail: Tensor | None = None
+        self._height = run.height
+        self._rows = RowBuffer()
+        self._padding = (1, 1)
 
-    def push(self, rows: Tensor) -> Tensor | None:
+    def extend(self, like: Tensor) -> Tensor:
+        """Room for the next rows, to be written before `result` is called."""
+        if not self._rows.stop and like.shape[2] < self._height:
+            self._padding = (0, 1)
+            self._rows.extend(like[:, :, :1]).zero_()
+        return self._rows.extend(like)
+
+    def result(self) -> Tensor | None:
         """The rows of the result that are now complete."""
-        first = self._tail is None
-        self._left -= rows.shape[2]
-        if first and not self._left:
-            return F.conv2d(rows, self._weight, self._bias, padding=1)
-        parts = [rows.new_zeros(rows[:, :, :1].shape) if self._tail is None else self._tail, rows]
-        if not self._left:
-            parts.append(torch.zeros_like(rows[:, :, :1]))
-        rows = torch.cat(parts, 2)
-        self._tail = rows[:, :, -2:].clone()
-        return None if rows.shape[2] < 3 else F.conv2d(rows, self._weight, self._bias, padding=(0, 1))
+        rows = self._rows
+        if self._padding == (0, 1) and rows.stop == self._height + 1:
+            rows.extend(rows.get(rows.stop - 1, rows.stop)).zero_()
+        finished = rows.stop >= self._height + 2 * (1 - self._padding[0])
+        if not finished and rows.stop - rows.start < 3:
+            return None
+        result = F.conv2d(rows.get(rows.start, rows.stop), self._weight, self._bias, padding=self._padding)
+        rows.drop(rows.stop if finished else rows.stop - 2)
+        return result
+
+
+def normalise(norm: nn.Module, rows: Tensor, out: Tensor) -> Tensor:
+    """Batch norm in evaluation mode, written where it is needed."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    unused = rows.new_empty(0), rows.new_empty(0)
+    torch.native_batch_norm(
+        rows,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        False,
+        0.0,
+        norm.eps,
+        out=(out, *unused),
+    )
+    return out
 
 
 class InputStage:
@@ -110,43 +150,40 @@ class InputStage:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._conv = Convolution(run, run.model.input_conv)
+        self._next = 0
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        result = self._conv.push(rows)
+        self._conv.extend(rows).copy_(rows)
+        result = self._conv.result()
         if result is not None:
-            self._run.start.append(result)
+            self._run.start.append((self._next, result))
+            self._next += result.shape[2]
         return _one_by_one(result)
 
 
 class AttentionStage:
-    """s^{t-1} -> the normalised input of `conv_a`, in whole bands."""
+    """s^{t-1} -> what the non-local module makes of it, in whole bands."""
 
     def __init__(self, run: Run, t: int) -> None:
         self._run, self._t = run, t
         window = run.model.attention.window_size
         self._radius = run.height if window is None else window // 2
-        self._features, self._values = RowBuffer(), RowBuffer()
         self._next = 0
-        run.queries.append(RowBuffer())
-        run.keys.append(RowBuffer())
+        run.features.append(RowBuffer())
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        run, t, block = self._run, self._t, self._run.model.attention
-        features = F.relu(run.model.attention_norms[t](rows), inplace=True)
-        run.queries[t].append(block.query(features))
-        run.keys[t].append(block.key(features))
-        self._values.append(block.value(features))
-        self._features.append(features)
-        del rows, features
-        while self._next < run.height and self._ready():
+        features = self._run.features[self._t]
+        F.relu(normalise(self._run.model.attention_norms[self._t], rows, features.extend(rows)), inplace=True)
+        del rows
+        while self._next < self._run.height and self._ready():
             yield self._band()
 
     def _ready(self) -> bool:
         below = self._next + self._run.plan.height + self._radius
-        return self._values.stop >= min(self._run.height, below)
+        return self._run.features[self._t].stop >= min(self._run.height, below)
 
     def _band(self) -> Tensor:
-        run, t = self._run, self._t
+        run, t, block = self._run, self._t, self._run.model.attention
         a, b = self._next, min(run.height, self._next + run.plan.height)
         top, bottom = max(0, a - self._radius), min(run.height, b + self._radius)
         propagate = run.model.config.correlation_propagation
@@ -155,8 +192,8 @@ class AttentionStage:
             state = run.states.pop(a)
         elif propagate and t:
             state = AttentionState.from_history(
-                tuple(buffer.get(a, b) for buffer in run.queries[:t]),
-                tuple(buffer.get(top, bottom) for buffer in run.keys[:t]),
+                tuple(block.query(features.get(a, b)) for features in run.features[:t]),
+                tuple(block.key(features.get(top, bottom)) for features in run.features[:t]),
             )
         keep = propagate and run.plan.store_logits and t + 1 < run.steps
         new_state = 0
@@ -164,11 +201,12 @@ class AttentionStage:
             new_state = stored_logits_bytes(
                 run.batch, b - a, (run.height, run.width), run.model.attention.window_size
             )
+        seen = run.features[t].get(top, bottom)
         result, state = nonlocal_attention(
-            run.queries[t].get(a, b),
-            run.keys[t].get(top, bottom),
-            self._values.get(top, bottom),
-            run.model.attention.window_size,
+            block.query(run.features[t].get(a, b)),
+            block.key(seen),
+            block.value(seen),
+            block.window_size,
             state,
             keep_state=keep,
             row_offset=a - top,
@@ -178,55 +216,61 @@ class AttentionStage:
             assert state is not None
             assert state.logits is not None
             run.states[a] = state
-        result.add_(self._features.get(a, b))
+        result.add_(run.features[t].get(a, b))
         self._next = b
         self._forget(b)
         run.on_rows(b - a)
-        normalised: Tensor = run.model.conv_a_norms[t](result)
-        return normalised
+        return result
 
     def _forget(self, b: int) -> None:
         run, t = self._run, self._t
         window_top = run.height if b == run.height else b - self._radius
-        self._features.drop(b)
-        self._values.drop(window_top)
         history = run.model.config.correlation_propagation and not run.plan.store_logits
         # A history is needed until the last step is done with these rows.
         finished = range(run.steps) if history and t + 1 == run.steps else () if history else (t,)
         for i in finished:
-            run.queries[i].drop(b)
-            run.keys[i].drop(window_top)
+            run.features[i].drop(window_top)
 
 
 class ConvAStage:
-    """`conv_a` and the norm and ReLU after it."""
+    """The norm before `conv_a`, and `conv_a`."""
 
     def __init__(self, run: Run, t: int) -> None:
-        self._norm = run.model.conv_b_norms[t]
+        self._norm = run.model.conv_a_norms[t]
         self._conv = Convolution(run, run.model.conv_a)
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        result = self._conv.push(rows)
-        return _one_by_one(None if result is None else F.relu(self._norm(result), inplace=True))
+        normalise(self._norm, rows, self._conv.extend(rows))
+        return _one_by_one(self._conv.result())
 
 
 class ConvBStage:
-    """`conv_b` and the addition of s^0: the step's new state s^t."""
+    """The norm and ReLU before `conv_b`, `conv_b`, and the addition of s^0: the step's new state s^t."""
 
     def __init__(self, run: Run, t: int) -> None:
         self._run = run
         self._last = t + 1 == run.steps
+        self._norm = run.model.conv_b_norms[t]
         self._conv = Convolution(run, run.model.conv_b)
         self._next = 0
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        result = self._conv.push(rows)
+        F.relu(normalise(self._norm, rows, self._conv.extend(rows)), inplace=True)
+        del rows
+        result = self._conv.result()
         if result is not None:
             a, self._next = self._next, self._next + result.shape[2]
-            result.add_(self._run.start.get(a, self._next))
-            if self._last:
-                self._run.start.drop(self._next)
+            for first, start in self._run.start:
+                low, high = max(a, first), min(self._next, first + start.shape[2])
+                if low < high:
+                    result[:, :, low - a : high - a].add_(start[:, :, low - first : high - first])
+            while self._last and self._run.start and self._end_of_start() <= self._next:
+                self._run.start.popleft()
         return _one_by_one(result)
+
+    def _end_of_start(self) -> int:
+        first, start = self._run.start[0]
+        return first + start.shape[2]
 
 
 class OutputStage:
@@ -237,7 +281,8 @@ class OutputStage:
         self._conv = Convolution(run, run.model.output_conv)
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        return _one_by_one(self._conv.push(F.relu(self._norm(rows), inplace=True)))
+        F.relu(normalise(self._norm, rows, self._conv.extend(rows)), inplace=True)
+        return _one_by_one(self._conv.result())
 
 
 Stage = InputStage | AttentionStage | ConvAStage | ConvBStage | OutputStage
