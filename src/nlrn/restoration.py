@@ -88,6 +88,7 @@ class Restorer:
         self._max_memory = max_memory
         self._window_size = window_size
         self._loaded: dict[str, Model] = {}
+        self._approximate: set[str] = set()
         self._half: dict[int, NLRN] = {}
 
     def model_for(self, channels: int) -> tuple[Model, str]:
@@ -96,8 +97,11 @@ class Restorer:
             return self._model, type(self._model).__name__
         name = str(self._model) if self._model is not None else default_model("denoise", channels)
         if name not in self._loaded:
-            loaded = load_model(name, device=self.device, window_size=self._window_size)
+            loaded = load_model(name, device=self.device)
             loaded.check_steps(self._steps)
+            if self._window_size not in ("default", loaded.config.window_size):
+                self._approximate.add(name)
+                loaded = load_model(name, device=self.device, window_size=self._window_size)
             self._loaded[name] = loaded
         return self._loaded[name], name
 
@@ -125,6 +129,9 @@ class Restorer:
             raise ValueError(f"model {name} restores RGB images, this one is grey; choose a grey model")
         if model_channels == 1 and channels == 3:
             notes.append(f"{name} is a grey model: each colour channel is restored by itself")
+
+        if name in self._approximate:
+            notes.append(f"approximate: {name} was not trained with a window of {self._window_size}")
 
         level, estimated = None, False
         ignores_sigma = config is not None and config.sigma_range is None
@@ -195,13 +202,14 @@ class Restorer:
             units = math.prod(len(patch_positions(length, *protocol)) for length in shape[:2])
         trial = torch.full((1, own, side, side), 0.5, device=self.device)
         level = None if config is None or config.sigma_range is None else config.sigma_range[1]
-        for _ in range(2):  # the first one warms up
+        trials = []
+        for _ in range(3):  # the first one warms up
             started = time.perf_counter()
             restore(model, trial, level, steps=self._steps)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds = time.perf_counter() - started
-        return seconds * units * (channels // own) * (8 if self._ensemble else 1)
+            trials.append(time.perf_counter() - started)
+        return min(trials) * units * (channels // own) * (8 if self._ensemble else 1)
 
     def faster_options(self, shape: tuple[int, ...]) -> list[str]:
         """What would make that faster, as command-line options."""

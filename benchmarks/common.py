@@ -1,0 +1,94 @@
+"""What the benchmarks share: timing, peak memory, tables and records."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from nlrn.evaluation.benchmark import provenance
+
+MIB = 1 << 20
+
+
+def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
+    """The best of some runs, after one that warms up."""
+    best = float("inf")
+    for i in range(repeats + 1):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if i:
+            best = min(best, time.perf_counter() - started)
+    return best
+
+
+def peak_memory(function: Callable[[], object], device: torch.device) -> float:
+    """MiB that a run holds at most beyond what was held before; on the CPU sampled every millisecond."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / MIB
+    pages, stop, most = Path("/proc/self/statm"), threading.Event(), 0
+
+    def resident() -> int:
+        return int(pages.read_text().split()[1]) * 4096
+
+    def watch() -> None:
+        nonlocal most
+        while not stop.is_set():
+            most = max(most, resident())
+            time.sleep(0.001)
+
+    before = resident()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        function()
+    finally:
+        stop.set()
+        watcher.join()
+    return max(0, most - before) / MIB
+
+
+def show(title: str, rows: list[dict[str, object]]) -> None:
+    """A table of all rows; columns are those of the first."""
+    table = Table(title=title, box=None)
+    for name in rows[0]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()))
+    Console().print(table)
+
+
+def write(path: Path, rows: list[dict[str, object]], device: torch.device, about: str) -> None:
+    """Appends the rows as JSON lines, each with device, versions, commit and date."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        for row in rows:
+            file.write(json.dumps({**row, **provenance(device, about)}) + "\n")
+
+
+def plot(path: Path, rows: list[dict[str, object]], name: str, x: str, y: str) -> None:
+    """Lines of `y` over `x`, one for each value of `name`, on logarithmic axes; needs matplotlib."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4.5), constrained_layout=True)
+    for series in dict.fromkeys(row[name] for row in rows):
+        points = [(row[x], row[y]) for row in rows if row[name] == series and row[y] is not None]
+        axes.plot(*zip(*points, strict=True), marker="o", label=series)
+    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axes.grid(True, which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path)

@@ -1,0 +1,180 @@
+"""The non-local operation: every backend and its peers, first the numbers, then time and memory.
+
+    python benchmarks/operator.py --sides 64,128,256,512 --out results
+
+Peers: the dense reference, chunked PyTorch, the C++ kernel, compiled FlexAttention, and NATTEN where it is installed. FlexAttention and NATTEN
+compute one step without a propagated state (they have no place for one); NATTEN moves windows inward at the
+border instead of cutting them off, so its numbers are checked, and mean something, on interior pixels only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from common import peak_memory, plot, seconds, show, write
+from torch import Tensor
+
+from nlrn.ops.nonlocal_attention import BACKENDS, nonlocal_attention, refusals
+
+Step = Callable[[Tensor, Tensor, Tensor], Tensor]
+TILE = (8, 16)  # tokens of a block of FlexAttention, so that blocks are as compact as ours
+
+
+def backend(name: str, window: int) -> Step:
+    def step(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return nonlocal_attention(
+            query, key, value, window, backend=name, keep_state=False, max_memory=8 << 30
+        )[0]
+
+    return step
+
+
+def flex_attention(height: int, width: int, window: int, device: torch.device) -> Step:
+    """Compiled FlexAttention over tokens in tile order, with the window as a block mask."""
+    from torch.nn.attention import flex_attention as flex
+
+    rows, columns = TILE
+    tiles_x = width // columns
+
+    def position(token: Tensor) -> tuple[Tensor, Tensor]:
+        tile, within = token // (rows * columns), token % (rows * columns)
+        return tile // tiles_x * rows + within // columns, tile % tiles_x * columns + within % columns
+
+    def inside(batch: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        (qy, qx), (ky, kx) = position(q), position(k)
+        return ((qy - ky).abs() <= window // 2) & ((qx - kx).abs() <= window // 2)
+
+    tokens = height * width
+    mask = flex.create_block_mask(inside, None, None, tokens, tokens, device=str(device), _compile=True)
+    attend = torch.compile(flex.flex_attention, dynamic=False)
+
+    def to_tokens(image: Tensor) -> Tensor:
+        tiles = image.unflatten(2, (-1, rows)).unflatten(4, (-1, columns))
+        return tiles.permute(0, 2, 4, 3, 5, 1).flatten(1, 4)[:, None].contiguous()
+
+    def step(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = attend(*(to_tokens(x) for x in (query, key, value)), block_mask=mask, scale=1.0)[:, 0]
+        tiles = out.unflatten(1, (height // rows, tiles_x, rows, columns))
+        return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+
+    return step
+
+
+def natten(window: int) -> Step:
+    from natten.functional import na2d
+
+    def step(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        heads_last = [x.permute(0, 2, 3, 1)[:, :, :, None] for x in (query, key, value)]
+        return na2d(*heads_last, kernel_size=window, scale=1.0)[:, :, :, 0].permute(0, 3, 1, 2)
+
+    return step
+
+
+def images(side: int, channels: tuple[int, int], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(side)
+    made = [
+        torch.randn(1, c, side, side, generator=generator) * scale
+        for c, scale in ((channels[0], 0.3), (channels[0], 0.3), (channels[1], 1.0))
+    ]
+    return [x.to(device, dtype).contiguous(memory_format=torch.channels_last) for x in made]
+
+
+def peers(side: int, window: int, device: torch.device, sample: list[Tensor]) -> dict[str, Step]:
+    found = {}
+    for name, reason in refusals(*sample, window).items():
+        if name == "reference" and side > 64:
+            continue  # a quarter of a gigabyte of logits at 64x64, 4 GB at 128x128
+        if name == "reference" or reason is None:
+            found[name] = backend(name, window)
+        else:
+            print(f"{name}: {reason}")
+    if side % TILE[0] == 0 and side % TILE[1] == 0:
+        found["FlexAttention"] = flex_attention(side, side, window, device)
+    if importlib.util.find_spec("natten"):
+        found["NATTEN"] = natten(window)
+    return found
+
+
+def largest_error(name: str, step: Step, arguments: list[Tensor], exact: Tensor, window: int) -> float:
+    difference = (step(*arguments).double() - exact).abs()
+    if name == "NATTEN":
+        inner = slice(window // 2, -(window // 2))
+        difference = difference[:, :, inner, inner]
+    return difference.max().item()
+
+
+def propagated(name: str, arguments: list[Tensor], window: int, device: torch.device) -> float:
+    """Seconds of a step that takes and returns a stored state."""
+    state = nonlocal_attention(*arguments, window, backend=name, max_memory=64 << 30)[1]
+
+    def step() -> None:
+        nonlocal state
+        state = nonlocal_attention(*arguments, window, state, backend=name, max_memory=64 << 30)[1]
+
+    return seconds(step, device)
+
+
+def measure(
+    name: str, step: Step, arguments: list[Tensor], window: int, device: torch.device
+) -> dict[str, object]:
+    query, _, value = arguments
+    side = query.shape[2]
+    took = seconds(lambda: step(*arguments), device)
+    handed_on = propagated(name, arguments, window, device) if name in BACKENDS[:-1] else None
+    flops = 2 * window**2 * (query.shape[1] + value.shape[1]) * side * side
+    return {
+        "backend": name,
+        "side": side,
+        "seconds": took,
+        "us/pixel": 1e6 * took / side**2,
+        "propagated": "" if handed_on is None else 1e6 * handed_on / side**2,
+        "GFLOP/s": flops / took / 1e9,
+        "MiB": peak_memory(lambda: step(*arguments), device),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--sides", default="64,128,256")
+    parser.add_argument("--window", type=int, default=45)
+    parser.add_argument("--channels", default="64,128", help="of queries and keys, and of values")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, help="folder for operator.jsonl and operator.png")
+    options = parser.parse_args()
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    first, second = (int(c) for c in options.channels.split(","))
+    rows: list[dict[str, object]] = []
+    with torch.no_grad():
+        small = images(64, (first, second), dtype, device)
+        exact = backend("reference", options.window)(*(x.double() for x in small))
+        errors = {
+            name: largest_error(name, step, small, exact, options.window)
+            for name, step in peers(64, options.window, device, small).items()
+        }
+        allowed = max(4 * errors["reference"], 1e-5 if dtype == torch.float32 else 2e-2)
+        wrong = {name: error for name, error in errors.items() if error > allowed}
+        if wrong:
+            raise SystemExit(f"wrong numbers, no times: {wrong} (allowed {allowed:.1e})")
+        for side in map(int, options.sides.split(",")):
+            arguments = images(side, (first, second), dtype, device)
+            for name, step in peers(side, options.window, device, arguments).items():
+                rows.append(measure(name, step, arguments, options.window, device) | {"error": errors[name]})
+    for side in dict.fromkeys(row["side"] for row in rows):
+        fastest = min(row["seconds"] for row in rows if row["side"] == side)
+        for row in rows:
+            if row["side"] == side:
+                row["times fastest"] = row["seconds"] / fastest
+    about = f"window {options.window}, channels {options.channels}, {options.dtype}"
+    show(f"One step of the non-local operation: {about}, {device}", rows)
+    if options.out:
+        write(options.out / "operator.jsonl", rows, device, about)
+        plot(options.out / "operator.png", rows, "backend", "side", "seconds")
+
+
+if __name__ == "__main__":
+    main()
