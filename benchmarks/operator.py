@@ -1,6 +1,6 @@
 """The non-local operation: every backend and its peers, first the numbers, then time and memory.
 
-    python benchmarks/operator.py --sides 64,128,256,512 --out results
+    python -m benchmarks.operator --sides 64,128,256,512 --out results
 
 Peers: the dense reference, chunked PyTorch, the C++ kernel, compiled FlexAttention, and NATTEN where it is installed. FlexAttention and NATTEN
 compute one step without a propagated state (they have no place for one); NATTEN moves windows inward at the
@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import peak_memory, plot, seconds, show, write
 from torch import Tensor
 
 from nlrn.ops.nonlocal_attention import BACKENDS, nonlocal_attention, refusals
+
+from .common import peak_memory, plot, seconds, show, write
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 TILE = (8, 16)  # tokens of a block of FlexAttention, so that blocks are as compact as ours

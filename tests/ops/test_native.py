@@ -140,7 +140,8 @@ def test_what_it_leaves_to_others():
     image = torch.zeros(1, 2, 8, 8)
     assert choose_backend(image, image, image, 3) == "native"
     assert choose_backend(image.double(), image.double(), image.double(), 3) == "chunked"
-    assert choose_backend(image.requires_grad_(), image, image, 3) == "chunked"
+    assert choose_backend(image.requires_grad_(), image, image, 3) == "dense"
+    assert choose_backend(image, image, image, 3, max_memory=1000) == "chunked"
     with torch.no_grad():
         assert choose_backend(image, image, image, 3) == "native"
         assert choose_backend(image, image, image, 3, max_memory=1000) == "chunked"

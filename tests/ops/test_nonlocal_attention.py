@@ -58,10 +58,11 @@ def test_chunked_equals_reference(case, memory):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_gradients_equal_reference(case):
+@pytest.mark.parametrize("training_backend", ["chunked", "dense"])
+def test_gradients_equal_reference(case, training_backend):
     batch, height, width, window, count = case
     gradients = []
-    for backend in ("reference", "chunked"):
+    for backend in ("reference", training_backend):
         steps = inputs(batch, height, width, count, requires_grad=True)
         outputs = recur(steps, window, backend)
         torch.manual_seed(1)
@@ -167,7 +168,7 @@ def test_state_is_consumed_without_gradients():
             nonlocal_attention(*second, 3, state, max_memory=memory)
 
 
-@pytest.mark.parametrize("backend", ["chunked", "reference"])
+@pytest.mark.parametrize("backend", ["chunked", "dense", "reference"])
 def test_state_is_a_value_under_autograd(backend):
     first, second = inputs(1, 7, 6, 2, requires_grad=True)
     _, state = nonlocal_attention(*first, 3, backend=backend)

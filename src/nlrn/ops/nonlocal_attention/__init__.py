@@ -5,14 +5,15 @@ README.md beside this file has the equations, the border rule and the cost of ea
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from . import chunked, native, reference
+from . import chunked, dense, native, reference
 from .state import AttentionState, needs_grad
 
 __all__ = ["BACKENDS", "AttentionState", "choose_backend", "nonlocal_attention"]
 
-BACKENDS = ("native", "chunked", "reference")
+BACKENDS = ("native", "dense", "chunked", "reference")
 
 DEFAULT_MAX_MEMORY = 2 << 30
 
@@ -50,6 +51,7 @@ def refusals(
     wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
     reasons = {
         "native": native.refusal(query, key, value, window_size, state, max_memory),
+        "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
         "chunked": wrong_type,
         "reference": "serves only when asked for by name",
     }
@@ -58,6 +60,19 @@ def refusals(
             if name != state.backend:
                 reasons[name] = f"cannot read logits that the {state.backend} backend stored"
     return reasons
+
+
+def _dense_refuses(
+    query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None, max_memory: int
+) -> str | None:
+    if not needs_grad(query, key, value, state):
+        return "serves training; there are no gradients here"
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return f"adds logits up in {value.dtype}, which is too coarse"
+    if state is not None and state.logits is None:
+        return "cannot continue a history"
+    needed = dense.bytes_of_step(query, key)
+    return f"needs {needed} bytes a step, max_memory is {max_memory}" if needed > max_memory else None
 
 
 def nonlocal_attention(
@@ -121,14 +136,15 @@ def nonlocal_attention(
     name = backend or choose_backend(query, key, value, window_size, state, max_memory)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
-    if name == "reference":
+    reason = refusals(query, key, value, window_size, state, max_memory)[name]
+    if reason is not None and name != "reference":
+        raise ValueError(f"backend {name!r} cannot compute this: {reason}")
+    if name in ("reference", "dense"):
         if state is not None and not needs_grad(query, key, value, state):
             state.consume()
-        output, new_state = reference.attention(query, key, value, window_size, state, row_offset)
+        over_all_pairs = reference.attention if name == "reference" else dense.attention
+        output, new_state = over_all_pairs(query, key, value, window_size, state, row_offset)
         return output, new_state if keep_state else None
-    reason = refusals(query, key, value, window_size, state, max_memory)[name]
-    if reason is not None:
-        raise ValueError(f"backend {name!r} cannot compute this: {reason}")
     attention = native.attention if name == "native" else chunked.attention
     return attention(
         query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
