@@ -50,7 +50,7 @@ def flex_attention(height: int, width: int, window: int, device: torch.device) -
         return ((qy - ky).abs() <= window // 2) & ((qx - kx).abs() <= window // 2)
 
     tokens = height * width
-    mask = flex.create_block_mask(inside, None, None, tokens, tokens, device=str(device), _compile=True)
+    mask = torch.compile(flex.create_block_mask)(inside, None, None, tokens, tokens, device=str(device))
     attend = torch.compile(flex.flex_attention, dynamic=False)
 
     def to_tokens(image: Tensor) -> Tensor:
