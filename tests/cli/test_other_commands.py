@@ -32,7 +32,7 @@ def test_help_is_quick_and_does_not_load_torch():
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.5
-    for command in ("denoise", "compare", "add-noise", "models", "import-tf", "benchmark"):
+    for command in ("denoise", "compare", "add-noise", "models", "import-tf", "train", "benchmark"):
         assert command in done.stdout
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nlrn.data.datasets import read_planes
 from nlrn.data.images import Image, ImageError, write_image
-from nlrn.evaluation.protocol import DataSet, noisy_version, read_clean, to_bytes
+from nlrn.evaluation.protocol import DataSet, noisy_version, to_bytes
 
 
 @pytest.fixture
@@ -33,17 +34,17 @@ def test_missing_set_names_what_is_there(data):
 
 
 def test_grey_of_colour_is_matlabs(data):
-    red, green, blue = np.moveaxis(read_clean(data / "Tiny" / "c.png", 3).astype(float), -1, 0)
+    red, green, blue = np.moveaxis(read_planes(data / "Tiny" / "c.png", 3).astype(float), -1, 0)
     expected = np.rint(0.2989 * red + 0.5870 * green + 0.1140 * blue)
-    assert np.array_equal(read_clean(data / "Tiny" / "c.png", 1), expected)
+    assert np.array_equal(read_planes(data / "Tiny" / "c.png", 1), expected)
 
 
 def test_what_cannot_be_measured(data):
     with pytest.raises(ImageError, match=r"a\.png is grey; this model needs RGB"):
-        read_clean(data / "Tiny" / "a.png", 3)
+        read_planes(data / "Tiny" / "a.png", 3)
     write_image(Image(np.zeros((12, 12), np.uint16), format="PNG"), data / "deep.png")
-    with pytest.raises(ImageError, match="need 8-bit images, got uint16"):
-        read_clean(data / "deep.png", 1)
+    with pytest.raises(ImageError, match="8-bit images are needed here, got uint16"):
+        read_planes(data / "deep.png", 1)
 
 
 def test_noise_is_seeded_by_image_and_level():

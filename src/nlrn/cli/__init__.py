@@ -13,8 +13,10 @@ from .benchmark import app as benchmark
 from .compare import compare
 from .denoise import denoise
 from .errors import CANNOT_START, CliError
+from .export_weights import export_weights
 from .import_tf import import_tf
 from .models import models
+from .train import train
 
 INTERRUPTED = 130
 # Typer brings its own copy of click in newer versions and does not export this class.
@@ -52,6 +54,8 @@ app.command()(compare)
 app.command("add-noise")(add_noise)
 app.command()(models)
 app.command("import-tf")(import_tf)
+app.command()(train)
+app.command("export-weights")(export_weights)
 app.add_typer(benchmark, name="benchmark")
 
 

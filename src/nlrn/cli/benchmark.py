@@ -180,17 +180,18 @@ def _sheet(
     max_memory: int | None,
 ) -> bytes:
     """For each result the images with the largest and the smallest gain: clean, noisy, restored."""
+    from ..data.datasets import read_planes
     from ..data.images import Image, encode_image
     from ..evaluation import benchmark
     from ..evaluation.contact_sheet import contact_sheet
-    from ..evaluation.protocol import noisy_version, read_clean, to_bytes
+    from ..evaluation.protocol import noisy_version, to_bytes
 
     rows = []
     for result in results:
         loaded, _, channels = models[result.dataset]
         gains = [image.psnr - image.noisy_psnr for image in result.images]
         for kind, index in {"best": gains.index(max(gains)), "worst": gains.index(min(gains))}.items():
-            clean = read_clean(sets[result.dataset].files[index], channels)
+            clean = read_planes(sets[result.dataset].files[index], channels)
             noisy = noisy_version(clean, result.sigma, index)
             restored, _ = benchmark.run(
                 loaded, noisy, result.sigma, device, result.steps, (45, 7) if patches else None, max_memory

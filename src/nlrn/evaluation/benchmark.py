@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.datasets import read_planes
 from ..inference import Model, restore
 from ..version import __version__
 from .metrics import psnr, ssim
-from .protocol import DataSet, noisy_version, read_clean, to_bytes
+from .protocol import DataSet, noisy_version, to_bytes
 
 OnImage = Callable[["Result", "ImageResult"], None]
 
@@ -95,7 +96,7 @@ def measure(
     """
     result = Result(dataset.name, sigma, name, steps)
     for index, path in enumerate(dataset.files):
-        clean = read_clean(path, channels)
+        clean = read_planes(path, channels)
         noisy = noisy_version(clean, sigma, index)
         restored, seconds = run(model, noisy, sigma, device, steps, patches, max_memory)
         output = to_bytes(restored)
@@ -110,7 +111,7 @@ def measure(
 def run(
     model: Model,
     noisy: np.ndarray,
-    sigma: float,
+    sigma: float | None,
     device: torch.device,
     steps: int | None = None,
     patches: tuple[int, int] | None = None,
@@ -119,7 +120,8 @@ def run(
     """The restored `C x H x W` and the seconds it took."""
     tensor = torch.from_numpy(noisy)[None].to(device)
     started = time.perf_counter()
-    restored = restore(model, tensor, sigma / 255, steps=steps, patches=patches, max_memory=max_memory)
+    level = None if sigma is None else sigma / 255
+    restored = restore(model, tensor, level, steps=steps, patches=patches, max_memory=max_memory)
     planes = restored[0].cpu().numpy()
     return planes, time.perf_counter() - started
 

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import ImageError, find_images, read_image
+from ..data.images import find_images
 from ..degradations import gaussian_noise
-
-# MATLAB's rgb2gray.
-LUMA = np.array([0.2989, 0.5870, 0.1140])
 
 
 @dataclass(frozen=True)
@@ -39,22 +36,6 @@ class DataSet:
             present = ", ".join(sorted(p.name for p in data.iterdir() if p.is_dir())) if data.is_dir() else ""
             raise FileNotFoundError(f"no image set {name} in {data} (there is: {present or 'nothing'})")
         return cls(name, tuple(find_images([folder])))
-
-
-def read_clean(path: Path, channels: int) -> np.ndarray:
-    """A clean image as uint8 `H x W` (1 channel; RGB by MATLAB's rgb2gray, rounded) or `H x W x 3`.
-
-    Raises:
-        ImageError: not 8 bit, or a grey image where RGB is needed.
-    """
-    pixels = read_image(path).pixels
-    if pixels.dtype != np.uint8:
-        raise ImageError(f"{path}: benchmarks need 8-bit images, got {pixels.dtype}")
-    if channels == 1 and pixels.ndim == 3:
-        return np.asarray(np.rint(pixels @ LUMA), np.uint8)
-    if channels == 3 and pixels.ndim == 2:
-        raise ImageError(f"{path} is grey; this model needs RGB images")
-    return pixels
 
 
 def noisy_version(clean: np.ndarray, sigma: float, index: int) -> np.ndarray:

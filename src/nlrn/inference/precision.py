@@ -1,30 +1,33 @@
-"""IEEE float32, whatever the process has allowed."""
+"""How exact float32 is, whatever the process has allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 import torch
 
 
 @contextmanager
-def ieee_float32() -> Iterator[None]:
-    """Within: float32 matrix products and convolutions are computed in float32 (no TF32, no bfloat16).
+def float32_products(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """Within: how float32 matrix products and convolutions are computed, exactly or in TF32 where the GPU has it.
 
     The settings belong to the process, so they are restored on the way out.
     """
-    backends = (
-        torch.backends.cuda.matmul,
-        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
-        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
-    )
+    gpu = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+    cpu = [torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv]  # type: ignore[attr-defined]
+    backends = gpu if precision == "tf32" else [*gpu, *cpu]  # the CPU has no TF32
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:
-            backend.fp32_precision = "ieee"
+            backend.fp32_precision = precision
         yield
     finally:
         for backend, setting in zip(backends, before, strict=True):
             backend.fp32_precision = setting
+
+
+def ieee_float32() -> AbstractContextManager[None]:
+    """Within: float32 matrix products and convolutions are computed in float32 (no TF32, no bfloat16)."""
+    return float32_products("ieee")

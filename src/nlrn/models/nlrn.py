@@ -212,6 +212,17 @@ class NLRN(nn.Module):
         residual: Tensor = self.output_conv(F.relu(self.output_norms[str(steps)](features)))
         return image + residual
 
+    def all_heads(self, image: Tensor, sigma: float | Tensor | None = None) -> list[Tensor]:
+        """The restored images of every head, in the order of `config.heads`: what training compares."""
+        start = features = self.input_conv(self.encode(image, sigma))
+        state, restored = None, []
+        for t in range(self.config.num_steps):
+            features, state = self.step(t, features, start, state, last=t + 1 == self.config.num_steps)
+            if t + 1 in self.config.heads:
+                norm = self.output_norms[str(t + 1)]
+                restored.append(image + self.output_conv(F.relu(norm(features))))
+        return restored
+
     def step(
         self, t: int, features: Tensor, start: Tensor, state: AttentionState | None, *, last: bool
     ) -> tuple[Tensor, AttentionState | None]:

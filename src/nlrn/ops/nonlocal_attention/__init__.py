@@ -133,6 +133,20 @@ def nonlocal_attention(
         torch.Size([1, 8, 20, 30])
     """
     _check(query, key, value, window_size, row_offset)
+    if torch.is_autocast_enabled(query.device.type):
+        # Logits add up over the steps: their products are not for half precision.
+        with torch.autocast(query.device.type, enabled=False):
+            return nonlocal_attention(
+                query.float(),
+                key.float(),
+                value.float(),
+                window_size,
+                state,
+                keep_state=keep_state,
+                row_offset=row_offset,
+                max_memory=max_memory,
+                backend=backend,
+            )
     name = backend or choose_backend(query, key, value, window_size, state, max_memory)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")

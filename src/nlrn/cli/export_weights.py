@@ -1,0 +1,34 @@
+"""`nlrn export-weights`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import CliError
+
+
+def export_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a run.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The weight file (.safetensors) to write.", show_default=False),
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+) -> None:
+    """Write a checkpoint's averaged weights and a model card."""
+    from ..training.checkpoint import export
+
+    card = output.with_suffix(".md")
+    for path in (output, card):
+        if path.exists() and not overwrite:
+            raise CliError(f"{path} exists; pass --overwrite to replace it")
+    try:
+        export(checkpoint, output, card)
+    except OSError as error:
+        raise CliError(f"{error.strerror or error}: {error.filename or output}") from error
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    typer.echo(f"written: {output}\nwritten: {card}")

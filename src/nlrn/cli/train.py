@@ -1,0 +1,129 @@
+"""`nlrn train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .errors import CliError
+
+FAILED = 4
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A YAML file; not with --resume.", show_default=False)
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of clean 8-bit images.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of checkpoint, log, pictures and weights.")
+    ] = Path("run"),
+    steps: Annotated[int | None, typer.Option(help="Length of the run in steps.", show_default=False)] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Or in minutes of training.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    init: Annotated[
+        str | None, typer.Option(help="Model or weight file to start from.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Instead of the configuration's.", show_default=False)
+    ] = None,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Images kept for validation, instead of the configuration's.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    every: Annotated[
+        float, typer.Option(min=0, help="Seconds between checkpoints, and between validations.")
+    ] = 300.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
+) -> None:
+    """Train a model; on several GPUs with `torchrun --nproc-per-node N -m nlrn train ...`."""
+    if (config is None) != resume:
+        raise CliError("give a configuration, or --resume to go on with the run in --out")
+    if data is None:
+        raise CliError("--data must name the folder of clean images")
+    from ..restoration import pick_device
+    from ..training.checkpoint import read_header
+    from ..training.config import load_config
+    from ..training.loop import CHECKPOINT, Intervals, Run, TrainingError
+    from ..training.loop import train as run_training
+    from ..training.schedule import Length
+
+    changes: dict[str, Any] = {"seed": seed, "hold_out": hold_out}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    try:
+        length = Length(steps, minutes)
+        if resume:
+            if changes or init is not None:
+                raise CliError(
+                    "--seed, --hold-out and --init belong to the beginning of a run, not to --resume"
+                )
+            settings, _, _ = read_header(out / CHECKPOINT)
+        else:
+            assert config is not None
+            if (out / CHECKPOINT).exists() and not overwrite:
+                raise CliError(
+                    f"{out / CHECKPOINT} exists; --resume goes on with it, --overwrite replaces it"
+                )
+            settings = load_config(config, changes)
+        bar = _Bar(Console(stderr=True, highlight=False))
+        options = Run(data, out, length, pick_device(device), init, Intervals(50, every, every), bar.report)
+        with bar:
+            weights = run_training(settings, options, resume)
+    except TrainingError as error:
+        raise CliError(str(error), exit_code=FAILED) from error
+    except OSError as error:
+        raise CliError(f"{error.strerror or error}: {error.filename or out}") from error
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    if bar.first:
+        typer.echo(f"written: {weights}")
+
+
+class _Bar:
+    """Progress on a terminal, a line for each entry of the log elsewhere; nothing from other ranks."""
+
+    def __init__(self, console: Console) -> None:
+        import os
+
+        self.first = os.environ.get("RANK", "0") == "0"
+        self._console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        shown = console.is_terminal and self.first
+        self._bar = Progress(*columns, console=console, transient=True, disable=not shown)
+        self._task = self._bar.add_task("training", total=1.0)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def report(self, entry: dict[str, Any]) -> None:
+        if not self.first:
+            return
+        scores = [f"{name[5:]}: {value:.2f} dB" for name, value in entry.items() if name.startswith("psnr_")]
+        if scores:
+            self._console.print(f"step {entry['step']}: validation at sigma {', '.join(scores)}")
+        if "loss" not in entry:
+            return
+        line = (
+            f"step {entry['step']}, loss {entry['loss']:.1f}, {entry['megapixels_per_second']:.3g} Mpixel/s, "
+            f"learning rate {entry['learning_rate']:.1e}"
+        )
+        if entry["skipped"]:
+            line += f", {entry['skipped']} steps skipped"
+        self._bar.update(self._task, completed=entry["progress"], description=line)
+        if not self._console.is_terminal:
+            self._console.print(line, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""Folders of images as random crops, drawn on the device where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .images import ImageError, find_images, read_image
+
+# MATLAB's rgb2gray.
+LUMA = np.array([0.2989, 0.5870, 0.1140])
+
+
+def read_planes(path: Path, channels: int) -> np.ndarray:
+    """A clean 8-bit image as uint8 `H x W` (1 channel; RGB by MATLAB's rgb2gray, rounded) or `H x W x 3`.
+
+    Raises:
+        ImageError: not 8 bit, or a grey image where RGB is needed.
+    """
+    pixels = read_image(path).pixels
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"{path}: 8-bit images are needed here, got {pixels.dtype}")
+    if channels == 1 and pixels.ndim == 3:
+        return np.asarray(np.rint(pixels @ LUMA), np.uint8)
+    if channels == 3 and pixels.ndim == 2:
+        raise ImageError(f"{path} is grey; this model needs RGB images")
+    return pixels
+
+
+class Crops:
+    """Random square crops of a set of images, which stay on the device as uint8.
+
+    Args:
+        images: uint8 `H x W` or `H x W x C`.
+        device: where they are kept and crops are made.
+
+    Raises:
+        ValueError: no images.
+    """
+
+    def __init__(self, images: Sequence[np.ndarray], device: torch.device) -> None:
+        if not images:
+            raise ValueError("no images to train on")
+        planes = [image[..., None] if image.ndim == 2 else image for image in images]
+        # All lying, so that one block holds them with little room to spare; crops are transposed at random anyway.
+        planes = [p if p.shape[0] <= p.shape[1] else p.swapaxes(0, 1) for p in planes]
+        sizes = [p.shape[:2] for p in planes]
+        height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
+        block = np.zeros((len(planes), planes[0].shape[2], height, width), np.uint8)
+        for target, plane in zip(block, planes, strict=True):
+            target[:, : plane.shape[0], : plane.shape[1]] = np.moveaxis(plane, -1, 0)
+        self._images = torch.from_numpy(block).to(device)
+        self._sizes = torch.tensor(sizes, device=device)
+        self.smallest = min(min(size) for size in sizes)
+
+    @classmethod
+    def of_folder(
+        cls, folder: Path, channels: int, hold_out: int, device: torch.device
+    ) -> tuple[Crops, list[Path]]:
+        """The crops of a folder's images but the last `hold_out` of a fixed shuffle, and the files of those.
+
+        Raises:
+            ImageError, OSError: images that cannot be read.
+            ValueError: nothing left to train on.
+        """
+        files = find_images([folder])
+        if len(files) <= hold_out:
+            raise ValueError(f"{folder} has {len(files)} images, and {hold_out} are to be held out")
+        order = np.random.default_rng(0).permutation(len(files))
+        held = sorted(files[i] for i in order[len(files) - hold_out :])
+        kept = [file for file in files if file not in set(held)]
+        return cls([read_planes(file, channels) for file in kept], device), held
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """`[count, C, size, size]` in [0, 1], flipped and transposed at random.
+
+        Raises:
+            ValueError: an image that is smaller than a crop.
+        """
+        if size > self.smallest:
+            raise ValueError(f"crops of {size} pixels need images as large; the smallest has {self.smallest}")
+        device = self._images.device
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=device)
+
+        index = (uniform(count) * len(self._images)).long()
+        room = self._sizes[index] - size + 1
+        corner = (uniform(count, 2) * room).long()
+        span = torch.arange(size, device=device)
+        channels = torch.arange(self._images.shape[1], device=device)
+        crops = self._images[
+            index[:, None, None, None],
+            channels[None, :, None, None],
+            (corner[:, 0, None] + span)[:, None, :, None],
+            (corner[:, 1, None] + span)[:, None, None, :],
+        ]
+        chosen = (uniform(3, count) < 0.5)[:, :, None, None, None]
+        crops = torch.where(chosen[0], crops.flip(2), crops)
+        crops = torch.where(chosen[1], crops.flip(3), crops)
+        crops = torch.where(chosen[2], crops.transpose(2, 3), crops)
+        return crops.float() / 255

@@ -1,0 +1,175 @@
+"""Everything that a run needs to go on, in one safetensors file; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as dump_safetensors
+from torch import Tensor
+
+from ..files import write_atomically
+from ..models.zoo import save_weights
+from .config import TrainingConfig, from_dict, to_dict
+from .step import Trainer
+
+KEY = "nlrn.training"
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of a training run, or not of this one."""
+
+
+@dataclass
+class Progress:
+    """Where a run is: its step, the training time in seconds, and bad steps in a row."""
+
+    step: int = 0
+    seconds: float = 0.0
+    skipped_in_a_row: int = 0
+    skipped: int = 0
+
+
+def save_checkpoint(path: Path, trainer: Trainer, progress: Progress, about: dict[str, Any]) -> None:
+    """Writes weights, averaged weights, statistics and optimiser; scalars are JSON in the header.
+
+    Random numbers follow from the seed and the step, so there is no state of theirs to keep. The file is written
+    under another name, synced and renamed.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, model in (("model", trainer.model), ("average", trainer.average)):
+        tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
+    for name, parameter in trainer.parameters.items():
+        state = trainer.optimizer.state.get(parameter, {})
+        tensors |= {f"optimizer.{key}.{name}": torch.as_tensor(value) for key, value in state.items()}
+    header = {"format": FORMAT, "config": to_dict(trainer.config), "progress": vars(progress), "about": about}
+    data = dump_safetensors(
+        {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, {KEY: json.dumps(header)}
+    )
+    write_atomically(path, data, overwrite=True)
+
+
+def read_header(path: Path) -> tuple[TrainingConfig, Progress, dict[str, Any]]:
+    """The configuration of a checkpoint, its progress, and what else was noted.
+
+    Raises:
+        CheckpointError: not a checkpoint.
+        OSError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        header = json.loads(metadata[KEY])
+        if header["format"] != FORMAT:
+            raise CheckpointError(f"{path} has format {header['format']}, this version reads {FORMAT}")
+        return from_dict(header["config"], str(path)), Progress(**header["progress"]), header["about"]
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint of a training run ({error})") from error
+
+
+def load_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Puts a checkpoint's tensors into a trainer of the same configuration.
+
+    Raises:
+        CheckpointError: tensors that do not fit.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is no checkpoint of a training run ({error})") from error
+    try:
+        for name, model in (("model", trainer.model), ("average", trainer.average)):
+            prefix = f"{name}."
+            model.load_state_dict(
+                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            )
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit its configuration: {str(error).splitlines()[0]}"
+        ) from error
+    for name, parameter in trainer.parameters.items():
+        state = {}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors.get(f"optimizer.{key}.{name}")
+            if value is not None:
+                layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+                state[key] = value.to(trainer.device).contiguous(memory_format=layout)
+        if state:
+            trainer.optimizer.state[parameter] = state
+
+
+def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Released weights for a network that may have other image channels (grey to colour) or more heads.
+
+    The first convolution and norm spread a grey channel over three; the last convolution repeats it. A head that the weights
+    do not have begins as their last one.
+
+    Raises:
+        ValueError: weights of another network.
+    """
+    adapted, last = {}, max((int(k.split(".")[1]) for k in state if k.startswith("output_norms.")), default=0)
+    for name, target in to.items():
+        value = state.get(name)
+        if value is None and name.startswith("output_norms."):
+            value = state.get(".".join(["output_norms", str(last), name.split(".")[2]]))
+        if value is None and name.endswith("num_batches_tracked"):
+            value = target
+        if value is None:
+            raise ValueError(f"the weights to start from have no {name}")
+        if value.shape != target.shape:
+            value = _to_colour(name, value, target)
+        adapted[name] = value
+    return adapted
+
+
+def _to_colour(name: str, value: Tensor, target: Tensor) -> Tensor:
+    if name.startswith("input_norm"):
+        value = torch.cat([value[:1].expand(3), value[1:]])
+    elif name == "input_conv.weight":
+        value = torch.cat([value[:, :1].expand(-1, 3, -1, -1) / 3, value[:, 1:]], 1)
+    elif name == "output_conv.weight":
+        value = value.expand(3, -1, -1, -1)
+    elif name == "output_conv.bias":
+        value = value.expand(3)
+    if value.shape != target.shape:
+        raise ValueError(
+            f"the weights to start from have {name} of {tuple(value.shape)}, this network needs {tuple(target.shape)}"
+        )
+    return value.clone()
+
+
+def export(checkpoint: Path, weights: Path, card: Path) -> None:
+    """Writes a checkpoint's averaged weights as a release file, and a model card of what is known about them.
+
+    Raises:
+        CheckpointError: not a checkpoint.
+        OSError: files that cannot be read or written.
+    """
+    config, progress, about = read_header(checkpoint)
+    with safe_open(checkpoint, "pt") as file:
+        names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118
+        state = {name.removeprefix("average."): file.get_tensor(name) for name in names}
+    minutes = f"{progress.seconds / 60:.1f}"
+    save_weights(weights, config.model, state, {"steps": str(progress.step), "minutes": minutes})
+    parameters = sum(v.numel() for k, v in state.items() if "running_" not in k and "num_batches" not in k)
+    recipe = to_dict(config)
+    model = recipe.pop("model")
+    rows = {
+        "architecture": "NLRN: " + ", ".join(f"{name} {value}" for name, value in model.items()),
+        "parameters": f"{parameters:,}",
+        "training data": "to be filled in, with its terms",
+        "recipe": "; ".join(f"{name}: {value}" for name, value in recipe.items()),
+        "hardware and time": f"{about.get('device')}, {minutes} minutes, {progress.step} steps, {about.get('protocol')}",
+        "versions": f"nlrn {about.get('nlrn')} ({about.get('commit')}), torch {about.get('torch')}",
+        "sha256": f"`{hashlib.sha256(weights.read_bytes()).hexdigest()}`",
+        "accuracy": "to be filled in: nlrn benchmark denoise --model FILE",
+    }
+    lines = [f"# {weights.stem}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
+    write_atomically(card, ("\n".join(lines) + "\n").encode(), overwrite=True)

@@ -1,0 +1,277 @@
+"""A run from its first step to its weights: data, schedule, validation, logs, checkpoints, several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from ..data.datasets import Crops, read_planes
+from ..data.images import Image, write_image
+from ..evaluation.benchmark import provenance, run
+from ..evaluation.contact_sheet import contact_sheet
+from ..evaluation.metrics import psnr
+from ..evaluation.protocol import noisy_version, to_bytes
+from ..inference.precision import float32_products
+from ..models.zoo import load_model, save_weights
+from .checkpoint import Progress, adapt_weights, load_checkpoint, read_header, save_checkpoint
+from .config import TrainingConfig
+from .schedule import Length, learning_rate_factor, phase_at
+from .step import Trainer, step_generator
+
+CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
+SKIPPED_AT_MOST = 100
+STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; the last good checkpoint stands."""
+
+
+@dataclass
+class Intervals:
+    """How often things happen, in steps, or seconds of training for checkpoints and validation."""
+
+    log_steps: int = 50
+    checkpoint_seconds: float = 300.0
+    validation_seconds: float = 300.0
+
+
+@dataclass
+class Run:
+    """What a run needs besides its configuration.
+
+    Args:
+        data: folder of clean images.
+        out: folder of checkpoint, log and weights.
+        length: steps or minutes.
+        device: where it trains.
+        init: released weights to start from.
+        intervals: how often it logs, saves and validates.
+        report: called with each entry of the log.
+    """
+
+    data: Path
+    out: Path
+    length: Length
+    device: torch.device
+    init: str | None = None
+    intervals: Intervals = field(default_factory=Intervals)
+    report: Callable[[dict[str, Any]], None] = lambda entry: None
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[tuple[int, int]]:
+    """This process's rank and their number, as torchrun started them; one process without it."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield 0, 1
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield dist.get_rank(), ranks
+    finally:
+        dist.destroy_process_group()
+
+
+def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
+    """Trains, and returns the file with the averaged weights.
+
+    Args:
+        config: the run's configuration; with `resume`, that of the checkpoint in `options.out`.
+        options: data, length, device and so on.
+        resume: go on from the checkpoint in `options.out`.
+
+    Raises:
+        ValueError: data, weights or a checkpoint that do not fit.
+        TrainingError: too many steps in a row were not finite.
+        OSError: files that cannot be read or written.
+    """
+    with processes(options.device) as (rank, ranks), float32_products("tf32"):
+        if any(phase.batch % ranks for phase in config.phases):
+            raise ValueError(
+                f"batches of {[p.batch for p in config.phases]} crops cannot be shared by {ranks} processes"
+            )
+        trainer = Trainer(config, options.device, rank, ranks)
+        progress = Progress()
+        checkpoint = options.out / CHECKPOINT
+        if resume:
+            _, progress, _ = read_header(checkpoint)
+            load_checkpoint(checkpoint, trainer)
+        elif options.init is not None:
+            weights = load_model(options.init, device=options.device).state_dict()
+            adapted = adapt_weights(weights, trainer.model.state_dict())
+            trainer.model.load_state_dict(adapted)
+            trainer.average.load_state_dict(adapted)
+        crops, held = Crops.of_folder(options.data, config.model.channels, config.hold_out, options.device)
+        largest = max(phase.crop for phase in config.phases)
+        if largest > crops.smallest:
+            raise ValueError(
+                f"crops of {largest} pixels need images as large; the smallest in {options.data} has {crops.smallest}"
+            )
+        loop = _Loop(trainer, crops, held, options, progress)
+        loop.run()
+        loop.finish()
+        return options.out / WEIGHTS
+
+
+class _Loop:
+    def __init__(
+        self, trainer: Trainer, crops: Crops, held: list[Path], options: Run, progress: Progress
+    ) -> None:
+        self.trainer, self.crops, self.options, self.progress = trainer, crops, options, progress
+        self.config = trainer.config
+        self.first = trainer.rank == 0
+        self.clean = (
+            [(file.name, read_planes(file, self.config.model.channels)) for file in held]
+            if self.first
+            else []
+        )
+        self._losses: list[torch.Tensor] = []
+        self._taken: list[torch.Tensor] = []
+        self._pixels = 0
+        if self.first:
+            options.out.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> None:
+        """All steps; a signal between two of them loses what was done since the last checkpoint."""
+        clock = started = time.perf_counter()
+        before, step = self.progress.seconds, self.progress.step
+        saved = validated = before
+        while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
+            phase = phase_at(self.config.phases, done)
+            generator = step_generator(self.config.seed, step, self.options.device)
+            clean = self.crops.draw(phase.batch, phase.crop, generator)
+            factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
+            rate = factor * self.config.learning_rate
+            loss, taken = self.trainer.run(clean, generator, step, rate)
+            step += 1
+            self._losses.append(loss)
+            self._taken.append(taken)
+            self._pixels += phase.batch * phase.crop**2
+            last = self.options.length.progress(step, self.progress.seconds) >= 1
+            if step % self.options.intervals.log_steps and not last:
+                if self.options.device.type == "cpu":
+                    self.progress.seconds = before + time.perf_counter() - started
+                continue
+            self._look(step, rate, clock)
+            clock = time.perf_counter()
+            self.progress.step, self.progress.seconds = step, self._agreed(before + clock - started)
+            if self.first and self.progress.seconds - saved >= self.options.intervals.checkpoint_seconds:
+                saved = self.progress.seconds
+                self.save()
+            if self.first and self.progress.seconds - validated >= self.options.intervals.validation_seconds:
+                validated = self.progress.seconds
+                self.validate()
+                started += time.perf_counter() - clock  # not time of training
+        self.progress.step = step
+
+    def _agreed(self, seconds: float) -> float:
+        """The clock of the first process: all must end at the same step."""
+        if self.trainer.ranks == 1:
+            return seconds
+        value = torch.tensor([seconds], dtype=torch.float64, device=self.options.device)
+        dist.broadcast(value, 0)
+        return value.item()
+
+    def _look(self, step: int, rate: float, clock: float) -> None:
+        """Reads losses from the device, counts bad steps, and writes a line."""
+        losses, taken = torch.stack(self._losses).tolist(), torch.stack(self._taken).tolist()
+        for good in taken:
+            self.progress.skipped_in_a_row = 0 if good else self.progress.skipped_in_a_row + 1
+            self.progress.skipped += not good
+        good_losses = [x for x, good in zip(losses, taken, strict=True) if good]
+        self._losses.clear()
+        self._taken.clear()
+        entry = {
+            "step": step,
+            "progress": self.options.length.progress(step, self.progress.seconds),
+            # As squared error in grey levels, weighted as in training.
+            "loss": 255**2 * float(np.mean(good_losses)) if good_losses else math.nan,
+            "learning_rate": rate,
+            "megapixels_per_second": self._pixels / (time.perf_counter() - clock) / 1e6,
+            "skipped": self.progress.skipped,
+        }
+        self._pixels = 0
+        self._log(entry)
+        if self.progress.skipped_in_a_row >= SKIPPED_AT_MOST:
+            raise TrainingError(
+                f"{self.progress.skipped_in_a_row} steps in a row had a gradient that is not finite; "
+                f"the checkpoint in {self.options.out} stands"
+            )
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        if not self.first:
+            return
+        with (self.options.out / LOG).open("a") as file:
+            file.write(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n")
+        self.options.report(entry)
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        about = provenance(self.options.device, f"{self.trainer.ranks} process(es)")
+        save_checkpoint(self.options.out / CHECKPOINT, self.trainer, self.progress, about)
+
+    def validate(self) -> dict[str, float]:
+        """PSNR of the averaged weights on the images held out, by noise level, and a picture of the first."""
+        scores: dict[str, float] = {}
+        rows = []
+        for sigma in self.config.validation_sigmas:
+            values = []
+            for index, (name, clean) in enumerate(self.clean):
+                noisy = noisy_version(clean, sigma, index)
+                level = None if self.config.model.sigma_range is None else sigma
+                restored, _ = run(self.trainer.average, noisy, level, self.options.device)
+                output = to_bytes(restored)
+                values.append(psnr(output, clean))
+                if index == 0:
+                    rows.append(
+                        [
+                            (name, clean),
+                            (f"sigma {sigma:g}", to_bytes(noisy)),
+                            (f"{values[0]:.2f} dB", output),
+                        ]
+                    )
+            if values:
+                scores[f"psnr_{sigma:g}"] = float(np.mean(values))
+        if rows:
+            folder = self.options.out / PICTURES
+            folder.mkdir(exist_ok=True)
+            write_image(Image(contact_sheet(rows)), folder / f"{self.progress.step:08d}.png", overwrite=True)
+        self._log({"step": self.progress.step, **scores})
+        return scores
+
+    def finish(self) -> None:
+        """Statistics of the averaged weights, the last checkpoint, and the weights to use."""
+        phase = self.config.phases[-1]
+        batches = (
+            (self.crops.draw(phase.batch, phase.crop, generator), generator)
+            for generator in (
+                step_generator(self.config.seed, STATISTICS_STEP + i, self.options.device)
+                for i in range(self.config.statistics_batches)
+            )
+        )
+        self.trainer.estimate_statistics(batches)
+        if self.first:
+            scores = self.validate()
+            self.save()
+            about = {"steps": str(self.progress.step), "minutes": f"{self.progress.seconds / 60:.1f}"}
+            state = self.trainer.average.state_dict()
+            save_weights(
+                self.options.out / WEIGHTS,
+                self.config.model,
+                state,
+                {**about, "validation": json.dumps(scores)},
+            )
+        if self.trainer.ranks > 1:
+            dist.barrier()

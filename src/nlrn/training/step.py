@@ -1,0 +1,151 @@
+"""One training step, and the averaged weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..models.nlrn import NLRN
+from .config import TrainingConfig, degradation
+from .schedule import ema_weight
+
+# Squared errors of images in [0, 1] are small numbers; weighted like this every noise level counts about the same.
+REFERENCE_SIGMA, SMALLEST_SIGMA = 25 / 255, 4 / 255
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The random numbers of a step: a resumed run, and every rank, draw the same."""
+    return torch.Generator(device).manual_seed((seed * 1_000_003 + step) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
+def weighted_loss(
+    outputs: list[Tensor], clean: Tensor, sigma: Tensor | None, deep_supervision: float
+) -> Tensor:
+    """Squared error of the last head plus `deep_supervision` times the mean of the others', weighted per image.
+
+    The weight is 25 / sigma (in grey levels, sigma at least 4): without it the strongest noise takes all the attention.
+    """
+    weight: Tensor | float = 1.0
+    if sigma is not None:
+        weight = REFERENCE_SIGMA / sigma.clamp(min=SMALLEST_SIGMA).view(-1, 1, 1, 1)
+    losses = [((output.float() - clean).square() * weight).mean() for output in outputs]
+    total = losses[-1]
+    if len(losses) > 1:
+        total = total + deep_supervision * torch.stack(losses[:-1]).mean()
+    return total
+
+
+class Trainer:
+    """The network, its average, and the optimiser.
+
+    Args:
+        config: of the run.
+        device: where it trains.
+        rank, ranks: this process among those that share the batch.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device, rank: int = 0, ranks: int = 1) -> None:
+        self.config, self.device, self.rank, self.ranks = config, device, rank, ranks
+        torch.manual_seed(config.seed)
+        self.model = NLRN(config.model).to(device).train()
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for conv in (self.model.input_conv, self.model.attention.key, self.model.conv_a):
+            # A batch norm or the softmax takes these away again: their gradient is rounding noise.
+            assert conv.bias is not None
+            conv.bias.requires_grad_(False)
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(),
+            lr=torch.tensor(1e-6, device=device) if device.type == "cuda" else 1e-6,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._degrade = degradation(config)
+        self._buffers = [b for b in self.model.buffers() if b.is_floating_point()]
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision of the convolutions."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def batch(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
+        """This rank's part of a global batch: clean, degraded, sigma."""
+        degraded, sigma = self._degrade(clean, generator)
+        part = slice(self.rank, None, self.ranks)
+        layout = torch.channels_last
+        return (
+            clean[part],
+            degraded[part].contiguous(memory_format=layout),
+            None if sigma is None else sigma[part],
+        )
+
+    def run(
+        self, clean: Tensor, generator: torch.Generator, step: int, learning_rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """A step on a global batch of clean crops; the loss of this rank's part, and whether the step was taken.
+
+        A step whose gradient is not finite changes nothing: weights, optimiser, average and batch-norm statistics
+        stay as they were. Nothing here waits for the device.
+        """
+        target, degraded, sigma = self.batch(clean, generator)
+        before = [buffer.clone() for buffer in self._buffers]
+        with self.autocast():
+            outputs = self.model.all_heads(degraded, sigma)
+        loss = weighted_loss(outputs, target, sigma, self.config.deep_supervision)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        if self.ranks > 1:
+            self._average_gradients(gradients)
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
+        finite = torch.isfinite(norm)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(learning_rate)
+            else:
+                group["lr"] = learning_rate
+        # The fused optimiser skips a step for which this is 1.
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
+        with torch.no_grad():
+            for buffer, old in zip(self._buffers, before, strict=True):
+                buffer.copy_(torch.where(finite, buffer, old))
+            weight = finite * ema_weight(step, self.config.ema)
+            for average, new in zip(self._state(self.average), self._state(self.model), strict=True):
+                average.add_((new - average) * weight)
+        return loss.detach(), finite
+
+    @staticmethod
+    def _state(model: NLRN) -> list[Tensor]:
+        return [*model.parameters(), *(b for b in model.buffers() if b.is_floating_point())]
+
+    def _average_gradients(self, gradients: list[Tensor]) -> None:
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.ranks
+        parts = torch.split(flat, [g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def estimate_statistics(self, batches: Iterable[tuple[Tensor, torch.Generator]]) -> None:
+        """Batch-norm statistics of the averaged weights, anew, as the mean over batches that span the noise levels."""
+        norms = [m for m in self.average.modules() if isinstance(m, nn.BatchNorm2d)]
+        momentum = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+        self.average.train()
+        with torch.no_grad(), self.autocast():
+            for clean, generator in batches:
+                degraded, sigma = self._degrade(clean, generator)
+                self.average.all_heads(degraded.contiguous(memory_format=torch.channels_last), sigma)
+        self.average.eval()
+        for norm, value in zip(norms, momentum, strict=True):
+            norm.momentum = value

@@ -1,0 +1,304 @@
+"""Training on a CPU with a tiny net: it learns, goes on where it was, and survives what goes wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nlrn import NLRN, load_model
+from nlrn.data.datasets import Crops
+from nlrn.data.images import Image, write_image
+from nlrn.training import loop
+from nlrn.training.checkpoint import CheckpointError, adapt_weights, read_header
+from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
+from nlrn.training.loop import CHECKPOINT, Intervals, Run, TrainingError, train
+from nlrn.training.schedule import Length, ema_weight, learning_rate_factor, phase_at
+from nlrn.training.step import Trainer, step_generator, weighted_loss
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+CPU = torch.device("cpu")
+
+
+def config(**changes):
+    small = load_config(CONFIGS / "tiny.yaml", {"statistics_batches": 2, "hold_out": 1})
+    model = dataclasses.replace(small.model, width=8, embedding=4, window_size=5)
+    phases = (Phase(0.5, 12, 4), Phase(0.5, 16, 2))
+    return dataclasses.replace(small, model=model, phases=phases, **changes)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from skimage.data import brick, camera, coins, moon
+
+    folder = tmp_path_factory.mktemp("images")
+    for number, picture in enumerate((camera(), coins(), moon(), brick())):
+        write_image(Image(np.ascontiguousarray(picture[:160, 40:240])), folder / f"{number}.png")
+    return folder
+
+
+def options(data, out, steps, **fields):
+    return Run(data, out, Length(steps), CPU, intervals=Intervals(10, 0.0, 1e9), **fields)
+
+
+def command(data, out, *more):
+    return [
+        *(sys.executable, "-m", "nlrn", "train", str(CONFIGS / "tiny.yaml")),
+        *("--data", str(data), "--out", str(out), "--device", "cpu", *more),
+    ]
+
+
+def test_it_learns(data, tmp_path):
+    """More than 2 dB over the noisy input, in far less than two minutes."""
+    losses = []
+    settings = load_config(CONFIGS / "tiny.yaml")
+    path = train(settings, options(data, tmp_path, 200, report=losses.append))
+    falling = [entry["loss"] for entry in losses if "loss" in entry]
+    assert np.mean(falling[-5:]) < 0.7 * falling[0]
+    assert losses[-1]["psnr_25"] > 20.2 + 5
+    assert load_model(path).config == settings.model
+    assert [p.name for p in (tmp_path / "validation").iterdir()] == ["00000200.png"]
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged[:3]] == [10, 20, 30]
+
+
+def test_resumed_weights_are_bit_identical(data, tmp_path):
+    def stop(entry):
+        if entry["step"] == 30:
+            raise KeyboardInterrupt
+
+    whole = load_file(train(config(), options(data, tmp_path / "whole", 60)))
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), options(data, tmp_path / "parts", 60, report=stop))
+    settings, progress, _ = read_header(tmp_path / "parts" / CHECKPOINT)
+    assert progress.step == 20
+    resumed = load_file(train(settings, options(data, tmp_path / "parts", 60), resume=True))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_killed_and_resumed(data, tmp_path):
+    process = subprocess.Popen(
+        command(data, tmp_path, "--steps", "100000", "--every", "0"), stderr=subprocess.DEVNULL
+    )
+    deadline = time.time() + 60
+    while not (tmp_path / CHECKPOINT).exists() and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    settings, progress, _ = read_header(tmp_path / CHECKPOINT)
+    assert progress.step >= 50
+    train(settings, options(data, tmp_path, progress.step + 10), resume=True)
+    assert read_header(tmp_path / CHECKPOINT)[1].step == progress.step + 10
+
+
+def test_minutes(data, tmp_path):
+    train(config(), Run(data, tmp_path, Length(minutes=0.02), CPU, intervals=Intervals(5)))
+    _, progress, _ = read_header(tmp_path / CHECKPOINT)
+    assert progress.step > 5
+    assert progress.seconds == pytest.approx(1.2, abs=0.6)
+
+
+def test_a_step_that_is_not_finite_changes_nothing():
+    trainer = Trainer(config(), CPU)
+    clean = torch.rand(4, 1, 12, 12)
+    for step in range(3):
+        trainer.run(clean, step_generator(0, step, CPU), step, 1e-3)
+
+    def everything():
+        state = [*trainer.model.state_dict().values(), *trainer.average.state_dict().values()]
+        optimizer = [v for s in trainer.optimizer.state.values() for v in s.values()]
+        return [x.clone() for x in state + optimizer if x.is_floating_point()]
+
+    before = everything()
+    _, taken = trainer.run(clean * float("nan"), step_generator(0, 3, CPU), 3, 1e-3)
+    assert not taken
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+    _, taken = trainer.run(clean, step_generator(0, 4, CPU), 4, 1e-3)
+    assert taken
+    assert any((a != b).any() for a, b in zip(before, everything(), strict=True))
+
+
+def test_too_many_bad_steps_end_the_run(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SKIPPED_AT_MOST", 20)
+    monkeypatch.setattr(
+        Crops, "draw", lambda self, count, size, g: torch.full((count, 1, size, size), torch.nan)
+    )
+    with pytest.raises(TrainingError, match="20 steps in a row had a gradient that is not finite"):
+        train(config(), options(data, tmp_path, 1000))
+
+
+def test_ranks_share_a_batch():
+    """With batch norm frozen the mean of two ranks' gradients is that of one rank, to rounding."""
+    settings = config()
+    clean = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for ranks in (1, 2):
+        total = None
+        for rank in range(ranks):
+            trainer = Trainer(settings, CPU, rank, ranks)
+            trainer.model.eval()
+            torch.manual_seed(1)
+            with torch.no_grad():
+                for parameter in trainer.model.parameters():
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+            target, degraded, sigma = trainer.batch(clean, step_generator(0, 0, CPU))
+            weighted_loss(trainer.model.all_heads(degraded, sigma), target, sigma, 0.3).backward()
+            flat = torch.cat([p.grad.flatten() for p in trainer.parameters.values()]) / ranks
+            total = flat if total is None else total + flat
+        gradients.append(total)
+    assert gradients[0].abs().max() > 0
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[0].abs().max()
+
+
+def test_torchrun(data, tmp_path):
+    """Two processes end with about the loss of one: their batch-norm statistics are their own."""
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    train(load_config(CONFIGS / "tiny.yaml"), options(data, alone, 100))
+    arguments = command(data, both, "--steps", "100")[3:]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+        "-m",
+        "nlrn",
+    ]
+    subprocess.run(
+        [*torchrun, *arguments],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+
+    def psnr(folder):
+        return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["psnr_25"]
+
+    assert psnr(both) == pytest.approx(psnr(alone), abs=1.5)
+
+
+def test_crops_stay_inside_and_follow_the_generator():
+    ramp = np.arange(30 * 40, dtype=np.uint8).reshape(30, 40)
+    crops = Crops([ramp, ramp[:25, :20] // 2], CPU)
+    first = crops.draw(64, 18, torch.Generator().manual_seed(1))
+    assert first.shape == (64, 1, 18, 18)
+    assert torch.equal(first, crops.draw(64, 18, torch.Generator().manual_seed(1)))
+    assert not torch.equal(first, crops.draw(64, 18, torch.Generator().manual_seed(2)))
+    with pytest.raises(ValueError, match="crops of 21 pixels need images as large; the smallest has 20"):
+        crops.draw(1, 21, torch.Generator())
+
+
+def test_noise_levels_are_stratified():
+    degrade = degradation(config(sigma=(10.0, 50.0)))
+    _, sigma = degrade(torch.zeros(8, 1, 4, 4), torch.Generator().manual_seed(0))
+    assert ((255 * sigma - 10) // 5).tolist() == list(range(8))
+
+
+def test_a_function_of_your_own(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("def darker(clean, generator):\n    return clean / 2, None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = config(degradation="mine:darker")
+    degraded, sigma = degradation(settings)(torch.ones(1, 1, 2, 2), torch.Generator())
+    assert degraded.max() == 0.5
+    assert sigma is None
+    for wrong in ("mine:brighter", "nowhere:f", "poisson"):
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            degradation(dataclasses.replace(settings, degradation=wrong))
+
+
+def test_grey_weights_start_a_colour_network():
+    grey = config().model
+    colour = dataclasses.replace(grey, channels=3)
+    torch.manual_seed(0)
+    first, second = NLRN(grey).eval(), NLRN(colour).eval()
+    for parameter in first.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    second.load_state_dict(adapt_weights(first.state_dict(), second.state_dict()))
+    image = torch.rand(1, 1, 9, 9)
+    expected = first(image, 0.1)
+    # A grey image in three channels: each comes out as the grey network's.
+    assert (second(image.expand(-1, 3, -1, -1), 0.1) - expected).abs().max() < 1e-4
+    other = NLRN(dataclasses.replace(grey, width=16))
+    with pytest.raises(ValueError, match="this network needs"):
+        adapt_weights(first.state_dict(), other.state_dict())
+
+
+def test_schedule():
+    assert learning_rate_factor(0, 0, 100, 0.25) == 0.01
+    assert learning_rate_factor(500, 0.25, 100, 0.25) == 1
+    assert learning_rate_factor(500, 1, 100, 0.25) == pytest.approx(0.002)
+    phases = (Phase(0.75, 40, 40), Phase(0.25, 80, 10))
+    assert [phase_at(phases, p).crop for p in (0, 0.74, 0.75, 1)] == [40, 40, 80, 80]
+    assert ema_weight(10**6, 0.999) == pytest.approx(0.001)
+    with pytest.raises(ValueError, match="give one of them"):
+        Length(10, 10)
+
+
+@pytest.mark.parametrize("name", ["denoise_gray", "denoise_color", "tiny"])
+def test_shipped_configurations(name):
+    settings = load_config(CONFIGS / f"{name}.yaml")
+    assert from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
+    assert settings.model.sigma_range == pytest.approx(tuple(level / 255 for level in settings.sigma))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "must hold names and values"),
+        ("a: [", "is no YAML file"),
+        ("speed: 3", "has no speed; it knows model, degradation"),
+        ("model: {depth: 3}", "model has no depth; it knows channels"),
+        ("phases: [{share: 0.5, crop: 9, batch: 2}]", "must add up to 1"),
+        ("sigma: [50, 10]", "sigma must be a range"),
+        ("precision: float8", "precision must be"),
+    ],
+)
+def test_bad_configurations(tmp_path, text, message):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "bad.yaml")
+
+
+def test_bad_checkpoints(tmp_path):
+    (tmp_path / "x").write_bytes(b"hello")
+    with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
+        read_header(tmp_path / "x")
+
+
+def test_bfloat16_convolutions_keep_float32_logits():
+    trainer = Trainer(config(precision="bfloat16"), CPU)
+    loss, taken = trainer.run(torch.rand(4, 1, 12, 12), step_generator(0, 0, CPU), 0, 1e-3)
+    assert taken
+    assert torch.isfinite(loss)
+
+
+def test_export(data, tmp_path, capsys):
+    from nlrn.cli import main
+
+    weights = load_file(train(config(), options(data, tmp_path, 20)))
+    with pytest.raises(SystemExit) as stopped:
+        main(["export-weights", str(tmp_path / CHECKPOINT), "-o", str(tmp_path / "released.safetensors")])
+    assert stopped.value.code == 0
+    released = load_file(tmp_path / "released.safetensors")
+    assert released.keys() == weights.keys()
+    assert all(torch.equal(released[name], weights[name]) for name in weights)
+    card = (tmp_path / "released.md").read_text()
+    digest = hashlib.sha256((tmp_path / "released.safetensors").read_bytes()).hexdigest()
+    for needed in (digest, "20 steps", "learning_rate: 0.004", "parameters"):
+        assert needed in card
+    assert load_model(tmp_path / "released.safetensors").config == config().model
