@@ -302,3 +302,11 @@ def test_export(data, tmp_path, capsys):
     for needed in (digest, "20 steps", "learning_rate: 0.004", "parameters"):
         assert needed in card
     assert load_model(tmp_path / "released.safetensors").config == config().model
+
+
+def test_the_documented_degradation_trains_a_blind_model(data, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(CONFIGS.parent)
+    settings = config(degradation="examples.poisson_gaussian:degrade")
+    model = dataclasses.replace(settings.model, noise_channel=False, sigma_range=None)
+    path = train(dataclasses.replace(settings, model=model), options(data, tmp_path, 20))
+    assert load_model(path)(torch.rand(1, 1, 9, 9)).shape == (1, 1, 9, 9)
