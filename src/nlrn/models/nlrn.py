@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
+from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class NonLocalBlock(nn.Module):
         embedding: channels of queries and keys; by default half of `channels`.
         window_size: odd side of the window in pixels; `None` is the whole image.
 
+    The attribute `max_memory` bounds what one call allocates (see `nonlocal_attention`).
+
     Example:
         >>> import torch
         >>> from nlrn import NonLocalBlock
@@ -119,6 +121,7 @@ class NonLocalBlock(nn.Module):
         super().__init__()
         embedding = max(1, channels // 2) if embedding is None else embedding
         self.window_size = window_size
+        self.max_memory = DEFAULT_MAX_MEMORY
         self.query = nn.Conv2d(channels, embedding, 1)
         self.key = nn.Conv2d(channels, embedding, 1)
         self.value = nn.Conv2d(channels, channels, 1)
@@ -142,6 +145,7 @@ class NonLocalBlock(nn.Module):
             self.window_size,
             state,
             keep_state=keep_state,
+            max_memory=self.max_memory,
         )
         return features + output, state
 

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..models.nlrn import NLRN
+from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
+from ..ops.nonlocal_attention.dense import KEPT
 from .config import TrainingConfig, degradation
 from .schedule import ema_weight
 
@@ -58,6 +60,10 @@ class Trainer:
             # A batch norm or the softmax takes these away again: their gradient is rounding noise.
             assert conv.bias is not None
             conv.bias.requires_grad_(False)
+        if device.type == "cuda":
+            # Dense attention keeps logits and weights of every step: take it wherever all steps fit.
+            free, matrices = torch.cuda.mem_get_info(device)[0], 2 * config.model.num_steps + 2
+            self.model.attention.max_memory = max(DEFAULT_MAX_MEMORY, int(0.8 * free / matrices * KEPT))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(

@@ -11,7 +11,7 @@ from torch import Tensor
 from . import chunked, dense, native, reference
 from .state import AttentionState, needs_grad
 
-__all__ = ["BACKENDS", "AttentionState", "choose_backend", "nonlocal_attention"]
+__all__ = ["BACKENDS", "DEFAULT_MAX_MEMORY", "AttentionState", "choose_backend", "nonlocal_attention"]
 
 BACKENDS = ("native", "dense", "chunked", "reference")
 
