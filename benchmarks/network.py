@@ -31,12 +31,12 @@ BATCH = 32
 
 @contextmanager
 def without_kernel() -> Iterator[None]:
-    kept = native.library
-    native.library = lambda: "switched off"
+    kept = native.loaded_kernel
+    native.loaded_kernel = lambda: "switched off"
     try:
         yield
     finally:
-        native.library = kept
+        native.loaded_kernel = kept
 
 
 def official(model: NLRN, image: Tensor, sigma: float | None) -> tuple[Callable[[], Tensor], float]:

@@ -18,7 +18,7 @@ class NoiseEstimate:
     Args:
         sigma: standard deviation in units of [0, 1].
         clipped: share of the values that lie at the ends of the range, 0 or 1; noise was cut off there, and
-            the estimate is too low (sigma 50 reads about 41).
+            the estimate is too low (on Set12 sigma 50 reads 46.6).
     """
 
     sigma: float

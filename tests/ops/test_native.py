@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from test_nonlocal_attention import CASES, inputs
+from torch import library as torch_library
 
 from nlrn import NLRN, NLRNConfig
 from nlrn.inference import restore
 from nlrn.ops.nonlocal_attention import choose_backend, native, nonlocal_attention
 from nlrn.ops.nonlocal_attention.compile import LIBRARIES, VARIANTS, CompileError, compile_kernels
 
-pytestmark = pytest.mark.skipif(isinstance(native.library(), str), reason=f"no kernel: {native.library()}")
+pytestmark = pytest.mark.skipif(
+    isinstance(native.loaded_kernel(), str), reason=f"no kernel: {native.loaded_kernel()}"
+)
 
 
 def variants() -> dict[str, native.Library]:
@@ -25,7 +28,7 @@ def variants() -> dict[str, native.Library]:
 
 @pytest.fixture(params=variants().values(), ids=lambda library: library.name)
 def variant(request, monkeypatch):
-    monkeypatch.setattr(native, "library", lambda: request.param)
+    monkeypatch.setattr(native, "loaded_kernel", lambda: request.param)
     return request.param
 
 
@@ -153,7 +156,7 @@ def test_registered_operator():
     ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 8, 9, 1)]
     logits = torch.zeros(1, 2, 3, native.state_tile(8, 9, 2))
     arguments = ([query], [key], value, logits, 2, 0, True)
-    torch.library.opcheck(native.window_step, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch_library.opcheck(native.window_step, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_the_network_without_the_kernel(monkeypatch):
@@ -163,7 +166,7 @@ def test_the_network_without_the_kernel(monkeypatch):
         torch.nn.init.normal_(parameter, std=0.1)
     image = torch.rand(1, 1, 40, 33)
     fast = restore(model, image)
-    monkeypatch.setattr(native, "library", lambda: "it was not compiled")
+    monkeypatch.setattr(native, "loaded_kernel", lambda: "it was not compiled")
     sample = torch.zeros(1, 2, 8, 8)
     assert choose_backend(sample, sample, sample, 3) == "chunked"
     assert (restore(model, image) - fast).abs().max() < 1e-4
@@ -171,9 +174,9 @@ def test_the_network_without_the_kernel(monkeypatch):
 
 def test_no_libraries(monkeypatch, tmp_path):
     monkeypatch.setattr(native, "LIBRARIES", tmp_path)
-    assert "was not compiled" in native.library.__wrapped__()
+    assert "was not compiled" in native.loaded_kernel.__wrapped__()
     (tmp_path / "generic.so").write_bytes(b"no library")
-    assert "cannot be loaded" in native.library.__wrapped__()
+    assert "cannot be loaded" in native.loaded_kernel.__wrapped__()
 
 
 def test_no_compiler(monkeypatch, tmp_path):

@@ -163,12 +163,8 @@ def test_ranks_share_a_batch():
     assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[0].abs().max()
 
 
-def test_torchrun(data, tmp_path):
-    """Two processes end with about the loss of one: their batch-norm statistics are their own."""
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    train(load_config(CONFIGS / "tiny.yaml"), options(data, alone, 100))
-    arguments = command(data, both, "--steps", "100")[3:]
-    torchrun = [
+def torchrun(arguments):
+    launch = [
         sys.executable,
         "-m",
         "torch.distributed.run",
@@ -178,13 +174,21 @@ def test_torchrun(data, tmp_path):
         "-m",
         "nlrn",
     ]
-    subprocess.run(
-        [*torchrun, *arguments],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=120,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, *arguments], check=True, capture_output=True, env=environment, timeout=120)
+
+
+def test_torchrun_by_the_clock(data, tmp_path):
+    """Both processes must stop at the same step, though their clocks differ."""
+    torchrun(command(data, tmp_path, "--minutes", "0.05")[3:])
+    assert read_header(tmp_path / CHECKPOINT)[1].seconds > 3
+
+
+def test_torchrun(data, tmp_path):
+    """Two processes end with about the loss of one: their batch-norm statistics are their own."""
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    train(load_config(CONFIGS / "tiny.yaml"), options(data, alone, 100))
+    torchrun(command(data, both, "--steps", "100")[3:])
 
     def psnr(folder):
         return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["psnr_25"]

@@ -50,10 +50,10 @@ def _backends(console: Console) -> None:
         sample = torch.zeros(1, 1, 1, 1, device=device)
         reasons, chosen = refusals(sample, sample, sample, 45), choose_backend(sample, sample, sample, 45)
         for name in BACKENDS:
-            state = "in use" if name == chosen else reasons[name] or "on request, and for training"
+            state = "in use" if name == chosen else reasons[name] or "ready where those above cannot"
             console.print(f"{device:5} {name:10} {state}", soft_wrap=True)
-    library = native.library()
-    if not isinstance(library, str):
-        console.print(f"native kernel: {library.name}")
+    kernel = native.loaded_kernel()
+    if not isinstance(kernel, str):
+        console.print(f"native kernel: {kernel.name}")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {gpu}")

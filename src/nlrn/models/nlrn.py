@@ -261,7 +261,9 @@ class NLRN(nn.Module):
             raise ValueError(
                 f"sigma must be a number or one per image ({image.shape[0]},), got shape {tuple(level.shape)}"
             )
-        # One look at the values on the host; a captured or compiled graph passes tensors it has checked itself.
+        if self.training:
+            # A look at the values would wait for the device in every step; a bad one shows in the loss.
+            return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
         smallest, largest = float(level.min()), float(level.max())
         if not (smallest >= 0 and math.isfinite(largest)):
             raise ValueError(f"sigma must be finite and >= 0, got {smallest if smallest < 0 else largest}")

@@ -161,7 +161,8 @@ class _Loop:
             self._pixels += phase.batch * phase.crop**2
             last = self.options.length.progress(step, self.progress.seconds) >= 1
             if step % self.options.intervals.log_steps and not last:
-                if self.options.device.type == "cpu":
+                # Several processes must agree on the time, and a GPU is behind its queue: both look below.
+                if self.options.device.type == "cpu" and self.trainer.ranks == 1:
                     self.progress.seconds = before + time.perf_counter() - started
                 continue
             self._look(step, rate, clock)
@@ -174,6 +175,7 @@ class _Loop:
                 validated = self.progress.seconds
                 self.validate()
                 started += time.perf_counter() - clock  # not time of training
+            clock = time.perf_counter()
         self.progress.step = step
 
     def _agreed(self, seconds: float) -> float:

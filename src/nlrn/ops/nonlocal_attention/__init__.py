@@ -16,6 +16,7 @@ __all__ = ["BACKENDS", "DEFAULT_MAX_MEMORY", "AttentionState", "choose_backend",
 BACKENDS = ("native", "dense", "chunked", "reference")
 
 DEFAULT_MAX_MEMORY = 2 << 30
+ON_REQUEST = "serves only when asked for by name"
 
 
 def choose_backend(
@@ -53,12 +54,14 @@ def refusals(
         "native": native.refusal(query, key, value, window_size, state, max_memory),
         "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
         "chunked": wrong_type,
-        "reference": "serves only when asked for by name",
+        "reference": ON_REQUEST,
     }
     if state is not None and state.logits is not None:
         for name in BACKENDS:
             if name != state.backend:
                 reasons[name] = f"cannot read logits that the {state.backend} backend stored"
+            elif reasons[name] == ON_REQUEST:
+                reasons[name] = None
     return reasons
 
 
@@ -150,9 +153,10 @@ def nonlocal_attention(
     name = backend or choose_backend(query, key, value, window_size, state, max_memory)
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
-    reason = refusals(query, key, value, window_size, state, max_memory)[name]
-    if reason is not None and name != "reference":
-        raise ValueError(f"backend {name!r} cannot compute this: {reason}")
+    if backend is not None:
+        reason = refusals(query, key, value, window_size, state, max_memory)[name]
+        if reason not in (None, ON_REQUEST):
+            raise ValueError(f"backend {name!r} cannot compute this: {reason}")
     if name in ("reference", "dense"):
         if state is not None and not needs_grad(query, key, value, state):
             state.consume()

@@ -330,24 +330,16 @@ def attention(
             output, _ = _walk([query], [key], value, layout(tiling), logits, True, False)
             return output, AttentionState(logits=logits)
 
-    if state is not None:
-        state.check_shape(state.queries[-1].shape[2:], query.shape[2:])
-        state.check_shape(state.keys[-1].shape, (query.shape[0], state.keys[-1].shape[1], *key.shape[2:]))
-    queries = (*(state.queries if state else ()), query)
-    keys = (*(state.keys if state else ()), key)
+    history = AttentionState.extended(state, query, key)
     # The backward pass holds a gradient beside each gathered query, key and value, and one for the logits.
     factor = 2 if differentiable else 1
-    tiling = plan(
-        logit_channels=factor * sum(q.shape[1] for q in queries), logit_buffers=2, max_memory=max_memory
-    )
+    channels = factor * sum(q.shape[1] for q in history.queries)
+    tiling = plan(logit_channels=channels, logit_buffers=2, max_memory=max_memory)
     if differentiable:
-        output = _HistoryAttention.apply(layout(tiling), value, *queries, *keys)  # type: ignore[no-untyped-call]
+        output = _HistoryAttention.apply(layout(tiling), value, *history.queries, *history.keys)  # type: ignore[no-untyped-call]
     else:
         if state is not None:
             state.consume()
-        output, _ = _walk(list(queries), list(keys), value, layout(tiling), None, True, False)
-    if not keep_state:
-        return output, None
-    if state is None:
-        return output, AttentionState(queries, keys)
-    return output, state.successor(queries=queries, keys=keys)
+        queries, keys = list(history.queries), list(history.keys)
+        output, _ = _walk(queries, keys, value, layout(tiling), None, True, False)
+    return output, history if keep_state else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 
 from .compile import LIBRARIES, VARIANTS
 from .state import AttentionState, needs_grad
@@ -49,7 +49,7 @@ class Library:
 
 
 @functools.cache
-def library() -> Library | str:
+def loaded_kernel() -> Library | str:
     """The best library for this processor, or why there is none."""
     found = {name: LIBRARIES / f"{name}.so" for name in VARIANTS}
     found = {name: path for name, path in found.items() if path.is_file()}
@@ -95,7 +95,7 @@ def refusal(
         return f"computes in float32, not in {value.dtype}"
     if needs_grad(query, key, value, state):
         return "has no gradients"
-    loaded = library()
+    loaded = loaded_kernel()
     if isinstance(loaded, str):
         return loaded
     needed = workspace_bytes(query, value, window_size)
@@ -110,7 +110,7 @@ def _radius(window_size: int | None, height: int, width: int) -> int:
     return largest if window_size is None else min(window_size // 2, largest)
 
 
-@torch.library.custom_op("nlrn::window_step", mutates_args={"logits"})
+@library.custom_op("nlrn::window_step", mutates_args={"logits"})
 def window_step(
     queries: list[Tensor],
     keys: list[Tensor],
@@ -121,7 +121,7 @@ def window_step(
     fresh: bool,
 ) -> Tensor:
     """The kernel's one function; an empty `logits` means that they are not to be kept."""
-    loaded = library()
+    loaded = loaded_kernel()
     assert isinstance(loaded, Library)
     batch, value_channels = value.shape[:2]
     channels = queries[0].shape[1]
@@ -186,7 +186,7 @@ def _images(images: list[Tensor]) -> ctypes.Array[_Image]:
 
 def state_tile(height: int, width: int, radius: int) -> int:
     """Floats of the logits of one tile."""
-    loaded = library()
+    loaded = loaded_kernel()
     assert isinstance(loaded, Library)
     return int(loaded.functions.nlrn_state_tile(height, width, radius))
 
@@ -238,15 +238,8 @@ def attention(
         logits = torch.empty(shape, dtype=value.dtype)
         return step([query], [key], logits, True), AttentionState(logits=logits, backend="native")
 
+    history = AttentionState.extended(state, query, key)
     if state is not None:
-        state.check_shape(state.queries[-1].shape[2:], query.shape[2:])
-        state.check_shape(state.keys[-1].shape, (batch, state.keys[-1].shape[1], *key.shape[2:]))
         state.consume()
-    queries = (*(state.queries if state else ()), query)
-    keys = (*(state.keys if state else ()), key)
-    output = step(queries, keys, value.new_empty(0), True)
-    if not keep_state:
-        return output, None
-    if state is None:
-        return output, AttentionState(queries, keys)
-    return output, state.successor(queries=queries, keys=keys)
+    output = step(history.queries, history.keys, value.new_empty(0), True)
+    return output, history if keep_state else None

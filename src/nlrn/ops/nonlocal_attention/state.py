@@ -39,6 +39,19 @@ class AttentionState:
             )
         return cls(queries=queries, keys=keys)
 
+    @classmethod
+    def extended(cls, state: AttentionState | None, query: Tensor, key: Tensor) -> AttentionState:
+        """The history of `state` with one more step.
+
+        Raises:
+            ValueError: a query or key of other shapes than those before.
+        """
+        if state is None:
+            return cls((query,), (key,))
+        cls.check_shape(state.queries[-1].shape, query.shape)
+        cls.check_shape(state.keys[-1].shape, key.shape)
+        return state.successor(queries=(*state.queries, query), keys=(*state.keys, key))
+
     def consume(self) -> None:
         """Marks this state as used up; raises `ValueError` if it already was."""
         if int(self.newest) != self.step:
