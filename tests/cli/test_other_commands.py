@@ -161,7 +161,8 @@ def test_benchmark_of_a_part_is_not_called_the_set(nlrn, data):
     [
         (("--sets", "Set13"), "no image set Set13"),
         (("--sigmas", "auto"), "--sigmas must be numbers"),
-        (("--sigmas", "15,x"), "--sigma must be a number"),
+        (("--sigmas", "15,x"), "--sigmas must be numbers separated by commas, got '15,x'"),
+        (("--sigmas", "-1"), "--sigmas must lie between 0 and 255"),
         (("--steps", "x"), "--steps must be numbers"),
         (("--sets", "Set12", "--steps", "3"), "can stop after 2, 4, 6 steps, got steps=3"),
         (("--sets", "Set12", "--model", "nope"), "no model and no weight file 'nope'"),

@@ -13,8 +13,15 @@ from nlrn.data.images import Image, write_image
 from nlrn.evaluation.benchmark import as_json, measure, provenance
 from nlrn.evaluation.contact_sheet import BAND, GAP, contact_sheet
 from nlrn.evaluation.metrics import psnr
-from nlrn.evaluation.protocol import DataSet, noisy_version, to_bytes
-from nlrn.evaluation.tables import LITERATURE, as_markdown, rows
+from nlrn.evaluation.protocol import (
+    JPEG_REMOVAL,
+    REAL_NOISE,
+    SUPER_RESOLUTION,
+    DataSet,
+    noisy_version,
+    to_bytes,
+)
+from nlrn.evaluation.tables import as_markdown, heading, rows
 
 CPU = torch.device("cpu")
 
@@ -46,7 +53,7 @@ def test_a_model_that_does_nothing_scores_the_noise(dataset):
     )
     assert result.images == seen
     assert [image.name for image in seen] == ["0.png", "1.png", "2.png"]
-    assert result.psnr == result.noisy_psnr == pytest.approx(20.2, abs=0.3)
+    assert result.psnr == result.input_psnr == pytest.approx(20.2, abs=0.3)
     assert result.psnr == pytest.approx(np.mean([image.psnr for image in seen]))
     assert 0 < result.ssim < 1
 
@@ -55,7 +62,7 @@ def test_official_patches(dataset):
     model = load_model("nlrn-small-gray")
     whole = measure(model, "m", dataset, 25, channels=1, device=CPU)
     patches = measure(model, "m", dataset, 25, channels=1, device=CPU, patches=(12, 5))
-    assert whole.psnr > whole.noisy_psnr
+    assert whole.psnr > whole.input_psnr
     assert patches.psnr != whole.psnr
     assert patches.psnr == pytest.approx(whole.psnr, abs=1)
 
@@ -65,7 +72,7 @@ def test_json_has_everything(dataset):
     read = json.loads(as_json([result], provenance(CPU, "whole images")))
     assert {"protocol", "device", "nlrn", "torch", "numpy", "python", "commit", "date"} <= read.keys()
     (entry,) = read["results"]
-    assert (entry["dataset"], entry["sigma"], entry["model"]) == ("Set12", 15, "identity")
+    assert (entry["dataset"], entry["level"], entry["model"]) == ("Set12", 15, "identity")
     assert entry["psnr"] == pytest.approx(np.mean([image["psnr"] for image in entry["images"]]))
 
 
@@ -89,6 +96,47 @@ def test_unknown_set_or_level_has_no_literature(dataset, name, sigma):
     result = measure(identity, "identity", dataset, sigma, channels=1, device=CPU)
     result.dataset = name
     assert rows([result])[0][7:11] == ("", "", "", "")
+
+
+def test_each_task_has_its_table(dataset, tmp_path):
+    """The columns fit the cells, and figures of the literature stand where they belong."""
+    enlarged = measure(identity, "identity", dataset, 2, task=SUPER_RESOLUTION, channels=1, device=CPU)
+    enlarged.dataset = "Set5"
+    assert enlarged.psnr == enlarged.input_psnr
+    assert enlarged.exact_psnr == pytest.approx(enlarged.psnr, abs=0.1)
+    assert enlarged.exact_psnr != enlarged.psnr
+    compressed = measure(identity, "identity", dataset, 10, task=JPEG_REMOVAL, channels=1, device=CPU)
+    compressed.dataset = "classic5"
+    for result, level, before, literature in (
+        (enlarged, "scale", "bicubic", {"VDSR": "37.53", "NLRN": "38.00"}),
+        (compressed, "quality", "JPEG", {"AR-CNN": "29.03", "DnCNN": "29.40"}),
+    ):
+        (cells,) = rows([result])
+        row = dict(zip(heading(result.task), cells, strict=True))
+        assert row[level] == f"{result.level:g}"
+        assert row[before] == row["PSNR"]
+        assert {name: row[name] for name in literature} == literature
+
+
+def test_real_noise_has_no_level(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "Pairs"
+    folder.mkdir()
+    clean = rng.integers(60, 190, (24, 20, 3), dtype=np.uint8)
+    for name, pixels in {"a_mean.png": clean, "a_real.png": clean ^ 3}.items():
+        write_image(Image(pixels, format="PNG"), folder / name)
+    pairs = DataSet.find(tmp_path, "Pairs", REAL_NOISE.files)
+    told = []
+
+    def blind(image, sigma=None):
+        told.append(sigma)
+        return image
+
+    result = measure(blind, "identity", pairs, None, task=REAL_NOISE, channels=3, device=CPU)
+    assert [image.name for image in result.images] == ["a_mean.png"]
+    assert result.psnr == result.input_psnr == pytest.approx(psnr(clean ^ 3, clean))
+    assert 0 < told[0] < 0.3  # estimated
+    assert len(rows([result])[0]) == len(heading("photo"))
 
 
 def test_contact_sheet():
@@ -124,4 +172,3 @@ def test_a_photograph_gets_better_by_as_much_as_it_should():
     noisy = noisy_version(clean, 25, 0)
     restored = load_model("nlrn-small-gray")(torch.from_numpy(noisy)[None], 25 / 255)[0].numpy()
     assert psnr(to_bytes(restored), clean) - psnr(to_bytes(noisy), clean) > 8
-    assert set(LITERATURE) == {"Set12", "BSD68", "Urban100", "CBSD68"}

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from nlrn import NLRN, load_model
 from nlrn.data.datasets import Crops
 from nlrn.data.images import Image, write_image
+from nlrn.degradations.resize import low_resolution
 from nlrn.training import loop
 from nlrn.training.checkpoint import CheckpointError, adapt_weights, read_header
 from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
@@ -213,6 +214,77 @@ def test_noise_levels_are_stratified():
     assert ((255 * sigma - 10) // 5).tolist() == list(range(8))
 
 
+def blind(**changes):
+    """The tiny configuration for a network that takes no noise level."""
+    channels = changes.pop("channels", 1)
+    model = dataclasses.replace(config().model, noise_channel=False, sigma_range=None, channels=channels)
+    return dataclasses.replace(config(), model=model, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "logged"),
+    [
+        ({"degradation": "bicubic", "luma": "y", "validation_levels": (2, 4)}, {"psnr_2", "psnr_4"}),
+        ({"degradation": "jpeg", "margin": 8, "validation_levels": (10,)}, {"psnr_10"}),
+        ({"degradation": "camera", "margin": 16, "channels": 3}, {"psnr"}),
+    ],
+)
+def test_every_task_trains_and_is_validated(data, tmp_path, changes, logged):
+    from skimage.data import astronaut, chelsea, coffee
+
+    if changes.get("channels") == 3:
+        data = tmp_path / "colour"
+        data.mkdir()
+        for number, picture in enumerate((astronaut(), chelsea(), coffee())):
+            write_image(Image(np.ascontiguousarray(picture[:96, :112])), data / f"{number}.png")
+    side = 48 if "margin" in changes else 24
+    phases = (Phase(1.0, side - 2 * changes.get("margin", 0), 4),)
+    entries = []
+    path = train(
+        blind(**{**changes, "phases": phases}), options(data, tmp_path / "run", 12, report=entries.append)
+    )
+    assert logged <= entries[-1].keys()
+    assert all(10 < entries[-1][name] < 60 for name in logged)
+    channels = changes.get("channels", 1)
+    assert load_model(path)(torch.rand(1, channels, 9, 9)).shape == (1, channels, 9, 9)
+
+
+def test_margins_are_seen_by_the_degradation_only(monkeypatch):
+    trainer = Trainer(blind(margin=4, phases=(Phase(1.0, 8, 2),)), CPU)
+    trainer.degrade = lambda clean, generator: (clean.cumsum(3), None)
+    clean = torch.rand(2, 1, 16, 16)
+    target, degraded, _ = trainer.batch(clean, torch.Generator())
+    assert torch.equal(target, clean[:, :, 4:12, 4:12])
+    assert torch.equal(degraded, clean.cumsum(3)[:, :, 4:12, 4:12])
+
+
+def test_a_batch_holds_every_scale_and_quality():
+    clean = torch.rand(9, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    degraded, strength = degradation(blind(degradation="bicubic", phases=(Phase(1.0, 24, 9),)))(
+        clean, torch.Generator()
+    )
+    for group, scale in zip(degraded.split(3), (2, 3, 4), strict=True):
+        assert torch.equal(group, low_resolution(clean[3 * (scale - 2) : 3 * (scale - 1)], scale))
+    assert strength.unique().numel() == 3
+    degraded, strength = degradation(blind(degradation="jpeg", phases=(Phase(1.0, 16, 9),)))(
+        clean, torch.Generator().manual_seed(0)
+    )
+    errors = (degraded - clean).square().mean((1, 2, 3)).sqrt()
+    assert errors[0] > 2 * errors[-1]
+    assert (strength.diff() < 0).all()
+
+
+def test_weights_for_noise_start_a_blind_network():
+    torch.manual_seed(0)
+    first, second = NLRN(config().model).eval(), NLRN(blind().model).eval()
+    for parameter in first.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    second.load_state_dict(adapt_weights(first.state_dict(), second.state_dict()))
+    norm, bare = first.state_dict(), second.state_dict()
+    assert torch.equal(bare["input_conv.weight"], norm["input_conv.weight"][:, :1])
+    assert second(torch.rand(1, 1, 9, 9)).isfinite().all()
+
+
 def test_a_function_of_your_own(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def darker(clean, generator):\n    return clean / 2, None\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -270,6 +342,13 @@ def test_shipped_configurations(name):
         ("phases: [{share: 0.5, crop: 9, batch: 2}]", "must add up to 1"),
         ("sigma: [50, 10]", "sigma must be a range"),
         ("precision: float8", "precision must be"),
+        ("quality: [0, 50]", "quality must be a range within 1..100"),
+        ("scales: [1, 2]", "scales must be whole numbers from 2"),
+        ("margin: -1", "margin must not be negative"),
+        ("luma: red", "luma must be gray or y"),
+        ("{degradation: bicubic, phases: [{share: 1, crop: 25, batch: 2}]}", "multiples of 12, got \\[25\\]"),
+        ("{degradation: jpeg, margin: 4, phases: [{share: 1, crop: 16, batch: 2}]}", "of 16, got \\[24\\]"),
+        ("{degradation: camera, phases: [{share: 1, crop: 16, batch: 2}]}", "a network of 3 channels, got 1"),
     ],
 )
 def test_bad_configurations(tmp_path, text, message):

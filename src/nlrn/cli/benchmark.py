@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +17,33 @@ if TYPE_CHECKING:
     import torch
 
     from ..evaluation.benchmark import Result
-    from ..evaluation.protocol import DataSet
+    from ..evaluation.protocol import DataSet, Task
     from ..inference import Model
 
 app = typer.Typer(help="Measure models on image sets.", no_args_is_help=True)
+
+PATCHES = (45, 7)
+
+Data = Annotated[Path, typer.Option(help="Folder with a subfolder for each set.", show_default=False)]
+Sets = Annotated[str, typer.Option(help="Image sets, separated by commas.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="Name or weight file; by default by task and colour.")
+]
+Steps = Annotated[
+    str | None,
+    typer.Option("--steps", help="Heads to measure, such as 2,4,6; by default the last.", show_default=False),
+]
+MaxImages = Annotated[
+    int | None, typer.Option(min=1, help="Only the first images of each set.", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+MaxMemory = Annotated[
+    str | None, typer.Option("--max-memory", help="Memory to use, such as 4G.", show_default=False)
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for results.json, table.md and sheet.png.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
 @app.callback()
@@ -28,96 +53,209 @@ def _root() -> None:
 
 @app.command("denoise")
 def denoise(
-    data: Annotated[Path, typer.Option(help="Folder with a subfolder for each set.", show_default=False)],
-    sets: Annotated[str, typer.Option(help="Image sets, separated by commas.")] = "Set12,BSD68",
+    data: Data,
+    sets: Sets = "Set12,BSD68",
     sigmas: Annotated[str, typer.Option(help="Noise levels in 8-bit grey levels.")] = "15,25,50",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or weight file; by default the grey model, for CBSD68 the colour one.",
-            show_default=False,
-        ),
-    ] = None,
-    steps: Annotated[
-        str | None,
-        typer.Option(help="Heads to measure, such as 2,4,6; by default the last.", show_default=False),
-    ] = None,
+    model: ModelName = None,
+    steps: Steps = None,
     patches: Annotated[
         bool,
         typer.Option("--official-patches", help="The official protocol: 45x45 patches, stride 7, averaged."),
     ] = False,
-    max_images: Annotated[
-        int | None, typer.Option(min=1, help="Only the first images of each set.", show_default=False)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    max_memory: Annotated[
-        str | None, typer.Option(help="Memory to use, such as 4G.", show_default=False)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results.json, table.md and sheet.png.", show_default=False)
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    max_images: MaxImages = None,
+    device: Device = "auto",
+    max_memory: MaxMemory = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Gaussian denoising: PSNR and SSIM on image sets, beside the figures of the literature."""
+    from ..evaluation.protocol import DENOISING
+
+    levels = _levels(sigmas, "--sigmas", 0, 255)
+    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite, patches)
+    _run(DENOISING, settings.find(DENOISING, sets), levels, [model], settings)
+
+
+@app.command("sr")
+def super_resolution(
+    data: Data,
+    sets: Sets = "Set5,Set14",
+    scales: Annotated[str, typer.Option(help="How many times larger.")] = "2,3,4",
+    model: ModelName = None,
+    steps: Steps = None,
+    max_images: MaxImages = None,
+    device: Device = "auto",
+    max_memory: MaxMemory = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Super-resolution of Y: MATLAB's bicubic, a border of `scale` pixels left out."""
+    from ..evaluation.protocol import SUPER_RESOLUTION
+
+    levels = _levels(scales, "--scales", 2, 16)
+    if any(scale != int(scale) for scale in levels):
+        raise CliError(f"--scales must be whole numbers, got {scales!r}")
+    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite)
+    _run(SUPER_RESOLUTION, settings.find(SUPER_RESOLUTION, sets), levels, [model], settings)
+
+
+@app.command("jpeg")
+def jpeg(
+    data: Data,
+    sets: Sets = "classic5",
+    qualities: Annotated[str, typer.Option(help="JPEG qualities.")] = "10,20,30,40",
+    model: ModelName = None,
+    steps: Steps = None,
+    max_images: MaxImages = None,
+    device: Device = "auto",
+    max_memory: MaxMemory = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Removal of JPEG artifacts, grey or colour by the set."""
+    from ..evaluation.protocol import JPEG_REMOVAL
+
+    levels = _levels(qualities, "--qualities", 1, 100)
+    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite)
+    _run(JPEG_REMOVAL, settings.find(JPEG_REMOVAL, sets), levels, [model], settings)
+
+
+@app.command("real")
+def real(
+    data: Data,
+    name: Annotated[str, typer.Option("--set", help="Pairs of files *_real.* and *_mean.*.")] = "PolyU",
+    cameras: Annotated[
+        str, typer.Option(help="How the files of each camera begin.")
+    ] = "Canon5D2,Canon600D,Canon80D",
+    models: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            help="Names or weight files, separated by commas; by default those for photographs and for Gaussian noise.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Steps = None,
+    max_images: MaxImages = None,
+    device: Device = "auto",
+    max_memory: MaxMemory = None,
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Photographs with the noise of real cameras; models that need a noise level get an estimate."""
+    from ..evaluation.protocol import REAL_NOISE
+    from ..models.zoo import default_model
+
+    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite)
+    found = [
+        dataset
+        for camera in cameras.split(",")
+        for dataset in settings.find(REAL_NOISE, name, camera.strip())
+    ]
+    usual = dict.fromkeys([default_model("photo", 3), default_model("denoise", 3)])
+    chosen: list[str | None] = list(usual) if models is None else [part.strip() for part in models.split(",")]
+    _run(REAL_NOISE, found, [None], chosen, settings)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What all benchmarks ask for."""
+
+    data: Path
+    heads: list[int | None]
+    device: str
+    max_memory: str | None
+    max_images: int | None
+    out: Path | None
+    overwrite: bool
+    patches: bool = False
+
+    def find(self, task: Task, names: str, prefix: str = "") -> list[DataSet]:
+        """The sets, cut to `max_images`; a part of a set does not carry its name."""
+        from ..data.images import ImageError
+        from ..evaluation.protocol import DataSet
+
+        try:
+            found = [DataSet.find(self.data, n.strip(), prefix + task.files) for n in names.split(",")]
+        except (OSError, ImageError) as error:
+            raise CliError(str(error)) from error
+        if prefix:
+            found = [DataSet(f"{d.name} {prefix}", d.files) for d in found]
+        if self.max_images is not None:
+            found = [DataSet(f"{d.name}[:{self.max_images}]", d.files[: self.max_images]) for d in found]
+        return found
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model, what tables call it, and the channels of its images."""
+
+    model: Model
+    name: str
+    channels: int
+
+
+def _run(
+    task: Task,
+    sets: list[DataSet],
+    levels: Sequence[float | None],
+    models: Sequence[str | None],
+    settings: _Settings,
+) -> None:
+    """Every model on every set at every level: a table on the terminal, and files with `--out`."""
     from ..data.images import ImageError
     from ..evaluation import benchmark, tables
-    from ..evaluation.protocol import DataSet
     from ..restoration import pick_device
-    from .denoise import parse_memory, parse_sigma
+    from .denoise import parse_memory
 
     console, progress_console = Console(highlight=False), Console(stderr=True)
-    levels = [_level(parse_sigma(text)) for text in sigmas.split(",")]
-    heads: list[int | None] = [None] if steps is None else [_integer(text) for text in steps.split(",")]
-    memory = parse_memory(max_memory)
-    targets = _targets(out, overwrite)
+    memory = parse_memory(settings.max_memory)
+    targets = _targets(settings.out, settings.overwrite)
     try:
-        chosen = pick_device(device)
-        found = [DataSet.find(data, name.strip()) for name in sets.split(",")]
-        models = {dataset.name: _load(model, dataset, chosen, heads) for dataset in found}
+        chosen = pick_device(settings.device)
+        work = [(d, _load(task, model, d, chosen, settings.heads)) for d in sets for model in models]
     except (ValueError, OSError, ImageError) as error:
         raise CliError(str(error)) from error
-    if max_images is not None:
-        found = [DataSet(f"{d.name}[:{max_images}]", d.files[:max_images]) for d in found]
-        models = dict(zip((d.name for d in found), models.values(), strict=True))
 
-    results: list[Result] = []
-    count = sum(len(d.files) for d in found) * len(levels) * len(heads)
+    patches = PATCHES if settings.patches else None
+    results: list[tuple[Result, DataSet, _Loaded]] = []
     with _progress(progress_console) as bar:
-        task = bar.add_task("", total=count)
-        for dataset in found:
-            loaded, name, channels = models[dataset.name]
-            for sigma in levels:
-                for head in heads:
-                    bar.update(task, description=f"{dataset.name}, sigma {sigma:g}")
+        total = sum(len(dataset.files) for dataset, _ in work) * len(levels) * len(settings.heads)
+        bar_task = bar.add_task("", total=total)
+        for dataset, loaded in work:
+            for level in levels:
+                for head in settings.heads:
+                    place = dataset.name if level is None else f"{dataset.name}, {task.level} {level:g}"
+                    bar.update(bar_task, description=place)
                     try:
                         result = benchmark.measure(
-                            loaded,
-                            name,
+                            loaded.model,
+                            loaded.name,
                             dataset,
-                            sigma,
-                            channels=channels,
+                            level,
+                            task=task,
+                            channels=loaded.channels,
                             device=chosen,
                             steps=head,
-                            patches=(45, 7) if patches else None,
+                            patches=patches,
                             max_memory=memory,
-                            on_image=lambda *_: bar.advance(task),
+                            on_image=lambda *_: bar.advance(bar_task),
                         )
                     except (ValueError, OSError, MemoryError) as error:
                         raise CliError(str(error), exit_code=4) from error
-                    results.append(result)
-    console.print(tables.as_rich(results))
-    protocol = "official patches 45x45, stride 7" if patches else "whole images"
+                    results.append((result, dataset, loaded))
+    figures = [result for result, _, _ in results]
+    console.print(tables.as_rich(figures))
+    protocol = "official patches 45x45, stride 7" if settings.patches else "whole images"
     about = benchmark.provenance(chosen, protocol)
-    console.print(
-        "PSNR in dB and the difference to the literature's BM3D (CBM3D) and NLRN; seconds an image;"
-    )
-    console.print(f"{protocol}; {about['device']}, torch {about['torch']}")
-    if out is not None:
+    beside = " and ".join(tables.BESIDE[task.name])
+    console.print(f"PSNR in dB{f', and the difference to the literature ({beside})' if beside else ''};")
+    console.print(f"seconds an image; {protocol}; {about['device']}, torch {about['torch']}")
+    if settings.out is not None:
         # The JSON and the table first: they are the result, the pictures take a second run.
-        _write(targets[0], benchmark.as_json(results, about).encode(), overwrite)
-        _write(targets[1], tables.as_markdown(results).encode(), overwrite)
-        sheet = _sheet(results, {d.name: d for d in found}, models, chosen, patches, memory)
-        _write(targets[2], sheet, overwrite)
+        _write(targets[0], benchmark.as_json(figures, about).encode(), settings.overwrite)
+        _write(targets[1], tables.as_markdown(figures).encode(), settings.overwrite)
+        _write(targets[2], _sheet(task, results, chosen, patches, memory), settings.overwrite)
         for path in targets:
             console.print(f"written: {path}", soft_wrap=True)
 
@@ -129,15 +267,19 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _level(sigma: float | str) -> float:
-    if isinstance(sigma, str):
-        raise CliError("--sigmas must be numbers; a benchmark knows its noise level")
-    return sigma
-
-
-def _integer(text: str) -> int:
+def _levels(text: str, option: str, low: float, high: float) -> list[float]:
     try:
-        return int(text)
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise CliError(f"{option} must be numbers separated by commas, got {text!r}") from None
+    if not all(low <= level <= high for level in levels):
+        raise CliError(f"{option} must lie between {low:g} and {high:g}, got {text!r}")
+    return levels
+
+
+def _heads(text: str | None) -> list[int | None]:
+    try:
+        return [None] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
         raise CliError(f"--steps must be numbers separated by commas, got {text!r}") from None
 
@@ -157,51 +299,51 @@ def _targets(out: Path | None, overwrite: bool) -> list[Path]:
 
 
 def _load(
-    model: str | None, dataset: DataSet, device: torch.device, heads: list[int | None]
-) -> tuple[Model, str, int]:
-    """The model for a set, its name, and the channels of its images."""
+    task: Task, model: str | None, dataset: DataSet, device: torch.device, heads: list[int | None]
+) -> _Loaded:
+    """The model named, or that for a task and the colours of a set."""
     from ..data.images import read_image
+    from ..evaluation.protocol import SUPER_RESOLUTION
     from ..models.zoo import default_model, load_model
 
-    colour = read_image(dataset.files[0]).pixels.ndim == 3
-    name = model or default_model("denoise", 3 if colour else 1)
-    loaded = load_model(name, device=device)
+    if model is None:
+        colour = task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3
+        model = default_model(task.name, 3 if colour else 1)
+    loaded = load_model(model, device=device)
     for head in heads:
         loaded.check_steps(head)
-    return loaded, Path(name).stem, loaded.config.channels
+    return _Loaded(loaded, Path(model).stem, loaded.config.channels)
 
 
 def _sheet(
-    results: list[Result],
-    sets: dict[str, DataSet],
-    models: dict[str, tuple[Model, str, int]],
+    task: Task,
+    results: list[tuple[Result, DataSet, _Loaded]],
     device: torch.device,
-    patches: bool,
+    patches: tuple[int, int] | None,
     max_memory: int | None,
 ) -> bytes:
-    """For each result the images with the largest and the smallest gain: clean, noisy, restored."""
-    from ..data.datasets import read_planes
+    """For each result the images with the largest and the smallest gain: clean, degraded, restored."""
     from ..data.images import Image, encode_image
     from ..evaluation import benchmark
     from ..evaluation.contact_sheet import contact_sheet
-    from ..evaluation.protocol import noisy_version, to_bytes
+    from ..evaluation.protocol import to_bytes
 
     rows = []
-    for result in results:
-        loaded, _, channels = models[result.dataset]
-        gains = [image.psnr - image.noisy_psnr for image in result.images]
+    for result, dataset, loaded in results:
+        gains = [image.psnr - image.input_psnr for image in result.images]
         for kind, index in {"best": gains.index(max(gains)), "worst": gains.index(min(gains))}.items():
-            clean = read_planes(sets[result.dataset].files[index], channels)
-            noisy = noisy_version(clean, result.sigma, index)
+            trial = task.trial(dataset.files[index], loaded.channels, result.level, index)
+            sigma = benchmark.sigma_for(loaded.model, trial)
             restored, _ = benchmark.run(
-                loaded, noisy, result.sigma, device, result.steps, (45, 7) if patches else None, max_memory
+                loaded.model, trial.degraded, sigma, device, result.steps, patches, max_memory
             )
             image = result.images[index]
+            before = task.degraded if result.level is None else f"{task.level} {result.level:g}"
             rows.append(
                 [
-                    (f"{kind}: {result.dataset}/{image.name}", clean),
-                    (f"sigma {result.sigma:g}: {image.noisy_psnr:.2f} dB", to_bytes(noisy)),
-                    (f"{result.model}: {image.psnr:.2f} dB", to_bytes(restored)),
+                    (f"{kind}: {result.dataset}/{image.name}", trial.inside(trial.reference)),
+                    (f"{before}: {image.input_psnr:.2f} dB", trial.inside(to_bytes(trial.degraded))),
+                    (f"{result.model}: {image.psnr:.2f} dB", trial.inside(to_bytes(restored))),
                 ]
             )
     return encode_image(Image(contact_sheet(rows)), "PNG")

@@ -113,9 +113,13 @@ class _Bar:
     def report(self, entry: dict[str, Any]) -> None:
         if not self.first:
             return
-        scores = [f"{name[5:]}: {value:.2f} dB" for name, value in entry.items() if name.startswith("psnr_")]
+        scores = [
+            f"{name[5:]}: {value:.2f} dB".removeprefix(": ")
+            for name, value in entry.items()
+            if name.startswith("psnr")
+        ]
         if scores:
-            self._console.print(f"step {entry['step']}: validation at sigma {', '.join(scores)}")
+            self._console.print(f"step {entry['step']}: validation: {', '.join(scores)}")
         if "loss" not in entry:
             return
         line = (

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .colour import GRAY, rgb_to_y
 from .images import ImageError, find_images, read_image
 
-# MATLAB's rgb2gray.
-LUMA = np.array([0.2989, 0.5870, 0.1140])
+Luma = Literal["gray", "y"]
 
 
-def read_planes(path: Path, channels: int) -> np.ndarray:
-    """A clean 8-bit image as uint8 `H x W` (1 channel; RGB by MATLAB's rgb2gray, rounded) or `H x W x 3`.
+def read_planes(path: Path, channels: int, luma: Luma = "gray") -> np.ndarray:
+    """A clean 8-bit image as uint8 `H x W` (1 channel) or `H x W x 3`.
+
+    Args:
+        path: of the image.
+        channels: 1 for grey, 3 for RGB.
+        luma: how RGB becomes grey: MATLAB's `rgb2gray`, or `"y"`, Y of its `rgb2ycbcr`; rounded.
 
     Raises:
         ImageError: not 8 bit, or a grey image where RGB is needed.
@@ -25,7 +31,8 @@ def read_planes(path: Path, channels: int) -> np.ndarray:
     if pixels.dtype != np.uint8:
         raise ImageError(f"{path}: 8-bit images are needed here, got {pixels.dtype}")
     if channels == 1 and pixels.ndim == 3:
-        return np.asarray(np.rint(pixels @ LUMA), np.uint8)
+        grey = pixels @ GRAY if luma == "gray" else 255 * rgb_to_y(pixels / 255)
+        return np.asarray(np.rint(grey), np.uint8)
     if channels == 3 and pixels.ndim == 2:
         raise ImageError(f"{path} is grey; this model needs RGB images")
     return pixels
@@ -59,7 +66,7 @@ class Crops:
 
     @classmethod
     def of_folder(
-        cls, folder: Path, channels: int, hold_out: int, device: torch.device
+        cls, folder: Path, channels: int, hold_out: int, device: torch.device, luma: Luma = "gray"
     ) -> tuple[Crops, list[Path]]:
         """The crops of a folder's images but the last `hold_out` of a fixed shuffle, and the files of those.
 
@@ -73,7 +80,7 @@ class Crops:
         order = np.random.default_rng(0).permutation(len(files))
         held = sorted(files[i] for i in order[len(files) - hold_out :])
         kept = [file for file in files if file not in set(held)]
-        return cls([read_planes(file, channels) for file in kept], device), held
+        return cls([read_planes(file, channels, luma) for file in kept], device), held
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """`[count, C, size, size]` in [0, 1], flipped and transposed at random.

@@ -1,4 +1,4 @@
-"""A model over image sets and noise levels: every image's figures, their means, and how they came about."""
+"""A model over image sets and levels of degradation: every image's figures, their means, and how they came about."""
 
 from __future__ import annotations
 
@@ -16,32 +16,43 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.datasets import read_planes
 from ..inference import Model, restore
+from ..noise import estimate_noise
 from ..version import __version__
 from .metrics import psnr, ssim
-from .protocol import DataSet, noisy_version, to_bytes
+from .protocol import DENOISING, DataSet, Task, Trial, to_bytes
 
 OnImage = Callable[["Result", "ImageResult"], None]
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One image's figures."""
+    """One image's figures.
+
+    Args:
+        name: of the file.
+        input_psnr: of the degraded image.
+        psnr: of the restored image, both as 8 bit.
+        ssim: likewise.
+        seconds: the restoration took.
+        exact_psnr: of the restored image before it was rounded, against the reference before it was, where there is one.
+    """
 
     name: str
-    noisy_psnr: float
+    input_psnr: float
     psnr: float
     ssim: float
     seconds: float
+    exact_psnr: float | None = None
 
 
 @dataclass
 class Result:
-    """One model on one set at one noise level (8-bit grey levels)."""
+    """One model on one set at one level (see `Task`)."""
 
     dataset: str
-    sigma: float
+    task: str
+    level: float | None
     model: str
     steps: int | None
     images: list[ImageResult] = field(default_factory=list)
@@ -52,9 +63,15 @@ class Result:
         return float(np.mean([image.psnr for image in self.images]))
 
     @property
-    def noisy_psnr(self) -> float:
-        """Mean of the noisy images' PSNR."""
-        return float(np.mean([image.noisy_psnr for image in self.images]))
+    def input_psnr(self) -> float:
+        """Mean of the degraded images' PSNR."""
+        return float(np.mean([image.input_psnr for image in self.images]))
+
+    @property
+    def exact_psnr(self) -> float | None:
+        """Mean of the images' PSNR without rounding, where there is one."""
+        values = [image.exact_psnr for image in self.images if image.exact_psnr is not None]
+        return float(np.mean(values)) if values else None
 
     @property
     def ssim(self) -> float:
@@ -71,54 +88,74 @@ def measure(
     model: Model,
     name: str,
     dataset: DataSet,
-    sigma: float,
+    level: float | None,
     *,
     channels: int,
     device: torch.device,
+    task: Task = DENOISING,
     steps: int | None = None,
     patches: tuple[int, int] | None = None,
     max_memory: int | None = None,
     on_image: OnImage = lambda result, image: None,
 ) -> Result:
-    """Runs a model over a set at one noise level.
+    """Runs a model over a set at one level of degradation.
 
     Args:
         model: any restoration method.
         name: what tables call it.
         dataset: clean images.
-        sigma: in 8-bit grey levels.
+        level: of the degradation, as the task has it; by default sigma in 8-bit grey levels.
         channels: 1 for grey, 3 for RGB.
         device: where the model is.
+        task: what is restored.
         steps: head of an NLRN.
         patches: `(size, stride)` of the official patch protocol, `None` for whole images.
         max_memory: bytes for inference.
         on_image: called after each image.
     """
-    result = Result(dataset.name, sigma, name, steps)
+    result = Result(dataset.name, task.name, level, name, steps)
     for index, path in enumerate(dataset.files):
-        clean = read_planes(path, channels)
-        noisy = noisy_version(clean, sigma, index)
-        restored, seconds = run(model, noisy, sigma, device, steps, patches, max_memory)
-        output = to_bytes(restored)
-        image = ImageResult(
-            path.name, psnr(to_bytes(noisy), clean), psnr(output, clean), ssim(output, clean), seconds
-        )
+        trial = task.trial(path, channels, level, index)
+        sigma = sigma_for(model, trial)
+        restored, seconds = run(model, trial.degraded, sigma, device, steps, patches, max_memory)
+        image = dataclasses.replace(score(trial, restored), name=path.name, seconds=seconds)
         result.images.append(image)
         on_image(result, image)
     return result
 
 
+def score(trial: Trial, restored: np.ndarray) -> ImageResult:
+    """The figures of a restored `C x H x W`, without name and time."""
+    reference = trial.inside(trial.reference)
+    output, degraded = (trial.inside(to_bytes(planes)) for planes in (restored, trial.degraded))
+    exact = None
+    if trial.exact is not None:
+        unrounded = np.moveaxis(restored.astype(np.float64), 0, -1).clip(0, 1).reshape(trial.exact.shape)
+        exact = psnr(trial.inside(unrounded), trial.inside(trial.exact), 1.0)
+    return ImageResult(
+        "", psnr(degraded, reference), psnr(output, reference), ssim(output, reference), 0.0, exact
+    )
+
+
+def sigma_for(model: Model, trial: Trial) -> float | None:
+    """The noise level to tell a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
+    config = getattr(model, "config", None)
+    if trial.sigma is not None or (config is not None and config.sigma_range is None):
+        return trial.sigma
+    return 255 * estimate_noise(torch.from_numpy(trial.degraded)[None]).sigma
+
+
 def run(
     model: Model,
-    noisy: np.ndarray,
+    degraded: np.ndarray,
     sigma: float | None,
     device: torch.device,
     steps: int | None = None,
     patches: tuple[int, int] | None = None,
     max_memory: int | None = None,
 ) -> tuple[np.ndarray, float]:
-    """The restored `C x H x W` and the seconds it took."""
-    tensor = torch.from_numpy(noisy)[None].to(device)
+    """The restored `C x H x W` and the seconds it took; sigma in 8-bit grey levels."""
+    tensor = torch.from_numpy(degraded)[None].to(device)
     started = time.perf_counter()
     level = None if sigma is None else sigma / 255
     restored = restore(model, tensor, level, steps=steps, patches=patches, max_memory=max_memory)
@@ -148,7 +185,8 @@ def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
         {
             **dataclasses.asdict(result),
             "psnr": result.psnr,
-            "noisy_psnr": result.noisy_psnr,
+            "input_psnr": result.input_psnr,
+            "exact_psnr": result.exact_psnr,
             "ssim": result.ssim,
             "seconds": result.seconds,
         }

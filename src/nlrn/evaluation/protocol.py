@@ -1,14 +1,21 @@
-"""Which pixels are compared with which: image sets, noise, rounding."""
+"""Which pixels are compared with which: image sets, tasks with their levels, rounding."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image as PillowImage
 
-from ..data.images import find_images
+from ..data.colour import rgb_to_y
+from ..data.datasets import read_planes
+from ..data.images import ImageError, find_images, read_image
 from ..degradations import gaussian_noise
+from ..degradations.resize import low_resolution
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,8 @@ class DataSet:
     files: tuple[Path, ...]
 
     @classmethod
-    def find(cls, data: Path, name: str) -> DataSet:
-        """The set in the folder `data / name`.
+    def find(cls, data: Path, name: str, pattern: str = "*") -> DataSet:
+        """The set in the folder `data / name`: the images whose names fit the pattern.
 
         Raises:
             FileNotFoundError: no such folder.
@@ -35,7 +42,106 @@ class DataSet:
         if not folder.is_dir():
             present = ", ".join(sorted(p.name for p in data.iterdir() if p.is_dir())) if data.is_dir() else ""
             raise FileNotFoundError(f"no image set {name} in {data} (there is: {present or 'nothing'})")
-        return cls(name, tuple(find_images([folder])))
+        files = tuple(path for path in find_images([folder]) if path.match(pattern))
+        if not files:
+            raise ImageError(f"no image in {folder} has a name like {pattern}")
+        return cls(name, files)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A degraded image and what it should become.
+
+    Args:
+        reference: uint8 `H x W` or `H x W x 3`.
+        degraded: float32 `C x H x W` in units of [0, 1].
+        sigma: noise level in 8-bit grey levels, where it is known to the model.
+        border: pixels at each side that are not measured.
+        exact: the reference before it was rounded, in units of [0, 1], where there is one.
+    """
+
+    reference: np.ndarray
+    degraded: np.ndarray
+    sigma: float | None = None
+    border: int = 0
+    exact: np.ndarray | None = None
+
+    def inside(self, image: np.ndarray) -> np.ndarray:
+        """`image` (`H x W` or `H x W x C`) without the border."""
+        rows, columns = (slice(self.border, length - self.border) for length in image.shape[:2])
+        return image[rows, columns]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of restoration that is measured.
+
+    Args:
+        name: as models have it (`NLRNConfig.task`) and the command line.
+        level: what tables call its levels; empty for a task that has none (its level is `None`).
+        degraded: what tables call its degraded images.
+        trial: file, channels of the model, level and place of the image in its set -> the trial.
+        files: pattern of the names of a set's clean images.
+    """
+
+    name: str
+    level: str
+    degraded: str
+    trial: Callable[[Path, int, float | None, int], Trial]
+    files: str = "*"
+
+
+def denoising(path: Path, channels: int, sigma: float | None, index: int) -> Trial:
+    """White Gaussian noise, see `noisy_version`."""
+    assert sigma is not None
+    clean = read_planes(path, channels)
+    return Trial(clean, noisy_version(clean, sigma, index), sigma)
+
+
+def super_resolution(path: Path, channels: int, scale: float | None, index: int) -> Trial:
+    """Y of the image, cropped to a multiple of the scale, shrunk and rounded to 8 bit, enlarged (bicubic, as MATLAB).
+
+    Y is MATLAB's `rgb2ycbcr` in double; grey images are taken as they are. The border of `scale` pixels is not measured.
+    """
+    assert scale is not None
+    pixels, factor = read_image(path).pixels, int(scale)
+    if channels != 1 or pixels.dtype != np.uint8:
+        raise ImageError(
+            f"{path}: super-resolution is measured on Y of 8-bit images, got {pixels.dtype}, {channels} channels"
+        )
+    height, width = (length - length % factor for length in pixels.shape[:2])
+    if min(height, width) <= 2 * factor:
+        raise ImageError(f"{path}: too small for scale {factor}")
+    pixels = pixels[:height, :width] / 255
+    luma = rgb_to_y(pixels) if pixels.ndim == 3 else pixels
+    degraded = low_resolution(torch.from_numpy(luma)[None], factor).float().numpy()
+    return Trial(to_bytes(luma[None]), degraded, None, factor, luma)
+
+
+def jpeg_removal(path: Path, channels: int, quality: float | None, index: int) -> Trial:
+    """JPEG by libjpeg with its default chroma subsampling (4:2:0)."""
+    assert quality is not None
+    clean = read_planes(path, channels)
+    buffer = io.BytesIO()
+    PillowImage.fromarray(clean).save(buffer, "JPEG", quality=int(quality))
+    decoded = read_image(buffer.getvalue()).pixels.astype(np.float32) / np.float32(255)
+    return Trial(clean, decoded[None] if decoded.ndim == 2 else np.moveaxis(decoded, -1, 0))
+
+
+def real_noise(path: Path, channels: int, level: float | None, index: int) -> Trial:
+    """A pair of files as PolyU has them: `*_real.*` is one shot, `*_mean.*` the mean of many of the same scene."""
+    noisy = path.with_name(path.name.replace("_mean", "_real"))
+    clean, shot = read_planes(path, channels), read_planes(noisy, channels)
+    if clean.shape != shot.shape:
+        raise ImageError(f"{path} and {noisy} must have the same size, got {clean.shape} and {shot.shape}")
+    planes = shot[None] if shot.ndim == 2 else np.moveaxis(shot, -1, 0)
+    return Trial(clean, planes.astype(np.float32) / np.float32(255))
+
+
+DENOISING = Task("denoise", "sigma", "noisy", denoising)
+SUPER_RESOLUTION = Task("upscale", "scale", "bicubic", super_resolution)
+JPEG_REMOVAL = Task("dejpeg", "quality", "JPEG", jpeg_removal)
+REAL_NOISE = Task("photo", "", "noisy", real_noise, "*_mean.*")
 
 
 def noisy_version(clean: np.ndarray, sigma: float, index: int) -> np.ndarray:

@@ -189,12 +189,24 @@ def save_weights(
 
 
 def default_model(task: str, channels: int) -> str:
-    """The name of the model for a task and a number of image channels (the grey one if there is no other)."""
+    """The name of the model for a task and a number of image channels, the grey one if there is no other.
+
+    Photographs without a model of their own are a case of Gaussian noise.
+
+    Raises:
+        ModelError: no model for the task.
+    """
     names = {entry.channels: name for name, entry in MODELS.items() if entry.task == task}
+    if channels not in names and task == "photo":
+        return default_model("denoise", channels)
+    if channels not in names and 1 not in names:
+        raise ModelError(f"no model that comes with nlrn is for {task}; name a weight file")
     return names.get(channels) or names[1]
 
 
 def smallest_model(task: str, channels: int) -> str:
-    """The name of the model with the fewest parameters for a task and a number of image channels."""
-    fitting = [n for n, e in MODELS.items() if e.task == task and e.channels == channels]
+    """The name of the model with the fewest parameters among those that `default_model` chooses from."""
+    default = default_model(task, channels)
+    own = MODELS[default]
+    fitting = [n for n, e in MODELS.items() if (e.task, e.channels) == (own.task, own.channels)]
     return min(fitting, key=lambda name: MODELS[name].parameters)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ..data.datasets import Luma
+from ..degradations.camera import camera
+from ..degradations.jpeg import at_random_phase
+from ..degradations.resize import low_resolution
 from ..models.nlrn import NLRNConfig
 
-# Clean crops [B, C, P, P] and a generator -> degraded crops and sigma [B] (None for a model that ignores it).
+# Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which weighs
+# the loss and is the sigma of a model that takes one; or None.
 Degradation = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
 
 
@@ -43,8 +49,13 @@ class TrainingConfig:
 
     Args:
         model: the network.
-        degradation: `"gaussian"`, or a function of your own as `package.module:function`.
+        degradation: one of `DEGRADATIONS`, or a function of your own as `package.module:function`.
         sigma: range of the noise levels of `"gaussian"`, in 8-bit grey levels.
+        scales: of `"bicubic"`.
+        quality: range of `"jpeg"`.
+        margin: pixels around every crop that the degradation sees and the network does not, so that what it does at
+            borders is not learned.
+        luma: how RGB images become grey for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
         phases: crop sizes over the run; the shares add up to 1.
         learning_rate: after the warm-up.
         betas: of AdamW.
@@ -57,13 +68,18 @@ class TrainingConfig:
         precision: of the convolutions; correlations are always float32.
         seed: of crops, noise and initial weights.
         hold_out: images kept from training, for validation.
-        validation_sigmas: in 8-bit grey levels.
+        validation_levels: noise levels in 8-bit grey levels, scales or qualities, by degradation; other degradations
+            have no levels.
         statistics_batches: batches over which batch-norm statistics of the averaged weights are estimated.
     """
 
     model: NLRNConfig
     degradation: str = "gaussian"
     sigma: tuple[float, float] = (0.0, 55.0)
+    scales: tuple[int, ...] = (2, 3, 4)
+    quality: tuple[float, float] = (5.0, 95.0)
+    margin: int = 0
+    luma: Luma = "gray"
     phases: tuple[Phase, ...] = (Phase(1.0, 40, 40),)
     learning_rate: float = 1.5e-3
     betas: tuple[float, float] = (0.9, 0.99)
@@ -76,7 +92,7 @@ class TrainingConfig:
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     seed: int = 0
     hold_out: int = 12
-    validation_sigmas: tuple[float, ...] = field(default=(25.0,))
+    validation_levels: tuple[float, ...] = (25.0,)
     statistics_batches: int = 200
 
     def __post_init__(self) -> None:
@@ -89,6 +105,24 @@ class TrainingConfig:
         low, high = self.sigma
         if not 0 <= low <= high <= 255:
             raise ConfigError(f"sigma must be a range within 0..255, got {list(self.sigma)}")
+        if not 1 <= self.quality[0] <= self.quality[1] <= 100:
+            raise ConfigError(f"quality must be a range within 1..100, got {list(self.quality)}")
+        if not self.scales or any(scale < 2 or scale != int(scale) for scale in self.scales):
+            raise ConfigError(f"scales must be whole numbers from 2, got {list(self.scales)}")
+        if self.margin < 0:
+            raise ConfigError(f"margin must not be negative, got {self.margin}")
+        if self.luma not in ("gray", "y"):
+            raise ConfigError(f"luma must be gray or y, got {self.luma!r}")
+        unit = {"bicubic": math.lcm(*map(int, self.scales)), "jpeg": 16, "camera": 16}.get(
+            self.degradation, 1
+        )
+        sides = [phase.crop + 2 * self.margin for phase in self.phases]
+        if any(side % unit for side in sides):
+            raise ConfigError(
+                f"{self.degradation} needs crops with their margins to be multiples of {unit}, got {sides}"
+            )
+        if self.degradation == "camera" and self.model.channels != 3:
+            raise ConfigError(f"camera noise needs a network of 3 channels, got {self.model.channels}")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if self.learning_rate <= 0 or self.clip <= 0 or not 0 <= self.ema < 1 or not 0 <= self.hold <= 1:
@@ -166,12 +200,12 @@ def degradation(config: TrainingConfig) -> Degradation:
     Raises:
         ConfigError: a function that cannot be imported.
     """
-    if config.degradation == "gaussian":
-        return _gaussian(config)
+    if config.degradation in DEGRADATIONS:
+        return DEGRADATIONS[config.degradation](config)
     module, colon, name = config.degradation.partition(":")
     try:
         if not colon:
-            raise ImportError("expected gaussian or package.module:function")
+            raise ImportError(f"expected {', '.join(DEGRADATIONS)} or package.module:function")
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"degradation {config.degradation!r} cannot be imported: {error}") from error
@@ -184,11 +218,65 @@ def _gaussian(config: TrainingConfig) -> Degradation:
     low, high = (level / 255 for level in config.sigma)
 
     def gaussian(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        count, device = clean.shape[0], clean.device
-        # Stratified: every batch spans all levels.
-        place = torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)
-        sigma = low + (high - low) / count * place
-        noise = torch.randn(clean.shape, generator=generator, device=device)
+        sigma = low + (high - low) * _stratified(clean, generator)
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
         return clean + noise * sigma.view(-1, 1, 1, 1), sigma
 
     return gaussian
+
+
+def _stratified(clean: Tensor, generator: torch.Generator) -> Tensor:
+    """Rising numbers in [0, 1), one for each image: every batch spans all levels."""
+    count, device = clean.shape[0], clean.device
+    place = torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)
+    return place / count
+
+
+def _bicubic(config: TrainingConfig) -> Degradation:
+    scales = [int(scale) for scale in config.scales]
+
+    def bicubic(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        groups = list(zip(clean.tensor_split(len(scales)), scales, strict=True))
+        degraded = torch.cat([low_resolution(group, scale) for group, scale in groups])
+        strength = [clean.new_full((len(group),), bicubic_strength(scale)) for group, scale in groups]
+        return degraded, torch.cat(strength)
+
+    return bicubic
+
+
+def bicubic_strength(scale: float) -> float:
+    """About the root mean square error of bicubic interpolation on BSD400, as a share of white."""
+    return float(0.048 * (scale / 2) ** 0.6)
+
+
+def _jpeg(config: TrainingConfig) -> Degradation:
+    low, high = config.quality
+
+    def jpeg(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        quality = low + (high - low) * _stratified(clean, generator)
+        degraded = at_random_phase(clean, quality, generator, subsample=True)
+        if clean.shape[1] == 3:
+            # Every fourth image keeps its full chroma.
+            part = slice(3, None, 4)
+            degraded[part] = at_random_phase(clean[part], quality[part], generator, subsample=False)
+        return degraded, jpeg_strength(quality)
+
+    return jpeg
+
+
+def jpeg_strength(quality: Tensor) -> Tensor:
+    """About the root mean square error of JPEG on BSD400, as a share of white."""
+    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
+    return 0.051 * (scale / 500) ** 0.37
+
+
+def _camera(config: TrainingConfig) -> Degradation:
+    return camera
+
+
+DEGRADATIONS: dict[str, Callable[[TrainingConfig], Degradation]] = {
+    "gaussian": _gaussian,
+    "bicubic": _bicubic,
+    "jpeg": _jpeg,
+    "camera": _camera,
+}

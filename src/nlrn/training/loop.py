@@ -18,10 +18,9 @@ import torch.distributed as dist
 
 from ..data.datasets import Crops, read_planes
 from ..data.images import Image, write_image
-from ..evaluation.benchmark import provenance, run
+from ..evaluation.benchmark import provenance, run, score
 from ..evaluation.contact_sheet import contact_sheet
-from ..evaluation.metrics import psnr
-from ..evaluation.protocol import noisy_version, to_bytes
+from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Trial, to_bytes
 from ..inference.precision import float32_products
 from ..models.zoo import load_model, save_weights
 from .checkpoint import Progress, adapt_weights, load_checkpoint, read_header, save_checkpoint
@@ -31,6 +30,9 @@ from .step import Trainer, step_generator
 
 CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
 SKIPPED_AT_MOST = 100
+# The task that measures a degradation; others are measured as they train.
+VALIDATION = {"gaussian": DENOISING, "bicubic": SUPER_RESOLUTION, "jpeg": JPEG_REMOVAL}
+OWN_TRIAL_SIDE = 256
 STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
 
 
@@ -113,8 +115,10 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             adapted = adapt_weights(weights, trainer.model.state_dict())
             trainer.model.load_state_dict(adapted)
             trainer.average.load_state_dict(adapted)
-        crops, held = Crops.of_folder(options.data, config.model.channels, config.hold_out, options.device)
-        largest = max(phase.crop for phase in config.phases)
+        crops, held = Crops.of_folder(
+            options.data, config.model.channels, config.hold_out, options.device, config.luma
+        )
+        largest = max(phase.crop for phase in config.phases) + 2 * config.margin
         if largest > crops.smallest:
             raise ValueError(
                 f"crops of {largest} pixels need images as large; the smallest in {options.data} has {crops.smallest}"
@@ -132,11 +136,7 @@ class _Loop:
         self.trainer, self.crops, self.options, self.progress = trainer, crops, options, progress
         self.config = trainer.config
         self.first = trainer.rank == 0
-        self.clean = (
-            [(file.name, read_planes(file, self.config.model.channels)) for file in held]
-            if self.first
-            else []
-        )
+        self.held = held if self.first else []
         self._losses: list[torch.Tensor] = []
         self._taken: list[torch.Tensor] = []
         self._pixels = 0
@@ -151,7 +151,7 @@ class _Loop:
         while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
             phase = phase_at(self.config.phases, done)
             generator = step_generator(self.config.seed, step, self.options.device)
-            clean = self.crops.draw(phase.batch, phase.crop, generator)
+            clean = self.crops.draw(phase.batch, phase.crop + 2 * self.config.margin, generator)
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
             loss, taken = self.trainer.run(clean, generator, step, rate)
@@ -225,27 +225,30 @@ class _Loop:
         save_checkpoint(self.options.out / CHECKPOINT, self.trainer, self.progress, about)
 
     def validate(self) -> dict[str, float]:
-        """PSNR of the averaged weights on the images held out, by noise level, and a picture of the first."""
+        """PSNR of the averaged weights on the images held out, by level, and a picture of the first."""
         scores: dict[str, float] = {}
         rows = []
-        for sigma in self.config.validation_sigmas:
+        task = VALIDATION.get(self.config.degradation)
+        for level in self.config.validation_levels if task else (None,):
             values = []
-            for index, (name, clean) in enumerate(self.clean):
-                noisy = noisy_version(clean, sigma, index)
-                level = None if self.config.model.sigma_range is None else sigma
-                restored, _ = run(self.trainer.average, noisy, level, self.options.device)
-                output = to_bytes(restored)
-                values.append(psnr(output, clean))
+            channels = self.config.model.channels
+            for index, path in enumerate(self.held):
+                trial = task.trial(path, channels, level, index) if task else self._own_trial(path, index)
+                given = None if self.config.model.sigma_range is None else trial.sigma
+                restored, _ = run(self.trainer.average, trial.degraded, given, self.options.device)
+                figures = score(trial, restored)
+                values.append(figures.psnr)
                 if index == 0:
+                    before = f"{task.level} {level:g}: " if task else ""
                     rows.append(
                         [
-                            (name, clean),
-                            (f"sigma {sigma:g}", to_bytes(noisy)),
-                            (f"{values[0]:.2f} dB", output),
+                            (path.name, trial.inside(trial.reference)),
+                            (f"{before}{figures.input_psnr:.2f} dB", trial.inside(to_bytes(trial.degraded))),
+                            (f"{figures.psnr:.2f} dB", trial.inside(to_bytes(restored))),
                         ]
                     )
             if values:
-                scores[f"psnr_{sigma:g}"] = float(np.mean(values))
+                scores["psnr" if level is None else f"psnr_{level:g}"] = float(np.mean(values))
         if rows:
             folder = self.options.out / PICTURES
             folder.mkdir(exist_ok=True)
@@ -253,11 +256,26 @@ class _Loop:
         self._log({"step": self.progress.step, **scores})
         return scores
 
+    def _own_trial(self, path: Path, index: int) -> Trial:
+        """The training's degradation on the middle of an image, the same every time."""
+        clean = read_planes(path, self.config.model.channels, self.config.luma)
+        side = min(*clean.shape[:2], OWN_TRIAL_SIDE) // 16 * 16
+        top, left = ((length - side) // 2 for length in clean.shape[:2])
+        clean = clean[top : top + side, left : left + side]
+        planes = np.moveaxis(np.atleast_3d(clean), -1, 0).astype(np.float32) / np.float32(255)
+        # Four of them: some degradations differ within a batch.
+        batch = torch.from_numpy(planes)[None].repeat(4, 1, 1, 1)
+        generator = torch.Generator().manual_seed(index)
+        degraded, strength = self.trainer.degrade(batch, generator)
+        chosen = index % 4
+        sigma = None if strength is None else 255 * float(strength[chosen])
+        return Trial(clean, degraded[chosen].float().numpy(), sigma, self.config.margin)
+
     def finish(self) -> None:
         """Statistics of the averaged weights, the last checkpoint, and the weights to use."""
         phase = self.config.phases[-1]
         batches = (
-            (self.crops.draw(phase.batch, phase.crop, generator), generator)
+            (self.crops.draw(phase.batch, phase.crop + 2 * self.config.margin, generator), generator)
             for generator in (
                 step_generator(self.config.seed, STATISTICS_STEP + i, self.options.device)
                 for i in range(self.config.statistics_batches)

@@ -26,15 +26,15 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
 
 
 def weighted_loss(
-    outputs: list[Tensor], clean: Tensor, sigma: Tensor | None, deep_supervision: float
+    outputs: list[Tensor], clean: Tensor, strength: Tensor | None, deep_supervision: float
 ) -> Tensor:
     """Squared error of the last head plus `deep_supervision` times the mean of the others', weighted per image.
 
-    The weight is 25 / sigma (in grey levels, sigma at least 4): without it the strongest noise takes all the attention.
+    The weight is 25 / strength (in grey levels, at least 4): without it the strongest noise takes all the attention.
     """
     weight: Tensor | float = 1.0
-    if sigma is not None:
-        weight = REFERENCE_SIGMA / sigma.clamp(min=SMALLEST_SIGMA).view(-1, 1, 1, 1)
+    if strength is not None:
+        weight = REFERENCE_SIGMA / strength.clamp(min=SMALLEST_SIGMA).view(-1, 1, 1, 1)
     losses = [((output.float() - clean).square() * weight).mean() for output in outputs]
     total = losses[-1]
     if len(losses) > 1:
@@ -73,7 +73,7 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self._degrade = degradation(config)
+        self.degrade = degradation(config)
         self._buffers = [b for b in self.model.buffers() if b.is_floating_point()]
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -82,14 +82,15 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def batch(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
-        """This rank's part of a global batch: clean, degraded, sigma."""
-        degraded, sigma = self._degrade(clean, generator)
+        """This rank's part of a global batch without its margins: clean, degraded, strength."""
+        degraded, strength = self.degrade(clean, generator)
+        margin = self.config.margin
+        inside = slice(margin, clean.shape[2] - margin)
         part = slice(self.rank, None, self.ranks)
-        layout = torch.channels_last
         return (
-            clean[part],
-            degraded[part].contiguous(memory_format=layout),
-            None if sigma is None else sigma[part],
+            clean[part, :, inside, inside],
+            degraded[part, :, inside, inside].contiguous(memory_format=torch.channels_last),
+            None if strength is None else strength[part],
         )
 
     def run(
@@ -100,11 +101,11 @@ class Trainer:
         A step whose gradient is not finite changes nothing: weights, optimiser, average and batch-norm statistics
         stay as they were. Nothing here waits for the device.
         """
-        target, degraded, sigma = self.batch(clean, generator)
+        target, degraded, strength = self.batch(clean, generator)
         before = [buffer.clone() for buffer in self._buffers]
         with self.autocast():
-            outputs = self.model.all_heads(degraded, sigma)
-        loss = weighted_loss(outputs, target, sigma, self.config.deep_supervision)
+            outputs = self.model.all_heads(degraded, strength)
+        loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
@@ -150,8 +151,10 @@ class Trainer:
         self.average.train()
         with torch.no_grad(), self.autocast():
             for clean, generator in batches:
-                degraded, sigma = self._degrade(clean, generator)
-                self.average.all_heads(degraded.contiguous(memory_format=torch.channels_last), sigma)
+                degraded, strength = self.degrade(clean, generator)
+                inside = slice(self.config.margin, clean.shape[2] - self.config.margin)
+                degraded = degraded[:, :, inside, inside].contiguous(memory_format=torch.channels_last)
+                self.average.all_heads(degraded, strength)
         self.average.eval()
         for norm, value in zip(norms, momentum, strict=True):
             norm.momentum = value

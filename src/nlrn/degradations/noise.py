@@ -1,4 +1,4 @@
-"""What makes images worse, for trying things and for measuring. The generator is always explicit."""
+"""White Gaussian noise."""
 
 from __future__ import annotations
 
