@@ -42,7 +42,7 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty_like", poisoned_empty_like)
 
 
-def _tiny_model(folder: Path, channels: int) -> Path:
+def _tiny_model(folder: Path, channels: int, task: str = "denoise") -> Path:
     import torch
 
     from nlrn import NLRN, NLRNConfig
@@ -55,8 +55,9 @@ def _tiny_model(folder: Path, channels: int) -> Path:
         num_steps=2,
         window_size=5,
         heads=(1, 2),
-        noise_channel=True,
-        sigma_range=(0.0, 1.0),
+        noise_channel=task == "denoise",
+        sigma_range=(0.0, 1.0) if task == "denoise" else None,
+        task=task,
     )
     path = folder / f"tiny-{channels}.safetensors"
     with torch.random.fork_rng():
@@ -78,3 +79,15 @@ def tiny_grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_colour(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for RGB."""
     return _tiny_model(tmp_path_factory.mktemp("models"), 3)
+
+
+@pytest.fixture(scope="session")
+def tiny_upscaler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weight file of a tiny model for super-resolution."""
+    return _tiny_model(tmp_path_factory.mktemp("models"), 1, "upscale")
+
+
+@pytest.fixture(scope="session")
+def tiny_dejpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weight file of a tiny model for JPEG artifacts in RGB."""
+    return _tiny_model(tmp_path_factory.mktemp("models"), 3, "dejpeg")

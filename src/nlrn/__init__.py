@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .api import dejpeg as dejpeg
     from .api import denoise as denoise
+    from .api import upscale as upscale
     from .models.nlrn import NLRN as NLRN
     from .models.nlrn import NLRNConfig as NLRNConfig
     from .models.nlrn import NonLocalBlock as NonLocalBlock
@@ -23,12 +25,23 @@ _HOMES = {
     "NLRN": "models.nlrn",
     "NLRNConfig": "models.nlrn",
     "NonLocalBlock": "models.nlrn",
+    "dejpeg": "api",
     "denoise": "api",
     "load_model": "models.zoo",
     "nonlocal_attention": "ops.nonlocal_attention",
+    "upscale": "api",
 }
 
-__all__ = ["NLRN", "NLRNConfig", "NonLocalBlock", "denoise", "load_model", "nonlocal_attention"]
+__all__ = [
+    "NLRN",
+    "NLRNConfig",
+    "NonLocalBlock",
+    "dejpeg",
+    "denoise",
+    "load_model",
+    "nonlocal_attention",
+    "upscale",
+]
 
 
 def __getattr__(name: str) -> Any:

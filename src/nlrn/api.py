@@ -15,19 +15,21 @@ from torch import Tensor
 
 from .data.images import Image, check_writable, from_float, read_image, to_float, value_range, write_image
 from .inference import Model, Progress
-from .restoration import Report, Restorer, Sigma, check_sigma
+from .inference.precision import Precision
+from .restoration import Report, Restorer, Sigma, Task, check_sigma
 
 log = logging.getLogger(__name__)
 
 
-class DenoiseOptions(TypedDict, total=False):
-    """The keyword arguments of `denoise`."""
+class Options(TypedDict, total=False):
+    """The keyword arguments of `denoise`, `upscale` and `dejpeg`."""
 
     model: str | Path | Model | None
     steps: int | None
     ensemble: bool
     data_range: float | None
     device: str | torch.device
+    precision: Precision
     max_memory: int | None
     output: str | os.PathLike[str] | None
     overwrite: bool
@@ -35,12 +37,12 @@ class DenoiseOptions(TypedDict, total=False):
 
 
 @overload
-def denoise(image: np.ndarray, sigma: Sigma = "auto", **options: Unpack[DenoiseOptions]) -> np.ndarray: ...
+def denoise(image: np.ndarray, sigma: Sigma = "auto", **options: Unpack[Options]) -> np.ndarray: ...
 @overload
-def denoise(image: Tensor, sigma: Sigma = "auto", **options: Unpack[DenoiseOptions]) -> Tensor: ...
+def denoise(image: Tensor, sigma: Sigma = "auto", **options: Unpack[Options]) -> Tensor: ...
 @overload
 def denoise(
-    image: str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[DenoiseOptions]
+    image: str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
 ) -> np.ndarray | Path: ...
 def denoise(
     image: np.ndarray | Tensor | str | os.PathLike[str],
@@ -51,6 +53,7 @@ def denoise(
     ensemble: bool = False,
     data_range: float | None = None,
     device: str | torch.device = "auto",
+    precision: Precision = "auto",
     max_memory: int | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -62,13 +65,15 @@ def denoise(
         image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a
             file (whose pixels are taken as stored: EXIF orientation is not applied). Channels: grey or RGB, with or without alpha, which stays as it is. Types: uint8, uint16, float.
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
-            levels (0..255), whatever the file's depth. `"auto"` estimates it.
+            levels (0..255), whatever the file's depth. `"auto"` estimates it, or takes a model that needs none.
         model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
         steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
         ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
         data_range: the value of white; by default 255 for uint8, 65535 for uint16, 1 for floats. It follows from
             the type, never from the values. Floats may leave [0, 1] and are not clipped.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device.
+        precision: `"float32"`, `"bfloat16"` or `"float16"` for the network's arithmetic; `"auto"` is float16 on CUDA and
+            float32 elsewhere. On CPUs with AMX or AVX-512 BF16, `"bfloat16"` is much faster.
         max_memory: bytes that may be used; by default half of what is available.
         output: write the result to this file (of a path's image, with its depth and metadata).
         overwrite: replace an existing `output`.
@@ -90,7 +95,115 @@ def denoise(
         >>> clean.shape, clean.dtype
         ((32, 48), dtype('uint8'))
     """
-    restorer = Restorer(model, steps=steps, ensemble=ensemble, device=device, max_memory=max_memory)
+    restorer = Restorer(
+        model, steps=steps, ensemble=ensemble, device=device, precision=precision, max_memory=max_memory
+    )
+    return _apply(restorer, image, sigma, data_range, output, overwrite, progress)
+
+
+@overload
+def upscale(image: np.ndarray, scale: int, **options: Unpack[Options]) -> np.ndarray: ...
+@overload
+def upscale(image: Tensor, scale: int, **options: Unpack[Options]) -> Tensor: ...
+@overload
+def upscale(image: str | os.PathLike[str], scale: int, **options: Unpack[Options]) -> np.ndarray | Path: ...
+def upscale(
+    image: np.ndarray | Tensor | str | os.PathLike[str], scale: int, **options: Unpack[Options]
+) -> np.ndarray | Tensor | Path:
+    """Makes an image 2, 3 or 4 times larger (super-resolution).
+
+    The network restores the luma of a bicubic enlargement; chroma and alpha are bicubic. It was trained on images
+    made smaller by MATLAB's bicubic `imresize`; an image that is noisy or compressed stays so.
+
+    Args:
+        image: as for `denoise`.
+        scale: 2, 3 or 4.
+        **options: as for `denoise`.
+
+    Returns:
+        The same kind and dtype, `scale` times as high and wide.
+
+    Raises:
+        ValueError: another scale, and as `denoise`.
+        FileExistsError: `output` exists and `overwrite` is false.
+
+    Example:
+        >>> import numpy as np, nlrn
+        >>> nlrn.upscale(np.zeros((20, 24, 3), np.uint8), 2).shape
+        (40, 48, 3)
+    """
+    return _task("upscale", image, scale, **options)
+
+
+@overload
+def dejpeg(image: np.ndarray, **options: Unpack[Options]) -> np.ndarray: ...
+@overload
+def dejpeg(image: Tensor, **options: Unpack[Options]) -> Tensor: ...
+@overload
+def dejpeg(image: str | os.PathLike[str], **options: Unpack[Options]) -> np.ndarray | Path: ...
+def dejpeg(
+    image: np.ndarray | Tensor | str | os.PathLike[str], **options: Unpack[Options]
+) -> np.ndarray | Tensor | Path:
+    """Removes the artifacts of JPEG compression: blocks, ringing, banding. The quality need not be known.
+
+    Args:
+        image: as for `denoise`; not necessarily a JPEG file, but one that was compressed.
+        **options: as for `denoise`.
+
+    Returns:
+        The same kind, shape and dtype.
+
+    Raises:
+        ValueError: as `denoise`.
+        FileExistsError: `output` exists and `overwrite` is false.
+
+    Example:
+        >>> import numpy as np, nlrn
+        >>> nlrn.dejpeg(np.zeros((20, 24), np.uint8)).shape
+        (20, 24)
+    """
+    return _task("dejpeg", image, None, **options)
+
+
+def _task(
+    task: Task,
+    image: np.ndarray | Tensor | str | os.PathLike[str],
+    scale: int | None,
+    *,
+    model: str | Path | Model | None = None,
+    steps: int | None = None,
+    ensemble: bool = False,
+    data_range: float | None = None,
+    device: str | torch.device = "auto",
+    precision: Precision = "auto",
+    max_memory: int | None = None,
+    output: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray | Tensor | Path:
+    restorer = Restorer(
+        model,
+        task=task,
+        scale=scale,
+        steps=steps,
+        ensemble=ensemble,
+        device=device,
+        precision=precision,
+        max_memory=max_memory,
+    )
+    return _apply(restorer, image, "auto", data_range, output, overwrite, progress)
+
+
+def _apply(
+    restorer: Restorer,
+    image: np.ndarray | Tensor | str | os.PathLike[str],
+    sigma: Sigma,
+    data_range: float | None,
+    output: str | os.PathLike[str] | None,
+    overwrite: bool,
+    progress: Progress | None,
+) -> np.ndarray | Tensor | Path:
+    """Whatever was given through a restorer."""
     if isinstance(image, str | os.PathLike):
         source = read_image(Path(image))
         target = None if output is None else _checked_output(source, Path(image), Path(output), overwrite)
@@ -107,7 +220,7 @@ def denoise(
     if output is not None:
         raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
     if isinstance(image, Tensor):
-        return _denoise_tensor(restorer, image, sigma, data_range, progress)
+        return _tensor(restorer, image, sigma, data_range, progress)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image must be a path, a NumPy array or a tensor, got {type(image).__name__}")
     result, report = restorer.array(image, sigma, data_range=data_range, progress=progress)
@@ -125,7 +238,7 @@ def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -
     return target
 
 
-def _denoise_tensor(
+def _tensor(
     restorer: Restorer, image: Tensor, sigma: Sigma, data_range: float | None, progress: Progress | None
 ) -> Tensor:
     if image.ndim not in (3, 4) or 0 in image.shape:
@@ -152,7 +265,11 @@ def _denoise_tensor(
         output = torch.from_numpy(from_float(result.cpu().numpy(), numbers.dtype, data_range)).to(
             image.device
         )
-    output = output if alpha is None else torch.cat([output, alpha], 1)
+    if alpha is not None:
+        if restorer.task == "upscale":
+            planes = (alpha.float() if image.is_floating_point() else alpha).cpu().numpy()
+            alpha = torch.from_numpy(restorer.alpha(planes, data_range)).to(image)
+        output = torch.cat([output, alpha], 1)
     return output if image.ndim == 4 else output[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import math
@@ -17,17 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .data.exif import resized
 from .data.images import Image, from_float, to_float, value_range
+from .degradations.resize import bicubic_resize
 from .inference import Model, Progress, restore
 from .inference.patches import patch_positions
-from .models.nlrn import NLRN, NLRNConfig
-from .models.zoo import default_model, load_model, smallest_model
+from .inference.precision import Precision, pick_precision
+from .models.nlrn import NLRNConfig
+from .models.zoo import ModelError, default_model, load_model, smallest_model
 from .noise import estimate_noise
+from .upscaling import check_scale, enlarge, recolour
 
 log = logging.getLogger(__name__)
 
 Sigma = float | Literal["auto"]
+Task = Literal["denoise", "upscale", "dejpeg"]
 
+# What models may have been trained for (`NLRNConfig.task`) to do a task; a name that is not here fits them all.
+FITTING = {"denoise": ("denoise", "photo"), "upscale": ("upscale",), "dejpeg": ("dejpeg",)}
 TRIAL_SIDE = 64
 
 
@@ -56,49 +62,68 @@ class Restorer:
     """Restores many images with the same settings; models are loaded once, when first needed.
 
     Args:
-        model: a name of `nlrn models`, a weight file, or a model; by default the one for the image's channels.
+        model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
+            channels, and for noise by whether sigma is known.
+        task: `"denoise"`, `"upscale"` or `"dejpeg"`.
+        scale: how many times larger, for `"upscale"`: 2, 3 or 4. Luma is restored, chroma and alpha are bicubic.
         steps: stop after this many recurrent steps (one of the model's heads).
         ensemble: average over the eight flips and rotations of the image.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model
             object is used where it is.
+        precision: in which an `NLRN` is computed: `"float32"`, `"bfloat16"`, `"float16"` (GPUs only), or `"auto"`, which is
+            float16 on CUDA and float32 elsewhere. What overflows is computed again in float32.
         max_memory: bytes; by default half of what is available.
         window_size: another window than the model's own, an approximation for a model that was trained with
             whole-patch attention.
 
     Raises:
-        ValueError: a device that is not there.
-        ModelError: a model that cannot be loaded (when first used).
+        ValueError: a device that is not there, a precision it does not have, or a scale that models do not know.
+        ModelError: a model that cannot be loaded or that is for another task (when first used).
     """
 
     def __init__(
         self,
         model: str | Path | Model | None = None,
         *,
+        task: Task = "denoise",
+        scale: int | None = None,
         steps: int | None = None,
         ensemble: bool = False,
         device: str | torch.device = "auto",
+        precision: Precision = "auto",
         max_memory: int | None = None,
         window_size: int | Literal["default"] | None = "default",
     ) -> None:
+        self.task, self.scale = task, check_scale(scale) if task == "upscale" else 1
         self._model = model
         self._steps, self._ensemble = steps, ensemble
         self.device = pick_device(device)
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
+        self._precision = pick_precision(precision, self.device)
         self._max_memory = max_memory
         self._window_size = window_size
         self._loaded: dict[str, Model] = {}
         self._approximate: set[str] = set()
-        self._half: dict[int, NLRN] = {}
 
-    def model_for(self, channels: int) -> tuple[Model, str]:
-        """The model for images of so many channels, and its name."""
+    def model_for(self, channels: int, sigma: Sigma = "auto") -> tuple[Model, str]:
+        """The model for images of so many channels whose noise is known or not, and its name."""
         if self._model is not None and not isinstance(self._model, str | os.PathLike):
             return self._model, type(self._model).__name__
-        name = str(self._model) if self._model is not None else default_model("denoise", channels)
+        if self._model is not None:
+            name = str(self._model)
+        elif self.task == "upscale":
+            name = default_model("upscale", 1)
+        elif self.task == "denoise" and channels == 3 and sigma == "auto":
+            name = default_model("photo", 3)
+        else:
+            name = default_model(self.task, channels)
         if name not in self._loaded:
             loaded = load_model(name, device=self.device)
             loaded.check_steps(self._steps)
+            known = {task for tasks in FITTING.values() for task in tasks}
+            if loaded.config.task in known and loaded.config.task not in FITTING[self.task]:
+                raise ModelError(f"{name} is a model for {loaded.config.task}, not for {self.task}")
             if self._window_size not in ("default", loaded.config.window_size):
                 self._approximate.add(name)
                 loaded = load_model(name, device=self.device, window_size=self._window_size)
@@ -108,7 +133,7 @@ class Restorer:
     def __call__(
         self, image: Tensor, sigma: Sigma = "auto", progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
-        """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1].
+        """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1]; enlarged if that is the task.
 
         Raises:
             ValueError: channels that the model does not know, an impossible sigma, or an image too small for
@@ -120,8 +145,12 @@ class Restorer:
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
-        model, name = self.model_for(channels)
+        model, name = self.model_for(channels, sigma)
         config = getattr(model, "config", None)
+        chroma = None
+        if self.task == "upscale":
+            image, chroma = enlarge(image, self.scale)
+            channels = 1
         notes: list[str] = []
         cautions: list[str] = []
         model_channels = getattr(config, "channels", channels)
@@ -151,6 +180,7 @@ class Restorer:
             warnings.simplefilter("always", UserWarning)
             result = self._run(model, image, level, model_channels, progress)
         cautions += list(dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning))
+        result = recolour(result, chroma)
         seconds = time.perf_counter() - started
         return result, Report(name, level, estimated, tuple(notes), tuple(cautions), seconds)
 
@@ -166,33 +196,30 @@ class Restorer:
             return torch.cat(planes, 1)
         moved = image.to(self.device)
 
-        def run(chosen: Model) -> Tensor:
+        def run(precision: torch.dtype) -> Tensor:
             return restore(
-                chosen,
+                model,
                 moved,
                 sigma,
                 steps=self._steps,
                 ensemble=self._ensemble,
+                precision=precision,
                 max_memory=self._max_memory,
                 progress=progress,
             )
 
-        if isinstance(model, NLRN) and self.device.type == "cuda":
-            result = run(self._halved(model))
-            if torch.isfinite(result).all():
-                return result.to(image.device)
-            log.warning("half precision overflowed; restoring again in float32")
-        return run(model).to(image.device)
+        result = run(self._precision)
+        if self._precision is not torch.float32 and not torch.isfinite(result).all():
+            log.warning("%s overflowed; restoring again in float32", str(self._precision).split(".")[1])
+            result = run(torch.float32)
+        return result.to(image.device)
 
-    def _halved(self, model: NLRN) -> NLRN:
-        if id(model) not in self._half:
-            self._half[id(model)] = copy.deepcopy(model).half()
-        return self._half[id(model)]
-
-    def estimate_seconds(self, shape: tuple[int, ...]) -> float:
+    def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> float:
         """How long an image array of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
-        model, _ = self.model_for(channels)
+        model, _ = self.model_for(channels, sigma)
+        shape = tuple(self.scale * length for length in shape[:2])
+        channels = 1 if self.task == "upscale" else channels
         config = getattr(model, "config", None)
         own = getattr(config, "channels", channels)
         protocol = getattr(config, "patch_protocol", None)
@@ -205,16 +232,16 @@ class Restorer:
         trials = []
         for _ in range(3):  # the first one warms up
             started = time.perf_counter()
-            restore(model, trial, level, steps=self._steps)
+            restore(model, trial, level, steps=self._steps, precision=self._precision)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             trials.append(time.perf_counter() - started)
         return min(trials) * units * (channels // own) * (8 if self._ensemble else 1)
 
-    def faster_options(self, shape: tuple[int, ...]) -> list[str]:
+    def faster_options(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> list[str]:
         """What would make that faster, as command-line options."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
-        model, name = self.model_for(channels)
+        model, name = self.model_for(channels, sigma)
         options = ["no --ensemble"] if self._ensemble else []
         config = getattr(model, "config", None)
         if isinstance(config, NLRNConfig):
@@ -222,7 +249,7 @@ class Restorer:
             options += [f"--steps {heads[-1]}"] if heads else []
             if config.patch_protocol is not None:
                 options.append("--window 45 (approximate)")
-        small = smallest_model("denoise", channels)
+        small = smallest_model(self.task, 1 if self.task == "upscale" else channels)
         options += [f"--model {small}"] if small != name else []
         return options + (["a CUDA GPU"] if self.device.type == "cpu" else [])
 
@@ -236,7 +263,7 @@ class Restorer:
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
 
-        Depth, alpha and metadata stay.
+        Depth, alpha and metadata stay; an enlarged image's alpha is enlarged with it, and its EXIF says its new size.
 
         Raises:
             ValueError: as `__call__`, and for a float image far outside [0, 1] without `data_range`.
@@ -256,7 +283,20 @@ class Restorer:
         if report.estimated and image.format == "JPEG":
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
+        if self.task == "upscale":
+            height, width = pixels.shape[:2]
+            alpha = None if image.alpha is None else self.alpha(image.alpha, data_range)
+            image = dataclasses.replace(image, alpha=alpha, exif=resized(image.exif, width, height))
         return dataclasses.replace(image, pixels=pixels), report
+
+    def alpha(self, planes: np.ndarray, data_range: float | None = None) -> np.ndarray:
+        """Alpha `[..., H, W]` for the result: as it is, or enlarged with the image."""
+        if self.task != "upscale":
+            return planes
+        values = torch.from_numpy(to_float(planes, data_range).astype(np.float32))
+        height, width = (self.scale * length for length in planes.shape[-2:])
+        large = bicubic_resize(values, height, width).clamp(0, 1)
+        return from_float(large.numpy(), planes.dtype, data_range)
 
     def array(
         self,
@@ -267,7 +307,7 @@ class Restorer:
         sigma_unit: float | None = None,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Report]:
-        """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which stays as it is).
+        """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
 
         Args:
             pixels: uint8, uint16 or float.
@@ -287,7 +327,9 @@ class Restorer:
         restored = result[0].numpy()
         restored = restored[0] if values.ndim == 2 else np.moveaxis(restored, 0, -1)
         output = from_float(restored, pixels.dtype, data_range)
-        return output if alpha is None else np.concatenate([output, alpha], -1), report
+        if alpha is not None:
+            output = np.concatenate([output, self.alpha(alpha[..., 0], data_range)[..., None]], -1)
+        return output, report
 
 
 def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

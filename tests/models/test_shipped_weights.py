@@ -31,8 +31,8 @@ def test_entry_tells_the_truth(name):
         model.config.channels,
         model.config.heads,
     )
-    low, high = model.config.sigma_range
-    assert entry.sigma == f"{255 * low:g}..{255 * high:g}"
+    levels = model.config.sigma_range
+    assert entry.sigma == ("" if levels is None else f"{255 * levels[0]:g}..{255 * levels[1]:g}")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -50,9 +50,8 @@ def test_stored_outputs(name):
     model, image = load_model(name), torch.from_numpy(pair["input"])
     for steps in MODELS[name].steps:
         expected = torch.from_numpy(pair[f"output_{steps}"])
-        torch.testing.assert_close(
-            model(image, float(pair["sigma"]) / 255, steps=steps), expected, rtol=0, atol=1e-4
-        )
+        sigma = float(pair["sigma"]) / 255 if model.config.noise_channel else None
+        torch.testing.assert_close(model(image, sigma, steps=steps), expected, rtol=0, atol=1e-4)
 
 
 def test_damage_is_noticed(tmp_path, monkeypatch):
@@ -69,3 +68,7 @@ def test_defaults():
     assert MODELS[default_model("denoise", 1)].channels == 1
     assert MODELS[default_model("denoise", 3)].channels == 3
     assert smallest_model("denoise", 1) == "nlrn-small-gray"
+    assert default_model("upscale", 3) == "nlrn-small-upscale"  # of luma
+    assert default_model("photo", 1) == "nlrn-small-gray"
+    with pytest.raises(ModelError, match="no model that comes with nlrn is for sharpening"):
+        default_model("sharpening", 1)

@@ -11,12 +11,14 @@ import typer
 from .add_noise import add_noise
 from .benchmark import app as benchmark
 from .compare import compare
+from .dejpeg import dejpeg
 from .denoise import denoise
 from .errors import CANNOT_START, CliError
 from .export_weights import export_weights
 from .import_tf import import_tf
 from .models import models
 from .train import train
+from .upscale import upscale
 
 INTERRUPTED = 130
 # Typer brings its own copy of click in newer versions and does not export this class.
@@ -50,6 +52,8 @@ def _root(
 
 
 app.command()(denoise)
+app.command()(upscale)
+app.command()(dejpeg)
 app.command()(compare)
 app.command("add-noise")(add_noise)
 app.command()(models)

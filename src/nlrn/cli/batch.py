@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from .errors import CliError
 
 if TYPE_CHECKING:
-    from ..restoration import Report, Restorer
+    from ..restoration import Report, Restorer, Sigma
 
 SOME_FAILED, ALL_FAILED = 3, 4
 # A job that will take longer than this says so at the start.
@@ -172,7 +172,7 @@ def _run(
     image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
     if job.target != "-":
         check_writable(image, job.target)
-    bar.announce(image.pixels.shape, restorer, remaining)
+    bar.announce(image.pixels.shape, restorer, options.sigma, remaining)
     restored, report = restorer.image(
         image, options.sigma, data_range=options.data_range, progress=bar.progress
     )
@@ -246,15 +246,15 @@ class _Bar:
         name = self._name if self._count == 1 else f"{self._index + 1}/{self._count} {self._name}"
         self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
 
-    def announce(self, shape: tuple[int, ...], restorer: Restorer, remaining: int) -> None:
+    def announce(self, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma, remaining: int) -> None:
         """Says once, at the start, that a job is long, and what would be faster."""
         if self._announced:
             return
         self._announced = True
-        seconds = restorer.estimate_seconds(shape) * remaining
+        seconds = restorer.estimate_seconds(shape, sigma) * remaining
         if seconds < LONG_JOB_SECONDS:
             return
-        faster = restorer.faster_options(shape)
+        faster = restorer.faster_options(shape, sigma)
         hint = f"; faster: {', '.join(faster)}" if faster else ""
         what = "this" if remaining == 1 else f"these {remaining} files"
         self._console.print(f"{what} will take about {_duration(seconds)}{hint}")

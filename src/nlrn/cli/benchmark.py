@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .errors import CliError
+from .options import PrecisionName
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,7 @@ def denoise(
     ] = False,
     max_images: MaxImages = None,
     device: Device = "auto",
+    precision: PrecisionName = "float32",
     max_memory: MaxMemory = None,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -72,7 +74,9 @@ def denoise(
     from ..evaluation.protocol import DENOISING
 
     levels = _levels(sigmas, "--sigmas", 0, 255)
-    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite, patches)
+    settings = _Settings(
+        data, _heads(steps), device, precision, max_memory, max_images, out, overwrite, patches
+    )
     _run(DENOISING, settings.find(DENOISING, sets), levels, [model], settings)
 
 
@@ -85,6 +89,7 @@ def super_resolution(
     steps: Steps = None,
     max_images: MaxImages = None,
     device: Device = "auto",
+    precision: PrecisionName = "float32",
     max_memory: MaxMemory = None,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -95,7 +100,7 @@ def super_resolution(
     levels = _levels(scales, "--scales", 2, 16)
     if any(scale != int(scale) for scale in levels):
         raise CliError(f"--scales must be whole numbers, got {scales!r}")
-    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite)
+    settings = _Settings(data, _heads(steps), device, precision, max_memory, max_images, out, overwrite)
     _run(SUPER_RESOLUTION, settings.find(SUPER_RESOLUTION, sets), levels, [model], settings)
 
 
@@ -108,6 +113,7 @@ def jpeg(
     steps: Steps = None,
     max_images: MaxImages = None,
     device: Device = "auto",
+    precision: PrecisionName = "float32",
     max_memory: MaxMemory = None,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -116,7 +122,7 @@ def jpeg(
     from ..evaluation.protocol import JPEG_REMOVAL
 
     levels = _levels(qualities, "--qualities", 1, 100)
-    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite)
+    settings = _Settings(data, _heads(steps), device, precision, max_memory, max_images, out, overwrite)
     _run(JPEG_REMOVAL, settings.find(JPEG_REMOVAL, sets), levels, [model], settings)
 
 
@@ -138,6 +144,7 @@ def real(
     steps: Steps = None,
     max_images: MaxImages = None,
     device: Device = "auto",
+    precision: PrecisionName = "float32",
     max_memory: MaxMemory = None,
     out: Out = None,
     overwrite: Overwrite = False,
@@ -146,7 +153,7 @@ def real(
     from ..evaluation.protocol import REAL_NOISE
     from ..models.zoo import default_model
 
-    settings = _Settings(data, _heads(steps), device, max_memory, max_images, out, overwrite)
+    settings = _Settings(data, _heads(steps), device, precision, max_memory, max_images, out, overwrite)
     found = [
         dataset
         for camera in cameras.split(",")
@@ -164,6 +171,7 @@ class _Settings:
     data: Path
     heads: list[int | None]
     device: str
+    precision: str
     max_memory: str | None
     max_images: int | None
     out: Path | None
@@ -203,16 +211,20 @@ def _run(
     settings: _Settings,
 ) -> None:
     """Every model on every set at every level: a table on the terminal, and files with `--out`."""
+    import torch
+
     from ..data.images import ImageError
     from ..evaluation import benchmark, tables
+    from ..inference.precision import pick_precision
     from ..restoration import pick_device
-    from .denoise import parse_memory
+    from .options import parse_memory
 
     console, progress_console = Console(highlight=False), Console(stderr=True)
     memory = parse_memory(settings.max_memory)
     targets = _targets(settings.out, settings.overwrite)
     try:
         chosen = pick_device(settings.device)
+        precision = pick_precision(settings.precision, chosen)
         work = [(d, _load(task, model, d, chosen, settings.heads)) for d in sets for model in models]
     except (ValueError, OSError, ImageError) as error:
         raise CliError(str(error)) from error
@@ -238,6 +250,7 @@ def _run(
                             device=chosen,
                             steps=head,
                             patches=patches,
+                            precision=precision,
                             max_memory=memory,
                             on_image=lambda *_: bar.advance(bar_task),
                         )
@@ -247,6 +260,8 @@ def _run(
     figures = [result for result, _, _ in results]
     console.print(tables.as_rich(figures))
     protocol = "official patches 45x45, stride 7" if settings.patches else "whole images"
+    if precision is not torch.float32:
+        protocol += f", {settings.precision}"
     about = benchmark.provenance(chosen, protocol)
     beside = " and ".join(tables.BESIDE[task.name])
     console.print(f"PSNR in dB{f', and the difference to the literature ({beside})' if beside else ''};")
@@ -255,7 +270,7 @@ def _run(
         # The JSON and the table first: they are the result, the pictures take a second run.
         _write(targets[0], benchmark.as_json(figures, about).encode(), settings.overwrite)
         _write(targets[1], tables.as_markdown(figures).encode(), settings.overwrite)
-        _write(targets[2], _sheet(task, results, chosen, patches, memory), settings.overwrite)
+        _write(targets[2], _sheet(task, results, chosen, patches, precision, memory), settings.overwrite)
         for path in targets:
             console.print(f"written: {path}", soft_wrap=True)
 
@@ -320,6 +335,7 @@ def _sheet(
     results: list[tuple[Result, DataSet, _Loaded]],
     device: torch.device,
     patches: tuple[int, int] | None,
+    precision: torch.dtype,
     max_memory: int | None,
 ) -> bytes:
     """For each result the images with the largest and the smallest gain: clean, degraded, restored."""
@@ -335,7 +351,7 @@ def _sheet(
             trial = task.trial(dataset.files[index], loaded.channels, result.level, index)
             sigma = benchmark.sigma_for(loaded.model, trial)
             restored, _ = benchmark.run(
-                loaded.model, trial.degraded, sigma, device, result.steps, patches, max_memory
+                loaded.model, trial.degraded, sigma, device, result.steps, patches, precision, max_memory
             )
             image = result.images[index]
             before = task.degraded if result.level is None else f"{task.level} {result.level:g}"

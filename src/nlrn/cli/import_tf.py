@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .denoise import parse_window
 from .errors import CliError
+from .options import parse_window
 
 
 def import_tf(

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 
 EXIF_POINTER, GPS_POINTER, INTEROPERABILITY_POINTER = 34665, 34853, 40965
 DESCRIPTION, ORIENTATION = 270, 274
+PIXEL_X_DIMENSION, PIXEL_Y_DIMENSION = 40962, 40963
+# GeoTIFF: where each pixel lies on a map.
+GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 # What a camera, an editor or a map says about a picture, as against how a file lays it out: description, make, model,
 # orientation, resolution (3), software, date, artist, host, rating, copyright, Windows' texts (5), GeoTIFF (8).
@@ -33,7 +36,7 @@ DESCRIPTIVE = frozenset(
             18246,
             33432,
         ),
-        *(40091, 40092, 40093, 40094, 40095, 33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113),
+        *(40091, 40092, 40093, 40094, 40095, *GEOGRAPHIC, 42112, 42113),
     )
 )
 # Bytes of a value by type; rationals are two numbers, which matters for the byte order.
@@ -133,6 +136,18 @@ def upright(block: bytes | None) -> bytes | None:
     """The block of a picture that has been turned as its orientation asked: without it."""
     found = parse(block or b"")
     return build(replace(found, main={code: tag for code, tag in found.main.items() if code != ORIENTATION}))
+
+
+def resized(block: bytes | None, width: int, height: int) -> bytes | None:
+    """The block of a picture that has now this size; what placed its pixels on a map is left out."""
+    found = parse(block or b"")
+    sizes = {PIXEL_X_DIMENSION: width, PIXEL_Y_DIMENSION: height}
+    camera = {
+        code: Tag(_LONG, struct.pack("<I", sizes[code])) if code in sizes else tag
+        for code, tag in found.camera.items()
+    }
+    main = {code: tag for code, tag in found.main.items() if code not in GEOGRAPHIC}
+    return build(replace(found, main=main, camera=camera))
 
 
 def insert(tiff: bytes, directories: Directories) -> bytes:

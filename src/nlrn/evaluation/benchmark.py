@@ -95,6 +95,7 @@ def measure(
     task: Task = DENOISING,
     steps: int | None = None,
     patches: tuple[int, int] | None = None,
+    precision: torch.dtype = torch.float32,
     max_memory: int | None = None,
     on_image: OnImage = lambda result, image: None,
 ) -> Result:
@@ -110,6 +111,7 @@ def measure(
         task: what is restored.
         steps: head of an NLRN.
         patches: `(size, stride)` of the official patch protocol, `None` for whole images.
+        precision: of an NLRN's arithmetic.
         max_memory: bytes for inference.
         on_image: called after each image.
     """
@@ -117,7 +119,7 @@ def measure(
     for index, path in enumerate(dataset.files):
         trial = task.trial(path, channels, level, index)
         sigma = sigma_for(model, trial)
-        restored, seconds = run(model, trial.degraded, sigma, device, steps, patches, max_memory)
+        restored, seconds = run(model, trial.degraded, sigma, device, steps, patches, precision, max_memory)
         image = dataclasses.replace(score(trial, restored), name=path.name, seconds=seconds)
         result.images.append(image)
         on_image(result, image)
@@ -152,13 +154,16 @@ def run(
     device: torch.device,
     steps: int | None = None,
     patches: tuple[int, int] | None = None,
+    precision: torch.dtype = torch.float32,
     max_memory: int | None = None,
 ) -> tuple[np.ndarray, float]:
     """The restored `C x H x W` and the seconds it took; sigma in 8-bit grey levels."""
     tensor = torch.from_numpy(degraded)[None].to(device)
     started = time.perf_counter()
     level = None if sigma is None else sigma / 255
-    restored = restore(model, tensor, level, steps=steps, patches=patches, max_memory=max_memory)
+    restored = restore(
+        model, tensor, level, steps=steps, patches=patches, precision=precision, max_memory=max_memory
+    )
     planes = restored[0].cpu().numpy()
     return planes, time.perf_counter() - started
 

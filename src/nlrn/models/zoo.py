@@ -29,7 +29,10 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model that ships with the package; its card is the `.md` file beside its weights."""
+    """A model that ships with the package; its card is the `.md` file beside its weights.
+
+    `sigma` is the range of noise levels in 8-bit grey levels, empty for a model that needs none.
+    """
 
     file: str
     sha256: str
@@ -54,18 +57,40 @@ MODELS: dict[str, ModelEntry] = {
         parameters=86_661,
         steps=(2, 4, 6),
         sigma="0..55",
-        psnr="29.84 (Set12)",
+        psnr="29.84 (Set12, sigma 25)",
         licence=_BSDS_TERMS,
     ),
     "nlrn-small-color": ModelEntry(
         file="nlrn-small-color.safetensors",
-        sha256="ce768c00f8e7ff21bb31799752948c11d500e8c44c084930620c6118d865891f",
+        sha256="8cc60a0d9e5e08b6afd4f37438353f7b19cc7366303f6a10394c0cf7319c4582",
         task="denoise",
         channels=3,
         parameters=88_971,
         steps=(2, 4, 6),
-        sigma="0..55",
-        psnr="30.93 (CBSD68)",
+        sigma="5..55",
+        psnr="30.93 (CBSD68, sigma 25)",
+        licence=_BSDS_TERMS,
+    ),
+    "nlrn-small-photo": ModelEntry(
+        file="nlrn-small-photo.safetensors",
+        sha256="a8a96c29ced5eafb714f90b238a464f60da86dd2660111c86aa2c0bd2e64278c",
+        task="photo",
+        channels=3,
+        parameters=88_393,
+        steps=(2, 4, 6),
+        sigma="",
+        psnr="38.67 (PolyU, Canon 600D)",
+        licence=_BSDS_TERMS,
+    ),
+    "nlrn-small-upscale": ModelEntry(
+        file="nlrn-small-upscale.safetensors",
+        sha256="00ed82f775fb334776ff5e88207a9a484518b312ea85127fac93a18c739638ec",
+        task="upscale",
+        channels=1,
+        parameters=86_083,
+        steps=(2, 4, 6),
+        sigma="",
+        psnr="36.58 (Set5, x2)",
         licence=_BSDS_TERMS,
     ),
 }

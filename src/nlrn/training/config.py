@@ -71,6 +71,8 @@ class TrainingConfig:
         validation_levels: noise levels in 8-bit grey levels, scales or qualities, by degradation; other degradations
             have no levels.
         statistics_batches: batches over which batch-norm statistics of the averaged weights are estimated.
+        statistics_crop: side of the crops in them; by default that of the last phase. Larger ones, in which pixels see
+            more neighbours, make a model steadier on large smooth areas.
     """
 
     model: NLRNConfig
@@ -94,6 +96,12 @@ class TrainingConfig:
     hold_out: int = 12
     validation_levels: tuple[float, ...] = (25.0,)
     statistics_batches: int = 200
+    statistics_crop: int | None = None
+
+    @property
+    def statistics_side(self) -> int:
+        """`statistics_crop`, or its default."""
+        return self.statistics_crop or self.phases[-1].crop
 
     def __post_init__(self) -> None:
         if not self.phases or abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
@@ -109,6 +117,8 @@ class TrainingConfig:
             raise ConfigError(f"quality must be a range within 1..100, got {list(self.quality)}")
         if not self.scales or any(scale < 2 or scale != int(scale) for scale in self.scales):
             raise ConfigError(f"scales must be whole numbers from 2, got {list(self.scales)}")
+        if self.statistics_crop is not None and self.statistics_crop < 1:
+            raise ConfigError(f"statistics_crop must be at least 1, got {self.statistics_crop}")
         if self.margin < 0:
             raise ConfigError(f"margin must not be negative, got {self.margin}")
         if self.luma not in ("gray", "y"):
@@ -116,10 +126,10 @@ class TrainingConfig:
         unit = {"bicubic": math.lcm(*map(int, self.scales)), "jpeg": 16, "camera": 16}.get(
             self.degradation, 1
         )
-        sides = [phase.crop + 2 * self.margin for phase in self.phases]
+        sides = [side + 2 * self.margin for side in (*(p.crop for p in self.phases), self.statistics_side)]
         if any(side % unit for side in sides):
             raise ConfigError(
-                f"{self.degradation} needs crops with their margins to be multiples of {unit}, got {sides}"
+                f"{self.degradation} needs crops with their margins to be multiples of {unit}, got {sorted(set(sides))}"
             )
         if self.degradation == "camera" and self.model.channels != 3:
             raise ConfigError(f"camera noise needs a network of 3 channels, got {self.model.channels}")

@@ -1,0 +1,162 @@
+"""The options that the restoring commands share, and how they are read."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from .errors import CliError
+
+if TYPE_CHECKING:
+    from ..inference.precision import Precision
+    from ..restoration import Restorer, Task
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="IN...", help="Files, folders, globs, or - for standard input.", show_default=False
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "-o",
+        "--output",
+        help="File or folder of the results; - is standard output. Default: beside the input, with a suffix.",
+        show_default=False,
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="A name of `nlrn models` or a weight file; by default by colour.", show_default=False
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        "--steps", help="Stop after this many recurrent steps: faster, less accurate.", show_default=False
+    ),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Average over 8 flips and rotations: 8 times slower, a little better."),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window", help="Another non-local window: odd, or none for the whole image.", show_default=False
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+PrecisionName = Annotated[
+    str, typer.Option("--precision", help="auto, float32, bfloat16 or float16 (GPUs); auto: float16 on CUDA.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory", help="Memory to use, such as 4G; by default half of what is free.", show_default=False
+    ),
+]
+DataRange = Annotated[
+    float | None,
+    typer.Option("--data-range", help="Value of white; by default 255, 65535 or 1.", show_default=False),
+]
+Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG quality.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+
+
+def check_data_range(white: float | None) -> None:
+    """Refuses what cannot be the value of white.
+
+    Raises:
+        CliError: not positive, NaN or infinite.
+    """
+    if white is not None and not (math.isfinite(white) and white > 0):
+        raise CliError(f"--data-range must be positive, got {white:g}")
+
+
+def make_restorer(
+    model: str | None,
+    *,
+    task: Task = "denoise",
+    scale: int | None = None,
+    steps: int | None,
+    ensemble: bool,
+    device: str,
+    precision: str,
+    max_memory: str | None,
+    window: str | None,
+) -> Restorer:
+    """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
+    memory, window_size = parse_memory(max_memory), parse_window(window)
+    from ..restoration import Restorer
+
+    try:
+        restorer = Restorer(
+            model,
+            task=task,
+            scale=scale,
+            steps=steps,
+            ensemble=ensemble,
+            device=device,
+            precision=cast("Precision", precision),  # which refuses what is none
+            max_memory=memory,
+            window_size=window_size,
+        )
+        for channels in (1, 3):
+            restorer.model_for(channels)
+    except ValueError as error:
+        raise CliError(str(error)) from error
+    return restorer
+
+
+def parse_sigma(text: str) -> float | Literal["auto"]:
+    """`auto`, or a noise level in 8-bit grey levels.
+
+    Raises:
+        CliError: no number, negative, NaN or beyond 255.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        raise CliError(f"--sigma must be a number of grey levels or auto, got {text!r}") from None
+    if not 0 <= value <= 255:
+        raise CliError(f"--sigma must lie between 0 and 255 grey levels, got {text}")
+    return value
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes from `4G`, `512M`, `1.5GiB`, `100000000`.
+
+    Raises:
+        CliError: anything else, or nothing.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise CliError(f"--max-memory must be a size such as 4G or 512M, got {text!r}")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def parse_window(text: str | None) -> int | Literal["default"] | None:
+    """The `window_size` of `load_model` from `45`, `none` or nothing.
+
+    Raises:
+        CliError: an even or impossible number.
+    """
+    if text is None:
+        return "default"
+    if text.lower() == "none":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) % 2 == 0:
+        raise CliError(f"--window must be odd and positive, or none, got {text!r}")
+    return int(text)
