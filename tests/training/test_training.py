@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -24,9 +25,9 @@ from nlrn.degradations.resize import low_resolution
 from nlrn.training import loop
 from nlrn.training.checkpoint import CheckpointError, adapt_weights, read_header
 from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
-from nlrn.training.loop import CHECKPOINT, Intervals, Run, TrainingError, train
+from nlrn.training.loop import CHECKPOINT, Intervals, Run, train
 from nlrn.training.schedule import Length, ema_weight, learning_rate_factor, phase_at
-from nlrn.training.step import Trainer, step_generator, weighted_loss
+from nlrn.training.step import Trainer, TrainingError, step_generator, weighted_loss
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")
@@ -72,6 +73,11 @@ def test_it_learns(data, tmp_path):
     assert [p.name for p in (tmp_path / "validation").iterdir()] == ["00000200.png"]
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in logged[:3]] == [10, 20, 30]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tmp_path)).Reload()
+    assert [round(event.value, 3) for event in board.Scalars("loss")] == [round(x, 3) for x in falling]
+    assert board.Scalars("psnr_25")[-1].value == pytest.approx(losses[-1]["psnr_25"])
 
 
 def test_resumed_weights_are_bit_identical(data, tmp_path):
@@ -164,19 +170,45 @@ def test_ranks_share_a_batch():
     assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[0].abs().max()
 
 
+TORCHRUN = [
+    *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
+    *("-m", "nlrn"),
+]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def torchrun(arguments):
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--standalone",
-        "-m",
-        "nlrn",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, *arguments], check=True, capture_output=True, env=environment, timeout=120)
+    subprocess.run([*TORCHRUN, *arguments], check=True, capture_output=True, env=ONE_THREAD, timeout=120)
+
+
+def children(parent):
+    """Processes whose parent this is, oldest first."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == parent:
+                found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_job_and_it_resumes(data, tmp_path, rank):
+    arguments = command(data, tmp_path, "--steps", "1000000", "--every", "0")[3:]
+    with subprocess.Popen([*TORCHRUN, *arguments], stderr=subprocess.PIPE, env=ONE_THREAD, text=True) as job:
+        try:
+            deadline = time.time() + 60
+            while not (tmp_path / CHECKPOINT).exists() and time.time() < deadline:
+                time.sleep(0.1)
+            os.kill(children(job.pid)[rank], signal.SIGKILL)
+            _, said = job.communicate(timeout=60)
+        finally:
+            job.kill()
+    assert job.returncode != 0
+    assert "SIGKILL" in said
+    settings, progress, _ = read_header(tmp_path / CHECKPOINT)
+    train(settings, options(data, tmp_path, progress.step + 10), resume=True)
+    assert read_header(tmp_path / CHECKPOINT)[1].step == progress.step + 10
 
 
 def test_torchrun_by_the_clock(data, tmp_path):
@@ -325,11 +357,16 @@ def test_schedule():
         Length(10, 10)
 
 
-@pytest.mark.parametrize("name", ["denoise_gray", "denoise_color", "tiny"])
-def test_shipped_configurations(name):
-    settings = load_config(CONFIGS / f"{name}.yaml")
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations(path):
+    settings = load_config(path)
     assert from_dict(json.loads(json.dumps(to_dict(settings)))) == settings
-    assert settings.model.sigma_range == pytest.approx(tuple(level / 255 for level in settings.sigma))
+    if settings.model.sigma_range is not None:
+        assert settings.model.sigma_range == pytest.approx(tuple(level / 255 for level in settings.sigma))
+    assert f"nlrn train configs/{path.name}" in path.read_text()
+    # BSD400 has 321 pixels on its short side.
+    largest = max(phase.crop for phase in settings.phases)
+    assert max(largest, settings.statistics_side) + 2 * settings.margin <= 321
 
 
 @pytest.mark.parametrize(
@@ -344,6 +381,7 @@ def test_shipped_configurations(name):
         ("precision: float8", "precision must be"),
         ("quality: [0, 50]", "quality must be a range within 1..100"),
         ("scales: [1, 2]", "scales must be whole numbers from 2"),
+        ("statistics_crop: 0", "statistics_crop must be at least 1"),
         ("margin: -1", "margin must not be negative"),
         ("luma: red", "luma must be gray or y"),
         ("{degradation: bicubic, phases: [{share: 1, crop: 25, batch: 2}]}", "multiples of 12, got \\[25\\]"),

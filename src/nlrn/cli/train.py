@@ -42,6 +42,9 @@ def train(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    graph: Annotated[
+        bool, typer.Option("--graph/--no-graph", help="On a GPU, launch each step as one CUDA graph.")
+    ] = True,
     every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints, and between validations.")
     ] = 300.0,
@@ -55,9 +58,10 @@ def train(
     from ..restoration import pick_device
     from ..training.checkpoint import read_header
     from ..training.config import load_config
-    from ..training.loop import CHECKPOINT, Intervals, Run, TrainingError
+    from ..training.loop import CHECKPOINT, Intervals, Run
     from ..training.loop import train as run_training
     from ..training.schedule import Length
+    from ..training.step import TrainingError
 
     changes: dict[str, Any] = {"seed": seed, "hold_out": hold_out}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -77,7 +81,16 @@ def train(
                 )
             settings = load_config(config, changes)
         bar = _Bar(Console(stderr=True, highlight=False))
-        options = Run(data, out, length, pick_device(device), init, Intervals(50, every, every), bar.report)
+        options = Run(
+            data,
+            out,
+            length,
+            pick_device(device),
+            init,
+            graph,
+            intervals=Intervals(50, every, every),
+            report=bar.report,
+        )
         with bar:
             weights = run_training(settings, options, resume)
     except TrainingError as error:

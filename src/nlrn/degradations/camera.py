@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .jpeg import at_random_phase
+from .tables import constant
 
 QUALITY = (30.0, 95.0)
 # Shot noise of the linear image, as variance per unit of light; read noise follows it (Brooks et al.).
@@ -17,6 +18,9 @@ READ_SLOPE, READ_OFFSET, READ_SPREAD = 2.18, 1.2, 0.26
 RED_GAIN, BLUE_GAIN = (1.9, 2.4), (1.5, 1.9)
 CORRELATED_SIGMA = (1 / 255, 30 / 255)
 BLUR = (0.3, 1.2)  # of correlated noise, in pixels
+# Bilinear interpolation of a colour that every fourth pixel sees (red, blue), and of one that every second does.
+SPARSE = ((0.25, 0.5, 0.25), (0.5, 1.0, 0.5), (0.25, 0.5, 0.25))
+DENSE = ((0.0, 0.25, 0.0), (0.25, 1.0, 0.25), (0.0, 0.25, 0.0))
 
 
 def camera(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -87,9 +91,7 @@ def _bayer(shape: torch.Size, device: torch.device) -> Tensor:
 
 def _demosaic(light: Tensor) -> Tensor:
     """Bilinear interpolation of a mosaic `[B, 3, H, W]` that is zero where a colour was not seen."""
-    sparse = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 4
-    dense = torch.tensor([[0.0, 1.0, 0.0], [1.0, 4.0, 1.0], [0.0, 1.0, 0.0]]) / 4
-    kernel = torch.stack([sparse, dense, sparse])[:, None].to(light)
+    kernel = constant((SPARSE, DENSE, SPARSE), light.device)[:, None]
     return F.conv2d(F.pad(light, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .tables import constant
 
 # ITU-T T.81, tables K.1 and K.2.
 LUMINANCE = (
@@ -35,7 +38,16 @@ TO_YCBCR = (
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
 )
+FROM_YCBCR = tuple(map(tuple, np.linalg.inv(np.array(TO_YCBCR)).tolist()))
 BLOCK = 8
+# The discrete cosine transform of a block's rows or columns: [frequency, place].
+COSINES = tuple(
+    tuple(
+        math.cos(frequency * (2 * place + 1) * math.pi / (2 * BLOCK)) / (2 if frequency else math.sqrt(8))
+        for place in range(BLOCK)
+    )
+    for frequency in range(BLOCK)
+)
 
 
 def jpeg(image: Tensor, quality: Tensor, *, subsample: bool = True) -> Tensor:
@@ -73,8 +85,8 @@ def jpeg(image: Tensor, quality: Tensor, *, subsample: bool = True) -> Tensor:
     if channels == 1:
         return _through(levels, luminance)[..., :height, :width] / 255
     chrominance = _tables(CHROMINANCE, quality)
-    matrix = torch.tensor(TO_YCBCR, dtype=torch.float32, device=image.device)
-    offset = torch.tensor([0.0, 128.0, 128.0], device=image.device).view(1, 3, 1, 1)
+    matrix, inverse = (constant(values, image.device) for values in (TO_YCBCR, FROM_YCBCR))
+    offset = constant((0.0, 128.0, 128.0), image.device).view(1, 3, 1, 1)
     planes = (torch.einsum("kc,bchw->bkhw", matrix, levels) + offset).round()
     luma, chroma = planes[:, :1], planes[:, 1:]
     if subsample:
@@ -84,7 +96,6 @@ def jpeg(image: Tensor, quality: Tensor, *, subsample: bool = True) -> Tensor:
         # libjpeg's triangle filter: 9, 3, 3 and 1 sixteenths of the four nearest.
         chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False).round()
     planes = torch.cat([luma, chroma], 1) - offset
-    inverse = torch.linalg.inv(matrix.double().cpu()).to(matrix)
     restored = torch.einsum("ck,bkhw->bchw", inverse, planes).round().clamp(0, 255)
     return restored[..., :height, :width] / 255
 
@@ -93,7 +104,7 @@ def _tables(base: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
     """Quantisation steps `[B, 1, 1, 1, 8, 8]` for the qualities."""
     quality = quality.float().clamp(1, 100).round()
     scale = torch.where(quality < 50, torch.floor(5000 / quality), 200 - 2 * quality)
-    table = torch.tensor(base, dtype=torch.float32, device=quality.device)
+    table = constant(base, quality.device)
     steps = torch.floor((table * scale.view(-1, 1, 1) + 50) / 100).clamp(1, 255)
     return steps.view(-1, 1, 1, 1, BLOCK, BLOCK)
 
@@ -101,10 +112,7 @@ def _tables(base: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
 def _through(levels: Tensor, steps: Tensor) -> Tensor:
     """Every block to its cosines, quantised, and back; `[B, C, H, W]` of levels 0..255 in and out."""
     count, channels, height, width = levels.shape
-    frequency = torch.arange(BLOCK, dtype=torch.float64)
-    cosines = torch.cos(frequency[:, None] * (2 * frequency + 1) * math.pi / (2 * BLOCK)) / 2
-    cosines[0] /= math.sqrt(2)
-    basis = cosines.to(levels)
+    basis = constant(COSINES, levels.device)
     # [batch, channels, rows of blocks, blocks in a row, 8, 8]
     blocks = levels.reshape(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
     coefficients = basis @ (blocks - 128) @ basis.T

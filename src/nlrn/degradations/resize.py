@@ -39,11 +39,10 @@ def bicubic_resize(image: Tensor, height: int, width: int) -> Tensor:
 def _along(image: Tensor, dim: int, length: int) -> Tensor:
     if image.shape[dim] == length:
         return image
-    indices, weights = _taps(image.shape[dim], length)
-    indices = indices.to(image.device)
+    indices, weights = _taps(image.shape[dim], length, image.device, image.dtype)
     shape = (-1, 1) if dim == -2 else (-1,)
     result: Tensor | None = None
-    for index, weight in zip(indices, weights.to(image), strict=True):
+    for index, weight in zip(indices, weights, strict=True):
         part = image.index_select(dim, index) * weight.view(shape)
         result = part if result is None else result.add_(part)
     assert result is not None
@@ -51,8 +50,11 @@ def _along(image: Tensor, dim: int, length: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _taps(length: int, out: int) -> tuple[Tensor, Tensor]:
-    """Which input pixels make each output pixel, and their weights: both `[taps, out]`, weights in float64."""
+def _taps(length: int, out: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Which input pixels make each output pixel, and their weights: both `[taps, out]`.
+
+    Kept for each device: a copy from the host would stop a training step, and cannot be captured.
+    """
     scale = out / length
     shrink = min(scale, 1.0)
     # [out]
@@ -65,7 +67,7 @@ def _taps(length: int, out: int) -> tuple[Tensor, Tensor]:
     index = place.long() % (2 * length)
     index = torch.where(index < length, index, 2 * length - 1 - index)
     used = (weights != 0).any(1)
-    return index[used], weights[used]
+    return index[used].to(device), weights[used].to(device, dtype)
 
 
 def _cubic(x: Tensor) -> Tensor:

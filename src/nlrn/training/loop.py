@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -24,9 +25,10 @@ from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Tri
 from ..inference.precision import float32_products
 from ..models.zoo import load_model, save_weights
 from .checkpoint import Progress, adapt_weights, load_checkpoint, read_header, save_checkpoint
-from .config import TrainingConfig
+from .config import Phase, TrainingConfig
+from .graph import Steps
 from .schedule import Length, learning_rate_factor, phase_at
-from .step import Trainer, step_generator
+from .step import Trainer, TrainingError, step_generator
 
 CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
 SKIPPED_AT_MOST = 100
@@ -34,10 +36,6 @@ SKIPPED_AT_MOST = 100
 VALIDATION = {"gaussian": DENOISING, "bicubic": SUPER_RESOLUTION, "jpeg": JPEG_REMOVAL}
 OWN_TRIAL_SIDE = 256
 STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the last good checkpoint stands."""
 
 
 @dataclass
@@ -59,6 +57,7 @@ class Run:
         length: steps or minutes.
         device: where it trains.
         init: released weights to start from.
+        graph: capture the training step in a CUDA graph, on a GPU.
         intervals: how often it logs, saves and validates.
         report: called with each entry of the log.
     """
@@ -68,6 +67,7 @@ class Run:
     length: Length
     device: torch.device
     init: str | None = None
+    graph: bool = True
     intervals: Intervals = field(default_factory=Intervals)
     report: Callable[[dict[str, Any]], None] = lambda entry: None
 
@@ -96,7 +96,7 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
 
     Raises:
         ValueError: data, weights or a checkpoint that do not fit.
-        TrainingError: too many steps in a row were not finite.
+        TrainingError: too many steps in a row were not finite, or a step cannot be captured in a graph.
         OSError: files that cannot be read or written.
     """
     with processes(options.device) as (rank, ranks), float32_products("tf32"):
@@ -118,7 +118,8 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
         crops, held = Crops.of_folder(
             options.data, config.model.channels, config.hold_out, options.device, config.luma
         )
-        largest = max(phase.crop for phase in config.phases) + 2 * config.margin
+        sides = [*(phase.crop for phase in config.phases), config.statistics_side]
+        largest = max(sides) + 2 * config.margin
         if largest > crops.smallest:
             raise ValueError(
                 f"crops of {largest} pixels need images as large; the smallest in {options.data} has {crops.smallest}"
@@ -127,6 +128,15 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
         loop.run()
         loop.finish()
         return options.out / WEIGHTS
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer of TensorBoard's files, or `None` where it is not installed."""
+    try:
+        writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+    except ImportError:
+        return None
+    return writer(folder)
 
 
 class _Loop:
@@ -140,21 +150,26 @@ class _Loop:
         self._losses: list[torch.Tensor] = []
         self._taken: list[torch.Tensor] = []
         self._pixels = 0
+        # With several processes gradients cross the network, which has not been tried in a graph.
+        self._captured = options.graph and options.device.type == "cuda" and trainer.ranks == 1
         if self.first:
             options.out.mkdir(parents=True, exist_ok=True)
+        self._board = _tensorboard(options.out) if self.first else None
 
     def run(self) -> None:
         """All steps; a signal between two of them loses what was done since the last checkpoint."""
         clock = started = time.perf_counter()
         before, step = self.progress.seconds, self.progress.step
         saved = validated = before
+        phase: Phase | None = None
         while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
-            phase = phase_at(self.config.phases, done)
-            generator = step_generator(self.config.seed, step, self.options.device)
-            clean = self.crops.draw(phase.batch, phase.crop + 2 * self.config.margin, generator)
+            if (now := phase_at(self.config.phases, done)) is not phase:
+                if self._captured and step:
+                    self.save()  # in case the new step cannot be captured
+                phase, take_step = now, Steps(self.trainer, self.crops, now, captured=self._captured)
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
-            loss, taken = self.trainer.run(clean, generator, step, rate)
+            loss, taken = take_step(step, rate)
             step += 1
             self._losses.append(loss)
             self._taken.append(taken)
@@ -217,6 +232,11 @@ class _Loop:
             return
         with (self.options.out / LOG).open("a") as file:
             file.write(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n")
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step":
+                    self._board.add_scalar(name, value, entry["step"])
+            self._board.flush()
         self.options.report(entry)
 
     def save(self) -> None:
@@ -273,9 +293,9 @@ class _Loop:
 
     def finish(self) -> None:
         """Statistics of the averaged weights, the last checkpoint, and the weights to use."""
-        phase = self.config.phases[-1]
+        batch, side = self.config.phases[-1].batch, self.config.statistics_side
         batches = (
-            (self.crops.draw(phase.batch, phase.crop + 2 * self.config.margin, generator), generator)
+            (self.crops.draw(batch, side + 2 * self.config.margin, generator), generator)
             for generator in (
                 step_generator(self.config.seed, STATISTICS_STEP + i, self.options.device)
                 for i in range(self.config.statistics_batches)
@@ -293,5 +313,7 @@ class _Loop:
                 state,
                 {**about, "validation": json.dumps(scores)},
             )
+        if self._board is not None:
+            self._board.close()
         if self.trainer.ranks > 1:
             dist.barrier()

@@ -1,0 +1,161 @@
+"""Training steps: how fast, how near to the machine's limit, and where the time goes.
+
+    python -m benchmarks.training configs/denoise_gray.yaml --crops 40x40,80x10 --out results
+
+A step is everything: crops, degradation, forward, loss, backward, clipping, optimiser, average. The images are random. Peers in the same
+run: the same network with dense masked attention in plain PyTorch and, with `--compile`, that under torch.compile. Losses must agree
+before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from nlrn.data.datasets import Crops
+from nlrn.inference.precision import float32_products
+from nlrn.models.nlrn import NLRNConfig
+from nlrn.ops import nonlocal_attention as operation
+from nlrn.training.config import Phase, TrainingConfig, load_config
+from nlrn.training.graph import Steps
+from nlrn.training.step import Trainer
+
+from .common import peak_memory, seconds, show, write
+
+RATE = 1e-4
+# Parts of a step by what their operations or kernels are called; the first that fits counts.
+PARTS = {
+    "convolutions": ("conv", "cudnn", "xmma", "cutlass", "implicit"),
+    "non-local": ("nlrn", "_window", "bmm", "matmul", "gemm", "softmax", "masked_fill"),
+    "norms": ("batch_norm", "bn_"),
+    "optimiser": ("adam", "foreach", "multi_tensor", "norm"),
+}
+
+
+@contextmanager
+def only(backend: str) -> Iterator[None]:
+    """Within, every non-local operation is computed by one backend."""
+    kept = operation.choose_backend
+    operation.choose_backend = lambda *args: backend
+    try:
+        yield
+    finally:
+        operation.choose_backend = kept
+
+
+def flops(config: NLRNConfig, crop: int) -> float:
+    """Of a step forward and backward for one pixel: each product counts once forward and twice backward."""
+    places = np.arange(crop)
+    radius = crop if config.window_size is None else config.window_size // 2
+    seen = np.minimum(places + radius, crop - 1) - np.maximum(places - radius, 0) + 1
+    keys = seen.mean() ** 2
+    width, embedding = config.width, config.embedding
+    convolutions = 2 * 9 * width * width + width * (2 * embedding + width)
+    ends = 9 * width * (config.channels + config.noise_channel + len(config.heads) * config.channels)
+    step = convolutions + keys * (embedding + width)
+    return float(3 * 2 * (config.num_steps * step + ends))
+
+
+def stepper(
+    config: TrainingConfig, phase: Phase, device: torch.device, *, captured: bool, compiled: bool
+) -> Callable[[], float]:
+    """A function that takes a training step on random images and returns its loss (on the device)."""
+    side = phase.crop + 2 * config.margin
+    shape = (side + 24, side + 40) if config.model.channels == 1 else (side + 24, side + 40, 3)
+    rng = np.random.default_rng(0)
+    crops = Crops([rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(8)], device)
+    trainer = Trainer(config, device)
+    if compiled:
+        trainer.model.all_heads = torch.compile(trainer.model.all_heads)
+    take, step = Steps(trainer, crops, phase, captured=captured), 0
+
+    def run() -> torch.Tensor:
+        nonlocal step
+        step += 1
+        return take(step, RATE)[0]
+
+    return run
+
+
+def parts(run: Callable[[], object], device: torch.device) -> dict[str, float]:
+    """The share of each part in the time of the device."""
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    with profile(activities=activities) as recorded:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    total = dict.fromkeys([*PARTS, "the rest"], 0.0)
+    for event in recorded.key_averages():
+        spent = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        name = event.key.lower()
+        total[next((part for part, words in PARTS.items() if any(w in name for w in words)), "the rest")] += (
+            spent
+        )
+    whole = sum(total.values()) or 1.0
+    return {part: 100 * spent / whole for part, spent in total.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument(
+        "--crops", help="sides x numbers, such as 40x40,80x10; by default the configuration's phases"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as one more peer")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="folder for training.jsonl")
+    options = parser.parse_args()
+    device, config = torch.device(options.device), load_config(options.config)
+    phases = config.phases
+    if options.crops:
+        phases = tuple(Phase(1.0, *map(int, crop.split("x"))) for crop in options.crops.split(","))
+    cuda = device.type == "cuda"
+    peers = {"nlrn": (None, cuda, False), **({"nlrn, no graph": (None, False, False)} if cuda else {})}
+    peers |= {"plain PyTorch": ("dense", False, False)}
+    peers |= {"plain PyTorch, compiled": ("dense", False, True)} if options.compile else {}
+    rows: list[dict[str, object]] = []
+    shares: list[dict[str, object]] = []
+    for phase in phases:
+        made, losses = {}, {}
+        for name, (backend, captured, compiled) in peers.items():
+            with only(backend) if backend else nullcontext(), float32_products("tf32"):
+                run = made[name] = stepper(config, phase, device, captured=captured, compiled=compiled)
+                losses[name] = [run().item() for _ in range(6)]
+        allowed = 1e-4 if config.precision == "float32" else 3e-2
+        wrong = {n: x for n, x in losses.items() if not np.allclose(x, losses["plain PyTorch"], rtol=allowed)}
+        if wrong:
+            raise SystemExit(f"the losses of {phase} differ, no times: {losses}")
+        pixels, crops = phase.batch * phase.crop**2, f"{phase.batch} of {phase.crop}x{phase.crop}"
+        for name, (backend, *_) in peers.items():
+            with only(backend) if backend else nullcontext(), float32_products("tf32"):
+                took = seconds(made[name], device, options.repeats)
+                row = {
+                    "path": name,
+                    "crops": crops,
+                    "Mpixel/s": pixels / took / 1e6,
+                    "ms": 1e3 * took,
+                    "TFLOP/s": pixels * flops(config.model, phase.crop) / took / 1e12,
+                    "MiB": peak_memory(made[name], device),
+                }
+                rows.append(row)
+                shares.append({"path": name, "crops": crops, **parts(made.pop(name), device)})
+        plain = rows[-len(peers) :][list(peers).index("plain PyTorch")]["ms"]
+        for row in rows[-len(peers) :]:
+            row["speed-up"] = plain / row["ms"]
+    about = f"{options.config.stem}, {config.precision}"
+    show(f"Training steps: {about}, {device}", rows)
+    show("Shares of the time in percent", shares)
+    if options.out:
+        whole = [row | share for row, share in zip(rows, shares, strict=True)]
+        write(options.out / "training.jsonl", whole, device, about)
+
+
+if __name__ == "__main__":
+    main()

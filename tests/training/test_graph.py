@@ -1,0 +1,172 @@
+"""Captured steps, without a GPU: a tape of operations that is replayed on the same memory, as a CUDA graph is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from nlrn.data.datasets import Crops
+from nlrn.training import graph
+from nlrn.training.config import Phase, load_config
+from nlrn.training.graph import WARM_UP, Steps
+from nlrn.training.step import Trainer, TrainingError
+
+CPU = torch.device("cpu")
+TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+# Reading a number from the device, copying numbers to it, and results whose size depends on values: all three wait.
+WAITING = {"_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "_unique2", "is_nonzero"}
+
+
+class Tape(TorchDispatchMode):
+    """Records every operation of a computation, and does it again on the same tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.entries = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        # Lists that the caller clears later are kept as they were.
+        self.entries.append((operation, tree_map(lambda x: x, args), dict(kwargs or {}), result))
+        return result
+
+    def names(self):
+        return {operation.overloadpacket.__name__ for operation, *_ in self.entries}
+
+    @torch.no_grad()
+    def replay(self):
+        for operation, args, kwargs, result in self.entries:
+            again = operation(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@pytest.fixture
+def tapes(monkeypatch):
+    made = []
+
+    def capture(body, generator):
+        """A capture records and does not compute: what the recording changed is put back."""
+        trainer = body.__self__._trainer
+        kept = [t for m in (trainer.model, trainer.average) for t in m.state_dict().values()]
+        kept += [v for state in trainer.optimizer.state.values() for v in state.values()]
+        before = [t.clone() for t in kept]
+        tape = Tape()
+        with tape:
+            outcome = body()
+        for tensor, old in zip(kept, before, strict=True):
+            tensor.copy_(old)
+        made.append(tape)
+
+        def replay():
+            tape.replay()
+            return outcome
+
+        return replay
+
+    monkeypatch.setattr(graph, "warm_up", lambda body: body())
+    monkeypatch.setattr(graph, "capture", capture)
+    return made
+
+
+def configuration(channels=1, **changes):
+    tiny = load_config(TINY)
+    model = dataclasses.replace(tiny.model, width=8, embedding=4, window_size=5, channels=channels)
+    if changes.get("degradation", "gaussian") != "gaussian":
+        model = dataclasses.replace(model, noise_channel=False, sigma_range=None)
+    return dataclasses.replace(tiny, model=model, **changes)
+
+
+def run(settings, side, captured, steps=8):
+    shape = (72, 80) if settings.model.channels == 1 else (72, 80, 3)
+    rng = np.random.default_rng(0)
+    crops = Crops([rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(3)], CPU)
+    trainer = Trainer(settings, CPU)
+    take = Steps(trainer, crops, Phase(1.0, side, 4), captured=captured)
+    outcomes = [take(step, 1e-3 * (step + 1)) for step in range(steps)]
+    return trainer, torch.stack([loss for loss, _ in outcomes]), [bool(taken) for _, taken in outcomes]
+
+
+def darker(clean, generator):
+    """A degradation of the user's own that no graph could hold."""
+    return clean * float(torch.rand(1, generator=generator)), None
+
+
+TASKS = {
+    "gaussian": (configuration(), 16),
+    "bfloat16": (configuration(precision="bfloat16"), 16),
+    "bicubic": (configuration(degradation="bicubic", phases=(Phase(1.0, 24, 4),)), 24),
+    "jpeg": (configuration(3, degradation="jpeg", margin=8, phases=(Phase(1.0, 16, 4),)), 16),
+    "camera": (configuration(3, degradation="camera", margin=16, phases=(Phase(1.0, 16, 4),)), 16),
+    "own": (configuration(degradation=f"{__name__}:darker"), 16),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_captured_steps_are_the_same_steps(task, tapes):
+    """Every step has its own learning rate, average, crops and noise, though its kernels were launched once."""
+    settings, side = TASKS[task]
+    plain, losses, _ = run(settings, side, captured=False)
+    captured, replayed, taken = run(settings, side, captured=True)
+    assert all(taken)
+    assert len(tapes) == 1
+    torch.testing.assert_close(replayed, losses)
+    assert len(set(replayed.tolist())) == len(replayed)
+    for one, other in ((plain.model, captured.model), (plain.average, captured.average)):
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(
+                other.state_dict()[name], value, msg=lambda text, n=name: f"{n}: {text}"
+            )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_nothing_in_a_step_waits_for_the_device(task, tapes):
+    settings, side = TASKS[task]
+    run(settings, side, captured=True, steps=WARM_UP + 1)
+    assert not tapes[0].names() & WAITING
+
+
+def test_a_bad_step_changes_nothing_when_replayed(tapes, monkeypatch):
+    """The check is on the device, so it is in the graph."""
+    settings, side = TASKS["own"]
+    trainer, crops = Trainer(settings, CPU), Crops([np.zeros((32, 32), np.uint8)], CPU)
+    take = Steps(trainer, crops, Phase(1.0, side, 4), captured=True)
+    for step in range(WARM_UP + 1):
+        take(step, 1e-3)
+
+    def weights():
+        return {name: value.clone() for name, value in trainer.average.state_dict().items()}
+
+    before = weights()
+    monkeypatch.setattr(trainer, "degrade", lambda clean, generator: (clean * float("nan"), None))
+    assert not take(WARM_UP + 1, 1e-3)[1]
+    for name, value in weights().items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(value, before[name]), name
+
+
+def test_a_step_that_cannot_be_captured(monkeypatch):
+    class Refusing:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def register_generator_state(self, generator):
+            pass
+
+        def __enter__(self):
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+        def __exit__(self, *args):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Refusing)
+    monkeypatch.setattr(torch.cuda, "graph", Refusing)
+    with pytest.raises(TrainingError, match=r"capturing\); --no-graph trains without"):
+        graph.capture(lambda: None, torch.Generator())
