@@ -287,8 +287,9 @@ def test_check_sigma_keeps_what_is_possible():
     assert check_sigma(1.0) == 1
 
 
-def test_half_precision_holds_60_db():
-    """What `denoise` uses on a GPU, computed here on the CPU on a small image."""
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_holds_60_db(precision):
+    """float16 is what `denoise` uses on a GPU, computed here on the CPU on a small image."""
     from skimage.data import camera
 
     model = nlrn.load_model("nlrn-small-gray")
@@ -297,9 +298,36 @@ def test_half_precision_holds_60_db():
     from nlrn.inference import restore
 
     exact = restore(model, noisy, 25 / 255)
-    half = restore(model.half(), noisy, 25 / 255)
+    half = restore(model, noisy, 25 / 255, precision=precision)
     assert half.dtype == torch.float32
+    assert not torch.equal(half, exact)
     assert -10 * torch.log10(((half - exact) ** 2).mean()) >= 60
+
+
+def test_what_overflows_is_computed_again(tiny_grey, monkeypatch, caplog):
+    from nlrn import restoration
+
+    real, used = restoration.restore, []
+
+    def overflowing(*args, precision, **kwargs):
+        used.append(precision)
+        result = real(*args, precision=precision, **kwargs)
+        return result if precision is torch.float32 else result / 0
+
+    monkeypatch.setattr(restoration, "restore", overflowing)
+    image = np.random.default_rng(0).random((12, 10), dtype=np.float32)
+    restored = nlrn.denoise(image, 0.1, model=tiny_grey, precision="bfloat16")
+    assert used == [torch.bfloat16, torch.float32]
+    assert np.array_equal(restored, nlrn.denoise(image, 0.1, model=tiny_grey))
+    assert "bfloat16 overflowed" in caplog.text
+
+
+def test_impossible_precisions(tiny_grey):
+    image = np.zeros((8, 8), np.float32)
+    with pytest.raises(ValueError, match="must be one of auto, float32, bfloat16, float16, got 'half'"):
+        nlrn.denoise(image, 0.1, model=tiny_grey, precision="half")
+    with pytest.raises(ValueError, match="float16 is for GPUs; on a CPU take float32 or bfloat16"):
+        nlrn.denoise(image, 0.1, model=tiny_grey, device="cpu", precision="float16")
 
 
 def test_estimate_of_the_time(tiny_grey, monkeypatch):

@@ -38,6 +38,7 @@ def restore(
     steps: int | None = None,
     ensemble: bool = False,
     patches: tuple[int, int] | Literal["default"] | None = "default",
+    precision: torch.dtype | None = None,
     max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
@@ -49,13 +50,14 @@ def restore(
 
     Args:
         model: an `NLRN` in evaluation mode, or any `model(image, sigma) -> restored`.
-        image: `[B, C, H, W]`, float in [0, 1], on the device of the model. Half precision images are computed
-            in the dtype of the model.
+        image: `[B, C, H, W]`, float in [0, 1], on the device of the model.
         sigma: noise standard deviation in the same units, a number or `[B]`.
         steps: stop after this many steps; one of the model's heads.
         ensemble: average over the eight flips and rotations of the image (eight times the work).
         patches: `(size, stride)` for the official protocol of averaged patches, `None` for whole images; by
             default what the model's configuration says.
+        precision: the dtype in which an `NLRN` is computed (float32, bfloat16, float16), by default that of the model
+            whatever the image's; the residual is added in the image's own.
         max_memory: bytes; by default half of what is available.
         progress: called with the fraction done, from 0 to 1.
 
@@ -76,11 +78,13 @@ def restore(
     report = progress or (lambda fraction: None)
     with torch.no_grad(), ieee_float32():
         if not ensemble:
-            return _restore_once(model, image, sigma, steps, patches, max_memory, report)
+            return _restore_once(model, image, sigma, steps, patches, precision, max_memory, report)
         total = torch.zeros_like(image)
         for i in range(8):
             turned = _turn(image, i)
-            part = _restore_once(model, turned, sigma, steps, patches, max_memory, _part(report, i, 8))
+            part = _restore_once(
+                model, turned, sigma, steps, patches, precision, max_memory, _part(report, i, 8)
+            )
             total += _turn_back(part, i)
         return total / 8
 
@@ -107,6 +111,7 @@ def _restore_once(
     sigma: float | Tensor | None,
     steps: int | None,
     patches: tuple[int, int] | Literal["default"] | None,
+    precision: torch.dtype | None,
     max_memory: int | None,
     progress: Progress,
 ) -> Tensor:
@@ -125,23 +130,24 @@ def _restore_once(
     if image.ndim != 4:
         raise ValueError(f"image must be [B, C, H, W], got shape {tuple(image.shape)}")
     budget = default_budget(image.device) if max_memory is None else max_memory
+    dtype = precision or next(model.parameters()).dtype
     size = model.config.patch_protocol if patches == "default" else patches
     if size is None:
-        return _restore_whole(model, image, levels, steps, budget, progress)
+        return _restore_whole(model, image, levels, steps, dtype, budget, progress)
 
     def restore_batch(stack: Tensor, sigmas: Tensor | None) -> Tensor:
-        return _restore_whole(model, stack, sigmas, steps, budget, lambda fraction: None)
+        return _restore_whole(model, stack, sigmas, steps, dtype, budget, lambda fraction: None)
 
     shape = (1, image.shape[1], min(size[0], image.shape[2]), min(size[0], image.shape[3]))
     batch = 32
-    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, budget):
+    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, dtype, budget):
         batch //= 2
     return restore_patches(restore_batch, image, levels, size, batch, progress)
 
 
-def _fits(model: NLRN, shape: tuple[int, int, int, int], steps: int, budget: int) -> bool:
+def _fits(model: NLRN, shape: tuple[int, int, int, int], steps: int, dtype: torch.dtype, budget: int) -> bool:
     try:
-        return plans(model.config, shape, steps, budget)[0].bands.store_logits
+        return plans(model.config, shape, steps, budget, dtype=dtype)[0].bands.store_logits
     except MemoryError:
         return False
 
@@ -151,16 +157,18 @@ def _restore_whole(
     image: Tensor,
     sigma: Tensor | None,
     steps: int,
+    dtype: torch.dtype,
     budget: int,
     progress: Progress,
 ) -> Tensor:
     """The first plan that fits; when memory runs out all the same, the next one."""
     batch, channels, height, width = image.shape
-    fitting = plans(model.config, (batch, channels, height, width), steps, budget, image.device.type)
+    shape = (batch, channels, height, width)
+    fitting = plans(model.config, shape, steps, budget, image.device.type, dtype)
     for i, plan in enumerate(fitting):
         log.debug("restoring %dx%d pixels with %s", width, height, plan)
         try:
-            return _run_plan(model, image, sigma, steps, plan, progress)
+            return _run_plan(model, image, sigma, steps, plan, dtype, progress)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
@@ -181,9 +189,14 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _run_plan(
-    model: NLRN, image: Tensor, sigma: Tensor | None, steps: int, plan: Plan, progress: Progress
+    model: NLRN,
+    image: Tensor,
+    sigma: Tensor | None,
+    steps: int,
+    plan: Plan,
+    dtype: torch.dtype,
+    progress: Progress,
 ) -> Tensor:
-    dtype = next(model.parameters()).dtype
     done, rows = 0, steps * (image.shape[3] if plan.transposed else image.shape[2])
     pieces = 1
     if plan.tile is not None:
@@ -201,7 +214,14 @@ def _run_plan(
             progress((finished + done / rows) / pieces)
 
         residual = run_bands(
-            model, piece.to(dtype), level, steps, plan.bands, transposed=plan.transposed, on_rows=on_rows
+            model,
+            piece.to(next(model.parameters()).dtype),
+            level,
+            steps,
+            plan.bands,
+            dtype=dtype,
+            transposed=plan.transposed,
+            on_rows=on_rows,
         )
         finished += 1
         # Added in the image's own precision: in half precision the residual alone is rounded.

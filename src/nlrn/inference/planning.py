@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ..models.nlrn import NLRNConfig
 from .wavefront import BandPlan, stored_logits_bytes
 
@@ -31,7 +33,12 @@ class Plan:
 
 
 def plans(
-    config: NLRNConfig, shape: tuple[int, int, int, int], steps: int, budget: int, device: str = "cpu"
+    config: NLRNConfig,
+    shape: tuple[int, int, int, int],
+    steps: int,
+    budget: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> list[Plan]:
     """All plans that fit `budget` bytes, in the order in which to try them: fastest first.
 
@@ -44,6 +51,7 @@ def plans(
         steps: recurrent steps that will be run.
         budget: bytes.
         device: type of the device.
+        dtype: in which the network is computed.
 
     Raises:
         MemoryError: nothing fits; names the smallest figure.
@@ -51,7 +59,7 @@ def plans(
     batch, _, height, width = shape
     candidates = [Plan(BandPlan(height, True))]
     if device == "cpu" and batch == 1 and config.window_size is not None:
-        row = 4 * min(height, width) * config.width
+        row = dtype.itemsize * min(height, width) * config.width
         if row * max(height, width) > CPU_BLOCK:
             candidates = [Plan(BandPlan(h, True), width > height) for h in HEIGHTS if h * row <= CPU_BLOCK]
     if config.window_size is None:
@@ -71,7 +79,7 @@ def plans(
                 candidates += [
                     Plan(BandPlan(h, store, 64 * MIB), tile=tile) for store in (True, False) for h in (64, 8)
                 ]
-    needed = [peak_memory(config, shape, steps, plan) for plan in candidates]
+    needed = [peak_memory(config, shape, steps, plan, dtype) for plan in candidates]
     fitting = [plan for plan, bytes_ in zip(candidates, needed, strict=True) if bytes_ <= budget]
     if not fitting:
         raise MemoryError(
@@ -81,7 +89,13 @@ def plans(
     return fitting
 
 
-def peak_memory(config: NLRNConfig, shape: tuple[int, int, int, int], steps: int, plan: Plan) -> int:
+def peak_memory(
+    config: NLRNConfig,
+    shape: tuple[int, int, int, int],
+    steps: int,
+    plan: Plan,
+    dtype: torch.dtype = torch.float32,
+) -> int:
     """An upper estimate in bytes of what a plan allocates, the result included."""
     batch, channels, height, width = shape
     result = 8 * batch * channels * height * width
@@ -92,10 +106,12 @@ def peak_memory(config: NLRNConfig, shape: tuple[int, int, int, int], steps: int
         result += 12 * batch * channels * height * width
     if plan.transposed:
         height, width = width, height
-    return result + _band_memory(config, batch, height, width, steps, plan.bands)
+    return result + _band_memory(config, batch, height, width, steps, plan.bands, dtype.itemsize)
 
 
-def _band_memory(config: NLRNConfig, batch: int, height: int, width: int, steps: int, plan: BandPlan) -> int:
+def _band_memory(
+    config: NLRNConfig, batch: int, height: int, width: int, steps: int, plan: BandPlan, itemsize: int
+) -> int:
     radius = height if config.window_size is None else config.window_size // 2
     band = min(plan.height, height)
     if band < height:
@@ -106,7 +122,7 @@ def _band_memory(config: NLRNConfig, batch: int, height: int, width: int, steps:
         lag, window = 0, height
 
     def rows(number: float, feature_channels: int) -> int:
-        return int(4 * batch * width * min(number, height)) * feature_channels
+        return int(itemsize * batch * width * min(number, height)) * feature_channels
 
     # In flight, at one stage at a time: input, padded copy, result and the convolution's own workspace.
     memory = plan.workspace + 4 * rows(band + radius if lag else height, config.width)

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..models.nlrn import NLRN
+from ..models.nlrn import NLRN, NLRNConfig
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
+from .folding import Folded, Kernel, fold
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,14 @@ class RowBuffer:
         self._rows: Tensor | None = None
         self.start = self.stop = 0
 
-    def extend(self, like: Tensor) -> Tensor:
-        """Room for as many new rows as `like` has, of its type and width, to be written at once."""
-        batch, channels, new, width = like.shape
+    def append(self, rows: Tensor) -> None:
+        """Adds rows; the first ones are taken without a copy."""
         kept = self.stop - self.start
-        rows = torch.empty(
-            (batch, channels, kept + new, width),
-            dtype=like.dtype,
-            device=like.device,
-            memory_format=torch.channels_last,
-        )
         if kept:
             assert self._rows is not None
-            rows[:, :, :kept] = self._rows[:, :, -kept:]
+            rows = torch.cat([self._rows[:, :, -kept:], rows], 2)
         self._rows = rows
-        self.stop += new
-        return rows[:, :, kept:]
+        self.stop += rows.shape[2] - kept
 
     def get(self, a: int, b: int) -> Tensor:
         """Rows `a .. b-1`, without a copy."""
@@ -78,13 +71,13 @@ class RowBuffer:
 class Run:
     """What the stages of one run share."""
 
-    model: NLRN
+    config: NLRNConfig
+    folded: Folded
     steps: int
     plan: BandPlan
     batch: int
     height: int
     width: int
-    transposed: bool
     on_rows: Callable[[int], None]
     start: deque[tuple[int, Tensor]] = field(
         default_factory=deque
@@ -98,82 +91,60 @@ class Run:
 class Convolution:
     """A 3x3 convolution over rows that come in blocks, zero-padded at the image border only."""
 
-    def __init__(self, run: Run, conv: nn.Conv2d) -> None:
-        # On a transposed image the kernels are transposed.
-        self._weight = conv.weight.transpose(2, 3) if run.transposed else conv.weight
-        self._bias = conv.bias
-        self._height = run.height
+    def __init__(self, kernel: Kernel, height: int) -> None:
+        self._kernel, self._height = kernel, height
         self._rows = RowBuffer()
         self._padding = (1, 1)
 
-    def extend(self, like: Tensor) -> Tensor:
-        """Room for the next rows, to be written before `result` is called."""
-        if not self._rows.stop and like.shape[2] < self._height:
-            self._padding = (0, 1)
-            self._rows.extend(like[:, :, :1]).zero_()
-        return self._rows.extend(like)
-
-    def result(self) -> Tensor | None:
+    def push(self, new: Tensor) -> Tensor | None:
         """The rows of the result that are now complete."""
         rows = self._rows
+        if not rows.stop and new.shape[2] < self._height:
+            self._padding = (0, 1)
+            rows.append(torch.zeros_like(new[:, :, :1]))
+        rows.append(new)
         if self._padding == (0, 1) and rows.stop == self._height + 1:
-            rows.extend(rows.get(rows.stop - 1, rows.stop)).zero_()
+            rows.append(torch.zeros_like(new[:, :, :1]))
+        del new
         finished = rows.stop >= self._height + 2 * (1 - self._padding[0])
         if not finished and rows.stop - rows.start < 3:
             return None
-        result = F.conv2d(rows.get(rows.start, rows.stop), self._weight, self._bias, padding=self._padding)
+        seen = rows.get(rows.start, rows.stop)
+        result = F.conv2d(seen, self._kernel.weight, self._kernel.bias, padding=self._padding)
         rows.drop(rows.stop if finished else rows.stop - 2)
         return result
 
 
-def normalise(norm: nn.Module, rows: Tensor, out: Tensor) -> Tensor:
-    """Batch norm in evaluation mode, written where it is needed."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    unused = rows.new_empty(0), rows.new_empty(0)
-    torch.native_batch_norm(
-        rows,
-        norm.weight,
-        norm.bias,
-        norm.running_mean,
-        norm.running_var,
-        False,
-        0.0,
-        norm.eps,
-        out=(out, *unused),
-    )
-    return out
-
-
 class InputStage:
-    """Encoded image rows -> s^0."""
+    """Encoded image rows -> s^0, kept, and the first step's features."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._conv = Convolution(run, run.model.input_conv)
+        self._conv = Convolution(run.folded.input, run.height)
         self._next = 0
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        self._conv.extend(rows).copy_(rows)
-        result = self._conv.result()
-        if result is not None:
-            self._run.start.append((self._next, result))
-            self._next += result.shape[2]
-        return _one_by_one(result)
+        start = self._conv.push(rows)
+        if start is None:
+            return _one_by_one(None)
+        self._run.start.append((self._next, start))
+        self._next += start.shape[2]
+        norm = self._run.folded.first
+        return _one_by_one(torch.addcmul(norm.shift, start, norm.scale).relu_())
 
 
 class AttentionStage:
-    """s^{t-1} -> what the non-local module makes of it, in whole bands."""
+    """Features -> what the non-local module makes of them, in whole bands."""
 
     def __init__(self, run: Run, t: int) -> None:
         self._run, self._t = run, t
-        window = run.model.attention.window_size
+        window = run.config.window_size
         self._radius = run.height if window is None else window // 2
         self._next = 0
         run.features.append(RowBuffer())
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        features = self._run.features[self._t]
-        F.relu(normalise(self._run.model.attention_norms[self._t], rows, features.extend(rows)), inplace=True)
+        self._run.features[self._t].append(rows)
         del rows
         while self._next < self._run.height and self._ready():
             yield self._band()
@@ -183,30 +154,28 @@ class AttentionStage:
         return self._run.features[self._t].stop >= min(self._run.height, below)
 
     def _band(self) -> Tensor:
-        run, t, block = self._run, self._t, self._run.model.attention
+        run, t = self._run, self._t
         a, b = self._next, min(run.height, self._next + run.plan.height)
         top, bottom = max(0, a - self._radius), min(run.height, b + self._radius)
-        propagate = run.model.config.correlation_propagation
+        propagate = run.config.correlation_propagation
         state = None
         if propagate and t and run.plan.store_logits:
             state = run.states.pop(a)
         elif propagate and t:
             state = AttentionState.from_history(
-                tuple(block.query(features.get(a, b)) for features in run.features[:t]),
-                tuple(block.key(features.get(top, bottom)) for features in run.features[:t]),
+                tuple(_project(features.get(a, b), run.folded.query) for features in run.features[:t]),
+                tuple(_project(features.get(top, bottom), run.folded.key) for features in run.features[:t]),
             )
         keep = propagate and run.plan.store_logits and t + 1 < run.steps
         new_state = 0
         if keep and not t:
-            new_state = stored_logits_bytes(
-                run.batch, b - a, (run.height, run.width), run.model.attention.window_size
-            )
-        seen = run.features[t].get(top, bottom)
+            new_state = stored_logits_bytes(run.batch, b - a, (run.height, run.width), run.config.window_size)
+        seen, own, folded = run.features[t].get(top, bottom), run.features[t].get(a, b), run.folded.steps[t]
         result, state = nonlocal_attention(
-            block.query(run.features[t].get(a, b)),
-            block.key(seen),
-            block.value(seen),
-            block.window_size,
+            _project(own, run.folded.query),
+            _project(seen, run.folded.key),
+            _project(seen, folded.value),
+            run.config.window_size,
             state,
             keep_state=keep,
             row_offset=a - top,
@@ -216,7 +185,7 @@ class AttentionStage:
             assert state is not None
             assert state.logits is not None
             run.states[a] = state
-        result.add_(run.features[t].get(a, b))
+        result.addcmul_(own, folded.features)
         self._next = b
         self._forget(b)
         run.on_rows(b - a)
@@ -225,48 +194,52 @@ class AttentionStage:
     def _forget(self, b: int) -> None:
         run, t = self._run, self._t
         window_top = run.height if b == run.height else b - self._radius
-        history = run.model.config.correlation_propagation and not run.plan.store_logits
+        history = run.config.correlation_propagation and not run.plan.store_logits
         # A history is needed until the last step is done with these rows.
         finished = range(run.steps) if history and t + 1 == run.steps else () if history else (t,)
         for i in finished:
             run.features[i].drop(window_top)
 
 
+def _project(features: Tensor, kernel: Kernel) -> Tensor:
+    """A 1x1 convolution."""
+    return F.conv2d(features, kernel.weight, kernel.bias)
+
+
 class ConvAStage:
-    """The norm before `conv_a`, and `conv_a`."""
+    """`conv_a` and its ReLU."""
 
     def __init__(self, run: Run, t: int) -> None:
-        self._norm = run.model.conv_a_norms[t]
-        self._conv = Convolution(run, run.model.conv_a)
+        self._conv = Convolution(run.folded.steps[t].conv_a, run.height)
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        normalise(self._norm, rows, self._conv.extend(rows))
-        return _one_by_one(self._conv.result())
+        result = self._conv.push(rows)
+        return _one_by_one(None if result is None else result.relu_())
 
 
 class ConvBStage:
-    """The norm and ReLU before `conv_b`, `conv_b`, and the addition of s^0: the step's new state s^t."""
+    """`conv_b`, the addition of s^0, and a ReLU: the features of the next step or of the head."""
 
     def __init__(self, run: Run, t: int) -> None:
         self._run = run
         self._last = t + 1 == run.steps
-        self._norm = run.model.conv_b_norms[t]
-        self._conv = Convolution(run, run.model.conv_b)
+        self._conv = Convolution(run.folded.steps[t].conv_b, run.height)
+        self._scale = run.folded.steps[t].start
         self._next = 0
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        F.relu(normalise(self._norm, rows, self._conv.extend(rows)), inplace=True)
-        del rows
-        result = self._conv.result()
-        if result is not None:
-            a, self._next = self._next, self._next + result.shape[2]
-            for first, start in self._run.start:
-                low, high = max(a, first), min(self._next, first + start.shape[2])
-                if low < high:
-                    result[:, :, low - a : high - a].add_(start[:, :, low - first : high - first])
-            while self._last and self._run.start and self._end_of_start() <= self._next:
-                self._run.start.popleft()
-        return _one_by_one(result)
+        result = self._conv.push(rows)
+        if result is None:
+            return _one_by_one(None)
+        a, self._next = self._next, self._next + result.shape[2]
+        for first, start in self._run.start:
+            low, high = max(a, first), min(self._next, first + start.shape[2])
+            if low < high:
+                own = result[:, :, low - a : high - a]
+                own.addcmul_(start[:, :, low - first : high - first], self._scale)
+        while self._last and self._run.start and self._end_of_start() <= self._next:
+            self._run.start.popleft()
+        return _one_by_one(result.relu_())
 
     def _end_of_start(self) -> int:
         first, start = self._run.start[0]
@@ -274,15 +247,13 @@ class ConvBStage:
 
 
 class OutputStage:
-    """s^T -> rows of the residual image."""
+    """The head's features -> rows of the residual image."""
 
     def __init__(self, run: Run) -> None:
-        self._norm = run.model.output_norms[str(run.steps)]
-        self._conv = Convolution(run, run.model.output_conv)
+        self._conv = Convolution(run.folded.output, run.height)
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
-        F.relu(normalise(self._norm, rows, self._conv.extend(rows)), inplace=True)
-        return _one_by_one(self._conv.result())
+        return _one_by_one(self._conv.push(rows))
 
 
 Stage = InputStage | AttentionStage | ConvAStage | ConvBStage | OutputStage
@@ -295,6 +266,7 @@ def run_bands(
     steps: int,
     plan: BandPlan,
     *,
+    dtype: torch.dtype | None = None,
     transposed: bool = False,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> Tensor:
@@ -306,13 +278,15 @@ def run_bands(
         sigma: as the model takes it.
         steps: one of the model's heads.
         plan: band height and state scheme.
+        dtype: in which to compute; by default that of the model.
         transposed: walk along the width instead of the height (memory then grows with the height).
         on_rows: called with the number of rows that a step has just finished, `steps * H` in all.
     """
     if transposed:
         image = image.transpose(2, 3)
     batch, _, height, width = image.shape
-    run = Run(model, steps, plan, batch, height, width, transposed, on_rows)
+    folded = fold(model, steps, dtype or image.dtype, transposed=transposed)
+    run = Run(model.config, folded, steps, plan, batch, height, width, on_rows)
     stages: list[Stage] = [InputStage(run)]
     for t in range(steps):
         stages += [AttentionStage(run, t), ConvAStage(run, t), ConvBStage(run, t)]
@@ -321,7 +295,7 @@ def run_bands(
     residual = torch.empty_like(image, memory_format=torch.contiguous_format)
     done = 0
     for y in range(0, height, plan.height):
-        rows = model.encode(image[:, :, y : y + plan.height], sigma)
+        rows = model.encode(image[:, :, y : y + plan.height], sigma).to(dtype or image.dtype)
         for result in _flow(stages, rows.contiguous(memory_format=torch.channels_last)):
             residual[:, :, done : done + result.shape[2]] = result
             done += result.shape[2]
