@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import chunked, dense, native, reference
+from . import chunked, dense, native, reference, triton
 from .state import AttentionState, needs_grad
 
 __all__ = ["BACKENDS", "DEFAULT_MAX_MEMORY", "AttentionState", "choose_backend", "nonlocal_attention"]
 
-BACKENDS = ("native", "dense", "chunked", "reference")
+BACKENDS = ("triton", "native", "dense", "chunked", "reference")
 
 DEFAULT_MAX_MEMORY = 2 << 30
 ON_REQUEST = "serves only when asked for by name"
@@ -50,7 +50,10 @@ def refusals(
 ) -> dict[str, str | None]:
     """For each backend why it cannot do this call, or `None`."""
     wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
+    # On the CPU, Triton's interpreter is for tests.
+    on_request = ON_REQUEST if value.device.type == "cpu" else None
     reasons = {
+        "triton": triton.refusal(query, key, value, window_size, state, max_memory) or on_request,
         "native": native.refusal(query, key, value, window_size, state, max_memory),
         "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
         "chunked": wrong_type,
@@ -137,12 +140,12 @@ def nonlocal_attention(
     """
     _check(query, key, value, window_size, row_offset)
     if torch.is_autocast_enabled(query.device.type):
-        # Logits add up over the steps: their products are not for half precision.
         with torch.autocast(query.device.type, enabled=False):
+            query, key, value = _autocast(query, key, value, window_size, state, max_memory, backend)
             return nonlocal_attention(
-                query.float(),
-                key.float(),
-                value.float(),
+                query,
+                key,
+                value,
                 window_size,
                 state,
                 keep_state=keep_state,
@@ -163,10 +166,32 @@ def nonlocal_attention(
         over_all_pairs = reference.attention if name == "reference" else dense.attention
         output, new_state = over_all_pairs(query, key, value, window_size, state, row_offset)
         return output, new_state if keep_state else None
-    attention = native.attention if name == "native" else chunked.attention
+    attention = {"triton": triton, "native": native, "chunked": chunked}[name].attention
     return attention(
         query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
     )
+
+
+def _autocast(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    max_memory: int,
+    backend: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Autocast's half precision for the triton backend, which keeps logits in float32; float32 for all others.
+
+    Logits add up over the steps: their sums are not for half precision.
+    """
+    dtype = torch.get_autocast_dtype(value.device.type)
+    half = query.to(dtype), key.to(dtype), value.to(dtype)
+    if backend in (None, "triton"):
+        reason = refusals(*half, window_size, state, max_memory)["triton"]
+        if reason is None or (backend and reason == ON_REQUEST):
+            return half
+    return query.float(), key.float(), value.float()
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, window_size: int | None, row_offset: int) -> None:

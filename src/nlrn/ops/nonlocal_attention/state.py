@@ -9,6 +9,41 @@ import torch
 from torch import Tensor
 
 
+@dataclass(eq=False)
+class Tape:
+    """One buffer of logits for all steps of a recurrence under autograd, wound back by their backward passes.
+
+    It begins at step 0; each forward pass advances it to its own step. The backward pass of step t finds it at step
+    t, adds to `gradient` and leaves it at step t-1: the query and key of step t are then the `later` ones, whose
+    products are still to be subtracted from the logits. That is done by the next backward pass, which reads and writes
+    all logits anyway.
+    """
+
+    logits: Tensor | None
+    position: int = 0
+    gradient: Tensor | None = None
+    later: list[Tensor] = field(default_factory=list)
+
+    def advance(self) -> None:
+        """To the next step, whose forward pass is about to add its products."""
+        self.position += 1
+
+    def rewind(self, step: int) -> None:
+        """To the step before `step`, whose backward pass is about to run.
+
+        Raises:
+            RuntimeError: the tape is at another step, so that its logits are not those of `step`.
+        """
+        if self.position != step:
+            raise RuntimeError(
+                f"the backward pass of attention step {step} needs the logits of that step, but they are those of "
+                f"step {self.position}: the triton backend keeps one buffer for all steps, so gradients must flow "
+                "back through every step that was computed, the last one first, and only once; "
+                "backend='chunked' has no such limits"
+            )
+        self.position -= 1
+
+
 @dataclass(frozen=True, eq=False)
 class AttentionState:
     """The summed logits `S_t` of correlation propagation; opaque to callers.
@@ -18,8 +53,9 @@ class AttentionState:
     `S_t = [query_1 .. query_t] [key_1 .. key_t]^T` (`O(N t)` memory).
 
     Without gradients a state is consumed by the step that takes it, which may update it in place; taking it
-    twice raises `ValueError`. Under autograd it is a value and may be used any number of times. Stored logits
-    can be read only by the backend that made them; a history by any.
+    twice raises `ValueError`. Under autograd it is a value and may be used any number of times, except in the triton
+    backend: there too it can be used once, and the backward passes must run through all steps, once (see `Tape`).
+    Stored logits can be read only by the backend that made them; a history by any.
     """
 
     queries: tuple[Tensor, ...] = ()
@@ -27,6 +63,10 @@ class AttentionState:
     logits: Tensor | None = None
     step: int = 1
     backend: str = "chunked"
+    # Both of the triton backend under autograd. A step returns a token and takes that of the step before, which orders
+    # their backward passes; it stays out of the tape, which those passes hold, so that nothing holds itself alive.
+    tape: Tape | None = None
+    token: Tensor | None = None
     # One counter shared by all states of a recurrence: the number of the newest state.
     newest: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.int64))
 
@@ -57,7 +97,12 @@ class AttentionState:
         if int(self.newest) != self.step:
             raise ValueError(
                 f"this attention state (step {self.step}) was already consumed by a later step; "
-                "without gradients a state can be used once"
+                "without gradients, and in the triton backend, a state can be used once"
+            )
+        if self.tape is not None and self.tape.position != self.step:
+            raise ValueError(
+                f"this attention state (step {self.step}) was wound back by a backward pass; "
+                "in the triton backend the steps after it must come before that"
             )
         self.newest.add_(1)
 
@@ -70,15 +115,23 @@ class AttentionState:
             )
 
     def successor(
-        self, *, queries: tuple[Tensor, ...] = (), keys: tuple[Tensor, ...] = (), logits: Tensor | None = None
+        self,
+        *,
+        queries: tuple[Tensor, ...] = (),
+        keys: tuple[Tensor, ...] = (),
+        logits: Tensor | None = None,
+        token: Tensor | None = None,
     ) -> AttentionState:
         """The next state of the same recurrence."""
-        return AttentionState(queries, keys, logits, self.step + 1, self.backend, self.newest)
+        return AttentionState(
+            queries, keys, logits, self.step + 1, self.backend, self.tape, token, self.newest
+        )
 
 
 def needs_grad(query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None) -> bool:
     """Whether gradients flow through a call."""
     tensors = [query, key, value]
     if state is not None:
-        tensors += [*state.queries, *state.keys, *([] if state.logits is None else [state.logits])]
+        tensors += [*state.queries, *state.keys]
+        tensors += [x for x in (state.logits, state.token) if x is not None]
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
