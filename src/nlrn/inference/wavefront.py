@@ -335,8 +335,9 @@ def stored_logits_bytes(batch: int, rows: int, size: tuple[int, int], window_siz
     for side in size:
         # Eight by eight queries see window_size + 7 keys along an axis, or all there are.
         keys *= side if window_size is None else min(side, window_size + 7)
-    return 4 * batch * keys * _up(rows) * _up(size[1])
+    # The triton backend pads them.
+    return 4 * batch * _up(keys, 16) * _up(rows, 8) * _up(size[1], 8)
 
 
-def _up(n: int) -> int:
-    return -(-n // 8) * 8
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

@@ -70,7 +70,8 @@ class Trainer:
             assert conv.bias is not None
             conv.bias.requires_grad_(False)
         if device.type == "cuda":
-            # Dense attention keeps logits and weights of every step: take it wherever all steps fit.
+            # Two buffers of logits for all steps in the triton backend; where there is no Triton, dense attention, which
+            # keeps logits and weights of every step: take it wherever all steps fit.
             free, matrices = torch.cuda.mem_get_info(device)[0], 2 * config.model.num_steps + 2
             self.model.attention.max_memory = max(DEFAULT_MAX_MEMORY, int(0.8 * free / matrices * KEPT))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)

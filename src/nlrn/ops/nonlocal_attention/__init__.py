@@ -166,7 +166,7 @@ def nonlocal_attention(
         over_all_pairs = reference.attention if name == "reference" else dense.attention
         output, new_state = over_all_pairs(query, key, value, window_size, state, row_offset)
         return output, new_state if keep_state else None
-    attention = {"triton": triton, "native": native, "chunked": chunked}[name].attention
+    attention = {"triton": triton.attention, "native": native.attention, "chunked": chunked.attention}[name]
     return attention(
         query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
     )

@@ -1,4 +1,4 @@
-"""The GPU backend: Triton kernels for inference and training, the operators around them, and their use.
+"""The GPU backend, for inference and training; the kernels are in `triton_kernels.py`.
 
 Without gradients the logits are stored and updated in place, or computed anew from the history where memory is short.
 Under autograd all steps of a recurrence share two buffers, whatever their number: the summed logits, which each step's
@@ -9,45 +9,24 @@ gradient, which runs back along with them (`Tape`).
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
-import os
-from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import torch
-from torch import Tensor, library
+from torch import Tensor
 
 from .state import AttentionState, Tape, needs_grad
+from .triton_operators import (
+    TILE,
+    Geometry,
+    interpreted,
+    loaded_kernels,
+    tiles,
+    triton_attention,
+    triton_attention_backward,
+)
 
-# Side of a tile.
-TILE = 8
-# Stored rows of logits are padded to a multiple of this, so that each begins where vector loads may begin.
-ROW_MULTIPLE = 16
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
-
-
-@functools.cache
-def loaded_kernels() -> ModuleType | str:
-    """The module of the kernels, or why there is none."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    try:
-        from . import triton_kernels
-    except ImportError as error:
-        return f"triton cannot be loaded ({error})"
-    return triton_kernels
-
-
-def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on the CPU: slow, for tests."""
-    # Triton need not be imported to know that it would not interpret.
-    if os.environ.get("TRITON_INTERPRET") != "1":
-        return False
-    kernels = loaded_kernels()
-    return not isinstance(kernels, str) and bool(kernels.INTERPRETED)
 
 
 @functools.cache
@@ -61,7 +40,9 @@ def _device_refuses(device: torch.device) -> str | None:
     try:
         with torch.cuda.device(device):
             kernels.probe[(1,)](torch.empty(1, dtype=torch.int32, device=device))
-    except Exception as error:  # no C compiler, no Python headers, a driver too old: Triton has no type for these
+    except (
+        Exception
+    ) as error:  # no C compiler, no Python headers, a driver too old: Triton has no type for these
         return f"triton cannot build kernels here ({error})"
     return None
 
@@ -88,7 +69,7 @@ def refusal(
         needed = history_bytes(state, query, value, window_size, TILE)
         return f"needs {needed} bytes for a history, {_allowed(max_memory)}" if needed > max_memory else None
     if state is None:
-        needed = 2 * 4 * math.prod(_Geometry.of(query, key, window_size).state_shape(torch.float32))
+        needed = 2 * 4 * math.prod(Geometry.of(query, key, window_size).state_shape(torch.float32))
         return (
             f"needs {needed} bytes for the logits of all steps and their gradient, {_allowed(max_memory)}"
             if needed > max_memory
@@ -104,238 +85,6 @@ def refusal(
 
 def _allowed(max_memory: int) -> str:
     return f"max_memory is {max_memory}"
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """How many tiles there are, and how many keys their windows cover."""
-
-    batch: int
-    rows: int
-    height: int
-    width: int
-    radius: int
-
-    @classmethod
-    def of(cls, query: Tensor, key: Tensor, window_size: int | None) -> _Geometry:
-        (batch, _, rows, width), height = query.shape, key.shape[2]
-        # No larger than it takes to see the whole image.
-        largest = max(height, width)
-        return cls(
-            batch,
-            rows,
-            height,
-            width,
-            largest if window_size is None else min(window_size // 2, largest),
-        )
-
-    @property
-    def query_tiles(self) -> int:
-        return self.batch * _tiles(self.rows) * _tiles(self.width)
-
-    @property
-    def key_tiles(self) -> int:
-        return self.batch * _tiles(self.height) * _tiles(self.width)
-
-    @property
-    def stored_keys(self) -> int:
-        """Keys of the largest span."""
-        reach = TILE + 2 * self.radius
-        return _up(min(reach, self.height) * min(reach, self.width))
-
-    def state_shape(self, dtype: torch.dtype) -> tuple[int, ...]:
-        """`[tiles, queries, keys]`; float16 logits have their float32 references behind them (see the kernel)."""
-        keys = self.stored_keys
-        if dtype == torch.float16:
-            keys = _up(keys + 2 * -(-keys // _kernels().KEYS_PER_REFERENCE))
-        return self.query_tiles, TILE * TILE, keys
-
-
-def _tiles(length: int) -> int:
-    return -(-length // TILE)
-
-
-def _up(keys: int) -> int:
-    return -(-keys // ROW_MULTIPLE) * ROW_MULTIPLE
-
-
-def _kernels() -> Any:
-    kernels = loaded_kernels()
-    assert not isinstance(kernels, str)
-    return kernels
-
-
-def _pixels(image: Tensor) -> Tensor:
-    """`[B, H, W, C]`, dense; no copy of an image that is channels-last."""
-    return image.permute(0, 2, 3, 1).contiguous()
-
-
-@library.custom_op("nlrn::triton_attention", mutates_args={"logits"})
-def triton_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    logits: Tensor,
-    radius: int,
-    row_offset: int,
-    load: bool,
-    store: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output `[B, V, rows, W]` and the log of the softmax's normaliser `[B, rows, W]`.
-
-    `load` adds the stored `logits` to those of this step, `store` writes the sums back; with neither, `logits` may be
-    empty.
-    """
-    geometry = _Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
-    query, key, value = _pixels(query), _pixels(key), _pixels(value)
-    channels, value_channels = query.shape[3], value.shape[3]
-    output = torch.empty((*query.shape[:3], value_channels), dtype=value.dtype, device=value.device)
-    normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=value.device)
-    relative = logits.dtype == torch.float16 and logits.numel() > 0
-    blocks = _kernels().blocks("forward", value, channels, value_channels)
-    for first_value in range(0, value_channels, blocks["BLOCK_VALUES"]):
-        # The first block of values brings the stored logits up to date; nothing is to be added to them after that.
-        finished = store and first_value > 0
-        _kernels().forward[(geometry.query_tiles,)](
-            query,
-            key,
-            value,
-            logits,
-            logits.view(torch.float32) if relative else logits,
-            output,
-            normaliser,
-            geometry.rows,
-            geometry.height,
-            geometry.width,
-            radius,
-            row_offset,
-            0 if finished else channels,
-            value_channels,
-            first_value,
-            geometry.stored_keys,
-            logits.shape[-1],
-            LOAD=load or finished,
-            STORE=store and not finished,
-            RELATIVE=relative,
-            ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
-            TILE=TILE,
-            **blocks,
-        )
-    return output.permute(0, 3, 1, 2), normaliser
-
-
-@triton_attention.register_fake
-def _(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    logits: Tensor,
-    radius: int,
-    row_offset: int,
-    load: bool,
-    store: bool,
-) -> tuple[Tensor, Tensor]:
-    batch, _, rows, width = query.shape
-    output = value.new_empty((batch, rows, width, value.shape[1]))
-    return output.permute(0, 3, 1, 2), value.new_empty((batch, rows, width), dtype=torch.float32)
-
-
-@library.custom_op("nlrn::triton_attention_backward", mutates_args={"logits", "logits_grad"})
-def triton_attention_backward(
-    output_grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    normaliser: Tensor,
-    logits: Tensor,
-    logits_grad: Tensor,
-    later: list[Tensor],
-    computed: bool,
-    radius: int,
-    row_offset: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; moves `logits` and `logits_grad` to this step.
-
-    `later` are the query and key of the step that both belong to on entry. It is empty for the last step: its logits
-    are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
-    """
-    geometry = _Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
-    # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share.
-    shared = (output_grad.float() * output.float()).sum(1)
-    query, key, value, output_grad = (_pixels(x) for x in (query, key, value, output_grad))
-    other_query, other_key = [_pixels(x) for x in later] if later else (query, key)
-    source = "rewound" if later else "computed" if computed else "stored"
-    query_grad, key_grad, value_grad = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    channels, value_channels = query.shape[3], value.shape[3]
-    sizes = (geometry.rows, geometry.height, geometry.width, radius, row_offset, channels, value_channels)
-
-    blocks = _kernels().blocks("backward_query", value, channels, value_channels)
-    for first_channel in range(0, channels, blocks["BLOCK_CHANNELS"]):
-        _kernels().backward_query[(geometry.query_tiles,)](
-            key,
-            value,
-            output_grad,
-            shared,
-            normaliser,
-            other_query,
-            other_key,
-            logits,
-            logits_grad,
-            query_grad,
-            *sizes,
-            first_channel,
-            logits.shape[-1],
-            UPDATE=first_channel == 0,
-            LOGITS=source,
-            ADD=bool(later),
-            ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
-            ONE_VALUE_BLOCK=value_channels <= blocks["BLOCK_VALUES"],
-            TILE=TILE,
-            **blocks,
-        )
-
-    blocks = _kernels().blocks("backward_key", value, channels, value_channels)
-    step, value_step = blocks["BLOCK_CHANNELS"], blocks["BLOCK_VALUES"]
-    for i in range(max(-(-channels // step), -(-value_channels // value_step))):
-        _kernels().backward_key[(geometry.key_tiles,)](
-            query,
-            output_grad,
-            normaliser,
-            logits,
-            logits_grad,
-            key_grad,
-            value_grad,
-            *sizes,
-            i * step,
-            i * value_step,
-            logits.shape[-1],
-            TILE=TILE,
-            **blocks,
-        )
-    return query_grad.permute(0, 3, 1, 2), key_grad.permute(0, 3, 1, 2), value_grad.permute(0, 3, 1, 2)
-
-
-@triton_attention_backward.register_fake
-def _(
-    output_grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
-    normaliser: Tensor,
-    logits: Tensor,
-    logits_grad: Tensor,
-    later: list[Tensor],
-    computed: bool,
-    radius: int,
-    row_offset: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    def like(image: Tensor) -> Tensor:
-        batch, channels, rows, width = image.shape
-        return image.new_empty((batch, rows, width, channels)).permute(0, 3, 1, 2)
-
-    return like(query), like(key), like(value)
 
 
 class _Step(torch.autograd.Function):
@@ -362,7 +111,7 @@ class _Step(torch.autograd.Function):
         query, key, value, output, normaliser = ctx.saved_tensors
         alone = tape.logits is None
         if alone:
-            geometry = _Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], ctx.radius)
+            geometry = Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], ctx.radius)
             logits = torch.empty(
                 geometry.state_shape(torch.float32), dtype=torch.float32, device=query.device
             )
@@ -395,7 +144,7 @@ def _step_under_autograd(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    geometry: _Geometry,
+    geometry: Geometry,
     state: AttentionState | None,
     row_offset: int,
     keep_state: bool,
@@ -436,10 +185,10 @@ def _attention_of_history(
     max_memory: int,
 ) -> Tensor:
     """Bands of rows, as high as the memory allows: to the kernel, a history is one query with many channels."""
-    (rows, height), radius = (query.shape[2], key.shape[2]), _Geometry.of(query, key, window_size).radius
-    band = _tiles(rows) * TILE
+    (rows, height), radius = (query.shape[2], key.shape[2]), Geometry.of(query, key, window_size).radius
+    band = tiles(rows) * TILE
     while band > TILE and history_bytes(state, query, value, window_size, band) > max_memory:
-        band = _tiles(band // 2) * TILE
+        band = tiles(band // 2) * TILE
     queries, keys = (*state.queries, query), (*state.keys, key)
     shape = (query.shape[0], rows, query.shape[3], value.shape[1])
     output = torch.empty(shape, dtype=value.dtype, device=value.device).permute(0, 3, 1, 2)
@@ -482,7 +231,7 @@ def attention(
     max_memory: int,
 ) -> tuple[Tensor, AttentionState | None]:
     """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
-    geometry = _Geometry.of(query, key, window_size)
+    geometry = Geometry.of(query, key, window_size)
     if state is not None and state.logits is not None:
         state.check_shape(state.logits.shape, geometry.state_shape(state.logits.dtype))
         if state.logits.dtype == torch.float16 and value.dtype == torch.float32:
@@ -490,7 +239,11 @@ def attention(
         state.consume()
 
     if needs_grad(query, key, value, state):
-        return _step_under_autograd(query, key, value, geometry, state, row_offset, keep_state)
+        # Any: what `torch.compiler.disable` makes of a function.
+        result: tuple[Tensor, AttentionState | None] = _step_under_autograd(
+            query, key, value, geometry, state, row_offset, keep_state
+        )
+        return result
 
     def step(logits: Tensor, load: bool, store: bool) -> Tensor:
         output: Tensor = triton_attention(

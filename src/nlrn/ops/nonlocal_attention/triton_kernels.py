@@ -16,20 +16,20 @@ import triton.language as tl
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
-# For two-byte and for four-byte images; channel blocks are no larger than the channels. Guesses for an H100: without
-# tensor cores (float32, IEEE) the operands of a product take many registers.
+# For two-byte and for four-byte images; channel blocks are no larger than the channels. Not measured yet: the largest
+# blocks with which ptxas finds registers enough on an H100. Without tensor cores (float32, IEEE) those are smaller.
 BLOCKS = {
     "forward": {
         2: {"BLOCK_KEYS": 64, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 4, "num_stages": 2},
-        4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
+        4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 32, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
     },
     "backward_query": {
         2: {"BLOCK_KEYS": 64, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 2},
-        4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
+        4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 32, "num_warps": 8, "num_stages": 1},
     },
     "backward_key": {
         2: {"BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 2},
-        4: {"BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
+        4: {"BLOCK_CHANNELS": 32, "BLOCK_VALUES": 64, "num_warps": 8, "num_stages": 1},
     },
 }
 # Keys that share a reference in float16 logits (see `forward`).
@@ -215,9 +215,7 @@ def forward(
         largest = new_largest
 
     total = tl.where(exists, total, 1.0)
-    _store(
-        output, pixel, exists, value_channels, first_value, sums / total[:, None], BLOCK_VALUES
-    )
+    _store(output, pixel, exists, value_channels, first_value, sums / total[:, None], BLOCK_VALUES)
     tl.store(normaliser + pixel, largest + tl.log(total), mask=exists)
 
 
@@ -367,7 +365,7 @@ def backward_key(
     for i in range(0, down * across):
         query_tile_y, query_tile_x = low_y // TILE + i // across, low_x // TILE + i % across
         y, x, pixel, exists = _pixels_of_tile(batch, query_tile_y, query_tile_x, rows, width, TILE)
-        top, span_height = _span(query_tile_y, rows, height, row_offset, radius, TILE)
+        top, _ = _span(query_tile_y, rows, height, row_offset, radius, TILE)
         left, span_width = _span(query_tile_x, width, width, 0, radius, TILE)
         # [queries, keys]
         seen = _seen(y + row_offset, x, key_y, key_x, radius) & exists[:, None] & key_exists[None, :]

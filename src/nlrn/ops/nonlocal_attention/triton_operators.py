@@ -1,0 +1,279 @@
+"""The Triton kernels as PyTorch operators, so that `torch.compile` and export see through them.
+
+Triton is imported when a kernel is first asked for: the package works without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, library
+
+# Side of a tile.
+TILE = 8
+# Stored rows of logits are padded to a multiple of this, so that each begins where vector loads may begin.
+ROW_MULTIPLE = 16
+
+
+@functools.cache
+def loaded_kernels() -> ModuleType | str:
+    """The module of the kernels, or why there is none."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    try:
+        from . import triton_kernels
+    except ImportError as error:
+        return f"triton cannot be loaded ({error})"
+    return triton_kernels
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU: slow, for tests."""
+    # Triton need not be imported to know that it would not interpret.
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return False
+    kernels = loaded_kernels()
+    return not isinstance(kernels, str) and bool(kernels.INTERPRETED)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How many tiles there are, and how many keys their windows cover."""
+
+    batch: int
+    rows: int
+    height: int
+    width: int
+    radius: int
+
+    @classmethod
+    def of(cls, query: Tensor, key: Tensor, window_size: int | None) -> Geometry:
+        (batch, _, rows, width), height = query.shape, key.shape[2]
+        # No larger than it takes to see the whole image.
+        largest = max(height, width)
+        radius = largest if window_size is None else min(window_size // 2, largest)
+        return cls(batch, rows, height, width, radius)
+
+    @property
+    def query_tiles(self) -> int:
+        return self.batch * tiles(self.rows) * tiles(self.width)
+
+    @property
+    def key_tiles(self) -> int:
+        return self.batch * tiles(self.height) * tiles(self.width)
+
+    @property
+    def stored_keys(self) -> int:
+        """Keys of the largest span."""
+        reach = TILE + 2 * self.radius
+        return _up(min(reach, self.height) * min(reach, self.width))
+
+    def state_shape(self, dtype: torch.dtype) -> tuple[int, ...]:
+        """`[tiles, queries, keys]`; float16 logits have their float32 references behind them (see the kernel)."""
+        keys = self.stored_keys
+        if dtype == torch.float16:
+            keys = _up(keys + 2 * -(-keys // _kernels().KEYS_PER_REFERENCE))
+        return self.query_tiles, TILE * TILE, keys
+
+
+def tiles(length: int) -> int:
+    """How many tiles lie along an axis."""
+    return -(-length // TILE)
+
+
+def _up(keys: int) -> int:
+    return -(-keys // ROW_MULTIPLE) * ROW_MULTIPLE
+
+
+def _kernels() -> Any:
+    kernels = loaded_kernels()
+    assert not isinstance(kernels, str)
+    return kernels
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """`[B, H, W, C]`, dense; no copy of an image that is channels-last."""
+    return image.permute(0, 2, 3, 1).contiguous()
+
+
+def _device_of(image: Tensor) -> AbstractContextManager[object]:
+    """Kernels run on the current device: makes it that of the images."""
+    context: AbstractContextManager[object] = torch.cuda.device_of(image)  # type: ignore[no-untyped-call]
+    return context
+
+
+@library.custom_op("nlrn::triton_attention", mutates_args={"logits"})
+def triton_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    logits: Tensor,
+    radius: int,
+    row_offset: int,
+    load: bool,
+    store: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output `[B, V, rows, W]` and the log of the softmax's normaliser `[B, rows, W]`.
+
+    `load` adds the stored `logits` to those of this step, `store` writes the sums back; with neither, `logits` may be
+    empty.
+    """
+    geometry = Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
+    query, key, value = _pixels(query), _pixels(key), _pixels(value)
+    channels, value_channels = query.shape[3], value.shape[3]
+    output = torch.empty((*query.shape[:3], value_channels), dtype=value.dtype, device=value.device)
+    normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=value.device)
+    relative = logits.dtype == torch.float16 and logits.numel() > 0
+    blocks = _kernels().blocks("forward", value, channels, value_channels)
+    with _device_of(value):
+        for first_value in range(0, value_channels, blocks["BLOCK_VALUES"]):
+            # The first block of values brings the stored logits up to date; nothing is to be added to them after that.
+            finished = store and first_value > 0
+            _kernels().forward[(geometry.query_tiles,)](
+                query,
+                key,
+                value,
+                logits,
+                logits.view(torch.float32) if relative else logits,
+                output,
+                normaliser,
+                geometry.rows,
+                geometry.height,
+                geometry.width,
+                radius,
+                row_offset,
+                0 if finished else channels,
+                value_channels,
+                first_value,
+                geometry.stored_keys,
+                logits.shape[-1],
+                LOAD=load or finished,
+                STORE=store and not finished,
+                RELATIVE=relative,
+                ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
+                TILE=TILE,
+                **blocks,
+            )
+    return output.permute(0, 3, 1, 2), normaliser
+
+
+@triton_attention.register_fake
+def _(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    logits: Tensor,
+    radius: int,
+    row_offset: int,
+    load: bool,
+    store: bool,
+) -> tuple[Tensor, Tensor]:
+    batch, _, rows, width = query.shape
+    output = value.new_empty((batch, rows, width, value.shape[1]))
+    return output.permute(0, 3, 1, 2), value.new_empty((batch, rows, width), dtype=torch.float32)
+
+
+@library.custom_op("nlrn::triton_attention_backward", mutates_args={"logits", "logits_grad"})
+def triton_attention_backward(
+    output_grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    normaliser: Tensor,
+    logits: Tensor,
+    logits_grad: Tensor,
+    later: list[Tensor],
+    computed: bool,
+    radius: int,
+    row_offset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value; moves `logits` and `logits_grad` to this step.
+
+    `later` are the query and key of the step that both belong to on entry. It is empty for the last step: its logits
+    are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
+    """
+    geometry = Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
+    # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share.
+    shared = (output_grad.float() * output.float()).sum(1)
+    query, key, value, output_grad = (_pixels(x) for x in (query, key, value, output_grad))
+    other_query, other_key = [_pixels(x) for x in later] if later else (query, key)
+    source = "rewound" if later else "computed" if computed else "stored"
+    query_grad, key_grad, value_grad = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    channels, value_channels = query.shape[3], value.shape[3]
+    sizes = (geometry.rows, geometry.height, geometry.width, radius, row_offset, channels, value_channels)
+
+    with _device_of(value):
+        blocks = _kernels().blocks("backward_query", value, channels, value_channels)
+        for first_channel in range(0, channels, blocks["BLOCK_CHANNELS"]):
+            _kernels().backward_query[(geometry.query_tiles,)](
+                key,
+                value,
+                output_grad,
+                shared,
+                normaliser,
+                other_query,
+                other_key,
+                logits,
+                logits_grad,
+                query_grad,
+                *sizes,
+                first_channel,
+                logits.shape[-1],
+                UPDATE=first_channel == 0,
+                LOGITS=source,
+                ADD=bool(later),
+                ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
+                ONE_VALUE_BLOCK=value_channels <= blocks["BLOCK_VALUES"],
+                TILE=TILE,
+                **blocks,
+            )
+
+        blocks = _kernels().blocks("backward_key", value, channels, value_channels)
+        step, value_step = blocks["BLOCK_CHANNELS"], blocks["BLOCK_VALUES"]
+        for i in range(max(-(-channels // step), -(-value_channels // value_step))):
+            _kernels().backward_key[(geometry.key_tiles,)](
+                query,
+                output_grad,
+                normaliser,
+                logits,
+                logits_grad,
+                key_grad,
+                value_grad,
+                *sizes,
+                i * step,
+                i * value_step,
+                logits.shape[-1],
+                TILE=TILE,
+                **blocks,
+            )
+    return query_grad.permute(0, 3, 1, 2), key_grad.permute(0, 3, 1, 2), value_grad.permute(0, 3, 1, 2)
+
+
+@triton_attention_backward.register_fake
+def _(
+    output_grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    normaliser: Tensor,
+    logits: Tensor,
+    logits_grad: Tensor,
+    later: list[Tensor],
+    computed: bool,
+    radius: int,
+    row_offset: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    def like(image: Tensor) -> Tensor:
+        batch, channels, rows, width = image.shape
+        return image.new_empty((batch, rows, width, channels)).permute(0, 3, 1, 2)
+
+    return like(query), like(key), like(value)

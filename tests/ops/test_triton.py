@@ -1,0 +1,267 @@
+"""The Triton backend without gradients: against the reference in float64, in Triton's interpreter and on GPUs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from interpreter import in_interpreter, on_gpu, passes_in_the_interpreter
+from test_nonlocal_attention import inputs, largest_difference, recur
+from torch import library as torch_library
+
+from nlrn.ops.nonlocal_attention import (
+    AttentionState,
+    choose_backend,
+    nonlocal_attention,
+    refusals,
+    triton,
+    triton_operators,
+)
+
+# (batch, height, width, window, steps)
+CASES = {
+    "square": (1, 16, 16, 5, 1),
+    "odd-size": (2, 9, 13, 5, 3),
+    "tall": (1, 26, 5, 5, 2),
+    "wide": (1, 5, 26, 5, 2),
+    "several-tiles": (1, 17, 18, 9, 2),
+    "window-larger-than-image": (1, 9, 11, 45, 2),
+    "whole-image": (2, 7, 10, None, 3),
+    "one-row": (1, 1, 21, 9, 2),
+    "one-column": (1, 21, 1, 9, 2),
+    "one-pixel": (3, 1, 1, 3, 2),
+    "window-of-one": (1, 10, 10, 1, 2),
+}
+HALF = [torch.float16, torch.bfloat16]
+
+
+def history_memory(steps, window):
+    """Just enough for a history, in bands of one tile; less than the stored logits take."""
+    queries, keys, values = zip(*steps, strict=True)
+    state = AttentionState.from_history(queries[:-1] or queries, keys[:-1] or keys)
+    return triton.history_bytes(state, queries[-1], values[-1], window, triton.TILE)
+
+
+def check(steps, window, dtype=torch.float32, device="cpu", **options):
+    """No more than twice the error of plain PyTorch in the same precision."""
+    rounded = [[x.to(device, dtype) for x in step] for step in steps]
+    with torch.no_grad():
+        exact = recur([[x.double() for x in step] for step in rounded], window, "reference")
+        plain = recur(rounded, window, "reference")
+        actual = recur(rounded, window, "triton", **options)
+    assert actual[0].dtype == dtype
+    allowed = 2 * largest_difference([x.double() for x in plain], exact) + 1e-7
+    assert largest_difference([x.double() for x in actual], exact) <= allowed
+
+
+def scaled(batch, height, width, steps, channels, value_channels):
+    """Logits of a size that does not depend on the channels."""
+    images = inputs(batch, height, width, steps, query_channels=channels, value_channels=value_channels)
+    return [[query / channels**0.25, key / channels**0.25, value] for query, key, value in images]
+
+
+def test_in_the_interpreter():
+    passes_in_the_interpreter(__file__)
+
+
+@in_interpreter
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
+def test_equals_reference(case, stored):
+    batch, height, width, window, count = case
+    steps = [[x.float() for x in step] for step in inputs(batch, height, width, count)]
+    memory = 2 << 30 if stored else history_memory(steps, window)
+    _, state = nonlocal_attention(*steps[0], window, backend="triton", max_memory=memory)
+    assert (state.logits is not None) == stored
+    check(steps, window, max_memory=memory)
+
+
+@in_interpreter
+@pytest.mark.parametrize("dtype", HALF, ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
+def test_half_precision(dtype, stored):
+    steps = scaled(1, 9, 13, 3, 16, 16)
+    rounded = [[x.to(dtype) for x in step] for step in steps]
+    memory = 2 << 30 if stored else history_memory(rounded, 9)
+    _, state = nonlocal_attention(*rounded[0], 9, backend="triton", max_memory=memory)
+    assert not stored or state.logits.dtype == torch.float16
+    check(steps, 9, dtype, max_memory=memory)
+
+
+@in_interpreter
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize("channels", [(1, 1), (7, 20), (70, 140)], ids=str)
+def test_channels(channels, dtype):
+    check(scaled(1, 9, 10, 2, *channels), 7, dtype)
+
+
+@in_interpreter
+def test_large_logits():
+    """Beyond float16, whose largest number is 65504: most outputs are the value of one key."""
+    (query, key, value), second = inputs(1, 9, 9, 2)
+    steps = [[150 * query, 150 * key, value], second]
+    check(steps, 5)
+    half = [[x.half() for x in step] for step in steps]
+    expected = recur([[x.double() for x in step] for step in half], 5, "reference")
+    assert largest_difference([x.double() for x in recur(half, 5, "triton")], expected) < 2e-3
+
+
+@in_interpreter
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
+def test_band_of_rows(stored):
+    steps = inputs(1, 25, 7, 2)
+    whole = recur(steps, 7, "reference")
+    # Two rows of keys on either side are beyond the windows.
+    bands = [[query[:, :, 8:17], key[:, :, 3:22], value[:, :, 3:22]] for query, key, value in steps]
+    bands = [[x.float() for x in band] for band in bands]
+    memory = 2 << 30 if stored else history_memory(bands, 7)
+    actual = recur(bands, 7, "triton", row_offset=5, max_memory=memory)
+    assert largest_difference(actual, [x[:, :, 8:17] for x in whole]) < 1e-5
+
+
+@in_interpreter
+def test_strides():
+    ((query, key, value),) = inputs(2, 7, 9, 1)
+    plain = [x.float() for x in (query, key, value)]
+    expected = recur([plain], 5, "triton")[0]
+    channels_last = [x.contiguous(memory_format=torch.channels_last) for x in plain]
+    slices = [torch.stack([x, x], -1)[..., 1] for x in plain]
+    wider = [torch.cat([x, x], 3).contiguous(memory_format=torch.channels_last)[..., :9] for x in plain]
+    for other in (channels_last, slices, wider):
+        assert torch.equal(recur([other], 5, "triton")[0], expected)
+
+
+@in_interpreter
+def test_the_same_bits_every_time():
+    steps = [[x.float() for x in step] for step in inputs(1, 9, 12, 2)]
+    first, again = recur(steps, 5, "triton"), recur(steps, 5, "triton")
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@in_interpreter
+def test_constant_value_is_a_fixed_point():
+    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 9, 12, 1)]
+    output, _ = nonlocal_attention(query, key, torch.full_like(value, 0.7), 5, backend="triton")
+    assert (output - 0.7).abs().max() < 1e-6
+
+
+@in_interpreter
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+def test_the_last_step_writes_no_logits(dtype):
+    first, second = [[x.to(dtype) for x in step] for step in inputs(1, 9, 9, 2)]
+    _, state = nonlocal_attention(*first, 5, backend="triton")
+    before = state.logits.clone()
+    assert nonlocal_attention(*second, 5, state, keep_state=False)[1] is None
+    assert torch.equal(state.logits.view(torch.uint8), before.view(torch.uint8))
+
+
+@in_interpreter
+def test_a_state_is_used_once_and_stays_with_its_backend():
+    image = torch.zeros(1, 2, 8, 8)
+    _, state = nonlocal_attention(image, image, image, 3, backend="triton")
+    assert state.backend == choose_backend(image, image, image, 3, state) == "triton"
+    with pytest.raises(ValueError, match="cannot read logits that the triton backend stored"):
+        nonlocal_attention(image, image, image, 3, state, backend="chunked")
+    nonlocal_attention(image, image, image, 3, state)
+    with pytest.raises(ValueError, match="already consumed"):
+        nonlocal_attention(image, image, image, 3, state)
+
+
+@in_interpreter
+def test_a_state_of_other_shapes_or_precision():
+    image, larger = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 16)
+    _, state = nonlocal_attention(image, image, image, 3, backend="triton")
+    with pytest.raises(ValueError, match="belongs to other shapes"):
+        nonlocal_attention(larger, larger, larger, 3, state)
+    half = image.half()
+    _, state = nonlocal_attention(half, half, half, 3, backend="triton")
+    with pytest.raises(ValueError, match=r"belongs to half precision, this call is in torch\.float32"):
+        nonlocal_attention(image, image, image, 3, state)
+
+
+@in_interpreter
+def test_autocast():
+    """Half precision for kernels that keep logits in float32, float32 for the rest."""
+    image = torch.zeros(1, 2, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, state = nonlocal_attention(image, image, image, 3, backend="triton")
+        assert output.dtype == torch.bfloat16
+        assert nonlocal_attention(image, image, image, 3, state)[0].dtype == torch.bfloat16
+        half = image.bfloat16()
+        for backend in (None, "chunked"):
+            output, _ = nonlocal_attention(half, half, half, 3, backend=backend)
+            assert output.dtype == torch.float32
+
+
+@in_interpreter
+def test_what_it_leaves_to_others():
+    image = torch.zeros(1, 2, 8, 8)
+    assert choose_backend(image, image, image, 3) != "triton"
+    for dtype in (torch.float64, torch.int32):
+        other = image.to(dtype)
+        with pytest.raises(ValueError, match="computes in float32, float16 and bfloat16, not in torch"):
+            nonlocal_attention(other, other, other, 3, backend="triton")
+    _, state = nonlocal_attention(image, image, image, 3, backend="triton", max_memory=1000)
+    with pytest.raises(ValueError, match=r"needs 2560 bytes for a history, max_memory is 1000"):
+        nonlocal_attention(image, image, image, 3, state, backend="triton", max_memory=1000)
+    # Another backend goes on from the history.
+    nonlocal_attention(image, image, image, 3, state, backend="chunked")
+
+
+def test_refusals_without_a_gpu_or_without_triton(monkeypatch):
+    image = torch.zeros(1, 2, 8, 8)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert refusals(image, image, image, 3)["triton"] == "runs on CUDA devices, not on cpu"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert triton_operators.loaded_kernels.__wrapped__() == "triton is not installed"
+
+
+@in_interpreter
+def test_registered_operator():
+    query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
+    logits = torch.zeros(2, 64, 80)
+    arguments = (query, key, value, logits, 2, 0, True, True)
+    torch_library.opcheck(
+        triton_operators.triton_attention, arguments, test_utils=("test_schema", "test_faketensor")
+    )
+
+
+@in_interpreter
+def test_torch_compile_sees_through_it():
+    query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
+    logits = torch.zeros(2, 64, 80)
+
+    def step(query, key, value, logits):
+        return (
+            triton_operators.triton_attention(query * 1, key, value, logits, 2, 0, True, True)[0]
+            + logits.sum() * 0
+        )
+
+    compiled = torch.compile(step, backend="eager", fullgraph=True)
+    expected = step(query, key, value, logits.clone())
+    assert torch.equal(compiled(query, key, value, logits), expected)
+    assert logits.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
+class TestOnGPU:
+    """At the sizes of the full network."""
+
+    pytestmark = on_gpu
+
+    def test_equals_reference(self, dtype, stored):
+        steps = [[x.to("cuda", dtype) for x in step] for step in scaled(2, 96, 80, 3, 64, 128)]
+        memory = 4 << 30 if stored else history_memory(steps, 45)
+        check(steps, 45, dtype, "cuda", max_memory=memory)
+
+    def test_odd_sizes(self, dtype, stored):
+        for size in ((1, 1), (1, 77), (61, 35)):
+            steps = [[x.to("cuda", dtype) for x in step] for step in scaled(2, *size, 2, 20, 140)]
+            memory = 4 << 30 if stored else history_memory(steps, 21)
+            check(steps, 21, dtype, "cuda", max_memory=memory)
+
+    def test_the_same_bits_every_time(self, dtype, stored):
+        steps = [[x.to("cuda", dtype) for x in step] for step in scaled(1, 96, 80, 2, 64, 128)]
+        memory = 4 << 30 if stored else history_memory(steps, 45)
+        first, again = (recur(steps, 45, "triton", max_memory=memory) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
