@@ -108,7 +108,8 @@ def nonlocal_attention(
         value: `[B, V, H, W]`; V may differ from D.
         window_size: odd side of the window in pixels; `None` is the whole image.
         state: what the previous step returned, for the same shapes; `None` at the first step. Without
-            gradients it is consumed (see `AttentionState`); under autograd it is a value.
+            gradients it is consumed (see `AttentionState`); under autograd it is a value, but in the triton
+            backend, where it is consumed too.
         keep_state: `False` at the last step, or without propagation, saves the memory of the new state.
         row_offset: the row of `key` at which the first row of `query` lies, when `query` is a band of rows.
             By default both start at the same row and `rows == H`.
@@ -118,7 +119,8 @@ def nonlocal_attention(
         backend: one of `BACKENDS`; by default `choose_backend` decides. A state stays with its backend.
 
     Returns:
-        The output `[B, V, rows, W]` and the state for the next step (`None` if not kept).
+        The output `[B, V, rows, W]` and the state for the next step (`None` if not kept). Under autocast the
+        output is of autocast's half precision in the triton backend, and float32 in all others.
 
     Cost: `2 * q^2 * (D + V)` flops per pixel with stored logits, `2 * q^2 * (t D + V)` at step t with a
     history; `4 * 1.34 * q^2` bytes per pixel for stored logits at q = 45.
@@ -126,6 +128,7 @@ def nonlocal_attention(
     Raises:
         ValueError: shapes that do not fit each other, an even window, a state used twice or of other shapes,
             `max_memory` too small for one tile, an unknown backend.
+        RuntimeError: in the backward pass of the triton backend, see `AttentionState`.
 
     Source: Liu et al., Non-Local Recurrent Network for Image Restoration, NeurIPS 2018, section 3.
 
@@ -185,9 +188,9 @@ def _autocast(
 
     Logits add up over the steps: their sums are not for half precision.
     """
-    dtype = torch.get_autocast_dtype(value.device.type)
-    half = query.to(dtype), key.to(dtype), value.to(dtype)
     if backend in (None, "triton"):
+        dtype = torch.get_autocast_dtype(value.device.type)
+        half = query.to(dtype), key.to(dtype), value.to(dtype)
         reason = refusals(*half, window_size, state, max_memory)["triton"]
         if reason is None or (backend and reason == ON_REQUEST):
             return half

@@ -37,12 +37,11 @@ def _device_refuses(device: torch.device) -> str | None:
         return kernels
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < COMPUTE_CAPABILITY:
         return "needs a GPU of compute capability 8.0 or higher"
+    # No C compiler, no Python headers, a driver too old: what Triton raises then has no common type.
     try:
         with torch.cuda.device(device):
             kernels.probe[(1,)](torch.empty(1, dtype=torch.int32, device=device))
-    except (
-        Exception
-    ) as error:  # no C compiler, no Python headers, a driver too old: Triton has no type for these
+    except Exception as error:
         return f"triton cannot build kernels here ({error})"
     return None
 
@@ -66,25 +65,18 @@ def refusal(
     if not needs_grad(query, key, value, state):
         if state is None or state.logits is not None:
             return None
-        needed = history_bytes(state, query, value, window_size, TILE)
-        return f"needs {needed} bytes for a history, {_allowed(max_memory)}" if needed > max_memory else None
-    if state is None:
-        needed = 2 * 4 * math.prod(Geometry.of(query, key, window_size).state_shape(torch.float32))
-        return (
-            f"needs {needed} bytes for the logits of all steps and their gradient, {_allowed(max_memory)}"
-            if needed > max_memory
-            else None
-        )
-    if state.tape is None:
+        needed, purpose = history_bytes(state, query, value, window_size, TILE), "a history"
+    elif state is None:
+        shape = Geometry.of(query, key, window_size).state_shape(torch.float32)
+        needed, purpose = 2 * 4 * math.prod(shape), "the logits of all steps and their gradient"
+    elif state.tape is None:
         return (
             "needs logits made under autograd, and this state's cannot be differentiated; "
             "run all steps of a recurrence under autograd, or none"
         )
-    return None
-
-
-def _allowed(max_memory: int) -> str:
-    return f"max_memory is {max_memory}"
+    else:
+        return None
+    return f"needs {needed} bytes for {purpose}, max_memory is {max_memory}" if needed > max_memory else None
 
 
 class _Step(torch.autograd.Function):
@@ -111,10 +103,8 @@ class _Step(torch.autograd.Function):
         query, key, value, output, normaliser = ctx.saved_tensors
         alone = tape.logits is None
         if alone:
-            geometry = Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], ctx.radius)
-            logits = torch.empty(
-                geometry.state_shape(torch.float32), dtype=torch.float32, device=query.device
-            )
+            shape = Geometry.with_radius(query, key, ctx.radius).state_shape(torch.float32)
+            logits = torch.empty(shape, dtype=torch.float32, device=query.device)
         else:
             logits = tape.logits
         if tape.gradient is None:

@@ -10,6 +10,8 @@ Logits, softmax and all sums are float32, whatever the images are. Nothing is ad
 the same input gives the same bits.
 """
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -35,19 +37,25 @@ BLOCKS = {
 # Keys that share a reference in float16 logits (see `forward`).
 KEYS_PER_REFERENCE = BLOCKS["forward"][2]["BLOCK_KEYS"]
 # Bytes that two stages may take; a GPU that gives a program less shared memory gets one.
-SHARED_MEMORY = 160 << 10
+TWO_STAGES = 160 << 10
 
 
-def blocks(kernel: str, image: torch.Tensor, channels: int, value_channels: int) -> dict[str, int]:
-    """The compile-time numbers of a kernel for images like `image`."""
+@functools.cache
+def shared_memory(device: int) -> int:
+    """Bytes that a program may take on a GPU."""
+    return triton.runtime.driver.active.utils.get_device_properties(device)["max_shared_mem"]
+
+
+def blocks(
+    kernel: str, image: torch.Tensor, channels: int, value_channels: int, shared_memory: int
+) -> dict[str, int]:
+    """The compile-time numbers of a kernel, for images like `image` and that much shared memory."""
     chosen = dict(BLOCKS[kernel][image.element_size()])
     for name, number in (("BLOCK_CHANNELS", channels), ("BLOCK_VALUES", value_channels)):
         # A product of matrices takes sides of 16 and more.
         chosen[name] = max(16, min(chosen[name], triton.next_power_of_2(number)))
-    if image.is_cuda:
-        shared = torch.cuda.get_device_properties(image.device).shared_memory_per_block_optin
-        if shared < SHARED_MEMORY:
-            chosen["num_stages"] = 1
+    if shared_memory < TWO_STAGES:
+        chosen["num_stages"] = 1
     return chosen
 
 

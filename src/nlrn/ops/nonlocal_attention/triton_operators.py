@@ -55,11 +55,14 @@ class Geometry:
 
     @classmethod
     def of(cls, query: Tensor, key: Tensor, window_size: int | None) -> Geometry:
-        (batch, _, rows, width), height = query.shape, key.shape[2]
         # No larger than it takes to see the whole image.
-        largest = max(height, width)
+        largest = max(key.shape[2:])
         radius = largest if window_size is None else min(window_size // 2, largest)
-        return cls(batch, rows, height, width, radius)
+        return cls.with_radius(query, key, radius)
+
+    @classmethod
+    def with_radius(cls, query: Tensor, key: Tensor, radius: int) -> Geometry:
+        return cls(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
 
     @property
     def query_tiles(self) -> int:
@@ -98,6 +101,14 @@ def _kernels() -> Any:
     return kernels
 
 
+def _blocks(kernel: str, query: Tensor, value: Tensor) -> dict[str, int]:
+    """The compile-time numbers of a kernel for `[B, H, W, C]` images."""
+    kernels = _kernels()
+    shared_memory = kernels.shared_memory(value.device.index) if value.is_cuda else 0
+    blocks: dict[str, int] = kernels.blocks(kernel, value, query.shape[3], value.shape[3], shared_memory)
+    return blocks
+
+
 def _pixels(image: Tensor) -> Tensor:
     """`[B, H, W, C]`, dense; no copy of an image that is channels-last."""
     return image.permute(0, 2, 3, 1).contiguous()
@@ -125,13 +136,13 @@ def triton_attention(
     `load` adds the stored `logits` to those of this step, `store` writes the sums back; with neither, `logits` may be
     empty.
     """
-    geometry = Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
+    geometry = Geometry.with_radius(query, key, radius)
     query, key, value = _pixels(query), _pixels(key), _pixels(value)
     channels, value_channels = query.shape[3], value.shape[3]
     output = torch.empty((*query.shape[:3], value_channels), dtype=value.dtype, device=value.device)
     normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=value.device)
     relative = logits.dtype == torch.float16 and logits.numel() > 0
-    blocks = _kernels().blocks("forward", value, channels, value_channels)
+    blocks = _blocks("forward", query, value)
     with _device_of(value):
         for first_value in range(0, value_channels, blocks["BLOCK_VALUES"]):
             # The first block of values brings the stored logits up to date; nothing is to be added to them after that.
@@ -200,7 +211,7 @@ def triton_attention_backward(
     `later` are the query and key of the step that both belong to on entry. It is empty for the last step: its logits
     are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
     """
-    geometry = Geometry(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
+    geometry = Geometry.with_radius(query, key, radius)
     # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share.
     shared = (output_grad.float() * output.float()).sum(1)
     query, key, value, output_grad = (_pixels(x) for x in (query, key, value, output_grad))
@@ -211,7 +222,7 @@ def triton_attention_backward(
     sizes = (geometry.rows, geometry.height, geometry.width, radius, row_offset, channels, value_channels)
 
     with _device_of(value):
-        blocks = _kernels().blocks("backward_query", value, channels, value_channels)
+        blocks = _blocks("backward_query", query, value)
         for first_channel in range(0, channels, blocks["BLOCK_CHANNELS"]):
             _kernels().backward_query[(geometry.query_tiles,)](
                 key,
@@ -236,7 +247,7 @@ def triton_attention_backward(
                 **blocks,
             )
 
-        blocks = _kernels().blocks("backward_key", value, channels, value_channels)
+        blocks = _blocks("backward_key", query, value)
         step, value_step = blocks["BLOCK_CHANNELS"], blocks["BLOCK_VALUES"]
         for i in range(max(-(-channels // step), -(-value_channels // value_step))):
             _kernels().backward_key[(geometry.key_tiles,)](
