@@ -173,7 +173,7 @@ def two_steps():
 @in_interpreter
 def test_a_later_step_without_loss_is_refused():
     _, (first, _), _ = two_steps()
-    with pytest.raises(RuntimeError, match=r"needs the logits of that step, but they are those of step 2"):
+    with pytest.raises(RuntimeError, match=r"attention step 1 needs .* they are those of step 2"):
         first.sum().backward()
 
 
@@ -184,6 +184,23 @@ def test_a_second_backward_is_refused():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match=r"attention step 2 .* they are those of step 0"):
         loss.backward()
+
+
+@in_interpreter
+def test_a_backward_in_two_parts_is_refused():
+    """The gradient that the first part left would count in the second."""
+    steps, (first, second), _ = two_steps()
+    torch.autograd.grad(second.sum(), steps[1], retain_graph=True)
+    with pytest.raises(RuntimeError, match=r"attention step 1 .* those of step 1 in another backward pass"):
+        first.sum().backward()
+
+
+@in_interpreter
+def test_a_step_alone_has_any_number_of_backwards():
+    (step,) = leaves(inputs(1, 5, 5, 1))
+    output, _ = nonlocal_attention(*step, 5, backend="triton", keep_state=False)
+    once, again = (torch.autograd.grad(output.square().sum(), step, retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
 @in_interpreter

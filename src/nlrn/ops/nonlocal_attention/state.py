@@ -19,7 +19,7 @@ class Tape:
     all logits anyway.
     """
 
-    logits: Tensor | None
+    logits: Tensor
     position: int = 0
     gradient: Tensor | None = None
     later: list[Tensor] = field(default_factory=list)
@@ -28,18 +28,22 @@ class Tape:
         """To the next step, whose forward pass is about to add its products."""
         self.position += 1
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, continued: bool) -> None:
         """To the step before `step`, whose backward pass is about to run.
 
+        `continued` says that the step after it has run in the same backward pass: `gradient` is then of this pass too.
+
         Raises:
-            RuntimeError: the tape is at another step, so that its logits are not those of `step`.
+            RuntimeError: the tape is at another step, so that its logits are not those of `step`, or `gradient` is of
+                another pass.
         """
-        if self.position != step:
+        if self.position != step or bool(self.later) != continued:
             raise RuntimeError(
-                f"the backward pass of attention step {step} needs the logits of that step, but they are those of "
-                f"step {self.position}: the triton backend keeps one buffer for all steps, so gradients must flow "
-                "back through every step that was computed, the last one first, and only once; "
-                "backend='chunked' has no such limits"
+                f"the backward pass of attention step {step} needs the logits of that step and the gradient of the "
+                f"steps after it, but they are those of step {self.position}"
+                f"{' in another backward pass' if self.position == step else ''}: the triton backend keeps one buffer "
+                "for all steps, so one backward pass must go through every step that was computed, and no second "
+                "one can follow; backend='chunked' has no such limits"
             )
         self.position -= 1
 
@@ -54,7 +58,7 @@ class AttentionState:
 
     Without gradients a state is consumed by the step that takes it, which may update it in place; taking it
     twice raises `ValueError`. Under autograd it is a value and may be used any number of times, except in the triton
-    backend: there too it can be used once, and the backward passes must run through all steps, once (see `Tape`).
+    backend: there too it can be used once, and one backward pass must go through all steps (see `Tape`).
     Stored logits can be read only by the backend that made them; a history by any.
     """
 

@@ -80,35 +80,42 @@ def refusal(
 
 
 class _Step(torch.autograd.Function):
-    """One step under autograd. The token is an output of one step and an input of the next: it holds nothing, but
-    makes autograd run the backward passes in the order in which `Tape` can be wound back."""
+    """One step under autograd; `tape` is `None` for a step that shares its logits with no other.
+
+    The token is an output of one step and an input of the next. It holds nothing, but makes autograd run the backward
+    passes in the order in which the tape can be wound back, and its gradient tells that the later one has run.
+    """
 
     @staticmethod
     def forward(ctx, query, key, value, token, tape, radius, row_offset):  # type: ignore[no-untyped-def]
-        tape.advance()
-        alone = tape.logits is None
-        logits = _no_logits(query) if alone else tape.logits
+        logits, load = _no_logits(query), False
+        if tape is not None:
+            tape.advance()
+            logits, load, ctx.step = tape.logits, tape.position > 1, tape.position
         output, normaliser = triton_attention(
-            query, key, value, logits, radius, row_offset, tape.position > 1, not alone
+            query, key, value, logits, radius, row_offset, load, tape is not None
         )
         ctx.save_for_backward(query, key, value, output, normaliser)
-        ctx.tape, ctx.step, ctx.radius, ctx.row_offset = tape, tape.position, radius, row_offset
+        ctx.tape, ctx.radius, ctx.row_offset = tape, radius, row_offset
+        ctx.set_materialize_grads(False)
         return output, query.new_empty(0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, output_grad, _):  # type: ignore[no-untyped-def]
+    def backward(ctx, output_grad, token_grad):  # type: ignore[no-untyped-def]
         tape = ctx.tape
-        tape.rewind(ctx.step)
+        if tape is not None:
+            tape.rewind(ctx.step, token_grad is not None)
         query, key, value, output, normaliser = ctx.saved_tensors
-        alone = tape.logits is None
-        if alone:
+        if output_grad is None:
+            output_grad = torch.zeros_like(output)
+        if tape is None:
             shape = Geometry.with_radius(query, key, ctx.radius).state_shape(torch.float32)
             logits = torch.empty(shape, dtype=torch.float32, device=query.device)
+            gradient, later = torch.empty_like(logits), []
         else:
-            logits = tape.logits
-        if tape.gradient is None:
-            tape.gradient = torch.empty_like(logits)
+            logits, later = tape.logits, tape.later
+            gradient = tape.gradient = torch.empty_like(logits) if tape.gradient is None else tape.gradient
         grads = triton_attention_backward(
             output_grad,
             query,
@@ -117,15 +124,16 @@ class _Step(torch.autograd.Function):
             output,
             normaliser,
             logits,
-            tape.gradient,
-            tape.later,
-            alone,
+            gradient,
+            later,
+            tape is None,
             ctx.radius,
             ctx.row_offset,
         )
-        tape.later = [query.detach(), key.detach()]
-        if tape.position == 0:
-            tape.gradient, tape.later = None, []
+        if tape is not None:
+            finished = tape.position == 0
+            tape.later = [] if finished else [query.detach(), key.detach()]
+            tape.gradient = None if finished else gradient
         return *grads, query.new_empty(0), None, None, None
 
 
@@ -139,17 +147,15 @@ def _step_under_autograd(
     row_offset: int,
     keep_state: bool,
 ) -> tuple[Tensor, AttentionState | None]:
-    if state is not None:
-        assert state.tape is not None
-        tape, token = state.tape, state.token
-    else:
-        # A step alone computes its logits anew in the backward pass.
+    token = query.new_empty(0) if state is None else state.token
+    tape = None if state is None else state.tape
+    if state is None and keep_state:
         shape = geometry.state_shape(torch.float32)
-        tape = Tape(torch.empty(shape, dtype=torch.float32, device=query.device) if keep_state else None)
-        token = query.new_empty(0)
+        tape = Tape(torch.empty(shape, dtype=torch.float32, device=query.device))
     output, token = _Step.apply(query, key, value, token, tape, geometry.radius, row_offset)  # type: ignore[no-untyped-call]
     if not keep_state:
         return output, None
+    assert tape is not None
     if state is None:
         return output, AttentionState(logits=tape.logits, backend="triton", tape=tape, token=token)
     return output, state.successor(logits=tape.logits, token=token)
