@@ -29,6 +29,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @functools.cache
 def _device_refuses(device: torch.device) -> str | None:
     """Why kernels cannot run on a GPU, found out by running one."""
@@ -60,7 +61,8 @@ def refusal(
         return f"runs on CUDA devices, not on {device}"
     if value.dtype not in DTYPES:
         return f"computes in float32, float16 and bfloat16, not in {value.dtype}"
-    if device == "cuda" and (reason := _device_refuses(value.device)):
+    reason: str | None = _device_refuses(value.device) if device == "cuda" else None
+    if reason is not None:
         return reason
     if not needs_grad(query, key, value, state):
         if state is None or state.logits is not None:

@@ -16,13 +16,21 @@ import torch
 import triton
 import triton.language as tl
 
+from .triton_operators import KEYS_PER_REFERENCE
+
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 # For two-byte and for four-byte images; channel blocks are no larger than the channels. Not measured yet: the largest
 # blocks with which ptxas finds registers enough on an H100. Without tensor cores (float32, IEEE) those are smaller.
 BLOCKS = {
     "forward": {
-        2: {"BLOCK_KEYS": 64, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 4, "num_stages": 2},
+        2: {
+            "BLOCK_KEYS": KEYS_PER_REFERENCE,
+            "BLOCK_CHANNELS": 64,
+            "BLOCK_VALUES": 128,
+            "num_warps": 4,
+            "num_stages": 2,
+        },
         4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 32, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
     },
     "backward_query": {
@@ -34,8 +42,6 @@ BLOCKS = {
         4: {"BLOCK_CHANNELS": 32, "BLOCK_VALUES": 64, "num_warps": 8, "num_stages": 1},
     },
 }
-# Keys that share a reference in float16 logits (see `forward`).
-KEYS_PER_REFERENCE = BLOCKS["forward"][2]["BLOCK_KEYS"]
 # Bytes that two stages may take; a GPU that gives a program less shared memory gets one.
 TWO_STAGES = 160 << 10
 

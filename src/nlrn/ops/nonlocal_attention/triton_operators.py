@@ -20,6 +20,8 @@ from torch import Tensor, library
 TILE = 8
 # Stored rows of logits are padded to a multiple of this, so that each begins where vector loads may begin.
 ROW_MULTIPLE = 16
+# Keys that share a reference in float16 logits (see the kernel).
+KEYS_PER_REFERENCE = 64
 
 
 @functools.cache
@@ -34,6 +36,7 @@ def loaded_kernels() -> ModuleType | str:
     return triton_kernels
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU: slow, for tests."""
     # Triton need not be imported to know that it would not interpret.
@@ -82,7 +85,7 @@ class Geometry:
         """`[tiles, queries, keys]`; float16 logits have their float32 references behind them (see the kernel)."""
         keys = self.stored_keys
         if dtype == torch.float16:
-            keys = _up(keys + 2 * -(-keys // _kernels().KEYS_PER_REFERENCE))
+            keys = _up(keys + 2 * -(-keys // KEYS_PER_REFERENCE))
         return self.query_tiles, TILE * TILE, keys
 
 
