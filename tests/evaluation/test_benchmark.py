@@ -14,6 +14,7 @@ from nlrn.evaluation.benchmark import as_json, measure, provenance
 from nlrn.evaluation.contact_sheet import BAND, GAP, contact_sheet
 from nlrn.evaluation.metrics import psnr
 from nlrn.evaluation.protocol import (
+    DENOISING,
     JPEG_REMOVAL,
     REAL_NOISE,
     SUPER_RESOLUTION,
@@ -149,20 +150,38 @@ def test_contact_sheet():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "dataset_name", "sigma", "card"),
+    ("name", "task", "dataset_name", "level", "card"),
     [
-        ("nlrn-small-gray", "Set12", 15, 32.31),
-        ("nlrn-small-gray", "Set12", 25, 29.84),
-        ("nlrn-small-gray", "Set12", 50, 26.45),
-        ("nlrn-small-gray", "BSD68", 25, 28.86),
-        ("nlrn-small-color", "CBSD68", 25, 30.93),
+        ("nlrn-small-gray", DENOISING, "Set12", 15, 32.31),
+        ("nlrn-small-gray", DENOISING, "Set12", 25, 29.84),
+        ("nlrn-small-gray", DENOISING, "Set12", 50, 26.45),
+        ("nlrn-small-gray", DENOISING, "BSD68", 25, 28.86),
+        ("nlrn-small-color", DENOISING, "CBSD68", 25, 30.93),
+        ("nlrn-small-upscale", SUPER_RESOLUTION, "Set5", 2, 36.58),
+        ("nlrn-small-upscale", SUPER_RESOLUTION, "Set14", 4, 27.45),
+        ("nlrn-small-dejpeg-gray", JPEG_REMOVAL, "classic5", 10, 0.0),
+        ("nlrn-small-dejpeg-color", JPEG_REMOVAL, "CBSD68", 10, 0.0),
+        ("nlrn-small-photo", REAL_NOISE, "PolyU", None, 38.67),
     ],
 )
-def test_cards_figures(shared_dir, name, dataset_name, sigma, card):
+def test_cards_figures(shared_dir, name, task, dataset_name, level, card):
     model = load_model(name)
-    images = DataSet.find(shared_dir / "data", dataset_name)
-    result = measure(model, name, images, sigma, channels=model.config.channels, device=CPU)
+    files = f"Canon600D{task.files}" if task is REAL_NOISE else task.files
+    images = DataSet.find(shared_dir / "data", dataset_name, files)
+    result = measure(model, name, images, level, task=task, channels=model.config.channels, device=CPU)
     assert result.psnr == pytest.approx(card, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sigma", [15, 25, 50])
+def test_bfloat16_costs_less_than_a_hundredth(shared_dir, sigma):
+    images = DataSet.find(shared_dir / "data", "Set12")
+    model = load_model("nlrn-small-gray")
+    exact, half = (
+        measure(model, "", images, sigma, channels=1, device=CPU, precision=precision).psnr
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    assert half == pytest.approx(exact, abs=0.01)
 
 
 def test_a_photograph_gets_better_by_as_much_as_it_should():
