@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
-SOURCE = HERE / "csrc" / "window.cpp"
+SOURCES = HERE / "csrc"
 LIBRARIES = HERE / "_native"
 
 COMMON = [
@@ -28,11 +29,33 @@ COMMON = [
     "-ffp-contract=fast",
     "-fno-math-errno",
 ]
-# Instruction set -> floats in a vector, queries in a register block, compiler options; the best first.
-VARIANTS: dict[str, tuple[int, int, list[str]]] = {
-    "avx512": (16, 8, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]),
-    "avx2": (8, 4, ["-mavx2", "-mfma"]),
-    "generic": (4, 4, []),
+AVX512 = ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512")
+BFLOAT16 = (*AVX512, "-mavx512bw", "-mavx512bf16")
+
+
+class Variant(NamedTuple):
+    """How a library is compiled, and what for.
+
+    Args:
+        dtype: of the images it computes with.
+        source: its file in `csrc`.
+        options: of the compiler.
+        optional: whether to go on without it where the compiler does not know these options.
+    """
+
+    dtype: str
+    source: str
+    options: tuple[str, ...]
+    optional: bool = False
+
+
+# By instruction set, for each dtype the best first. LANES: floats in a vector; GROUP: queries in a register block.
+VARIANTS = {
+    "avx512": Variant("float32", "window.cpp", (*AVX512, "-DLANES=16", "-DGROUP=8")),
+    "avx2": Variant("float32", "window.cpp", ("-mavx2", "-mfma", "-DLANES=8", "-DGROUP=4")),
+    "generic": Variant("float32", "window.cpp", ("-DLANES=4", "-DGROUP=4")),
+    "amx": Variant("bfloat16", "window_bf16.cpp", (*BFLOAT16, "-mamx-tile", "-mamx-bf16"), optional=True),
+    "avx512bf16": Variant("bfloat16", "window_bf16.cpp", BFLOAT16, optional=True),
 }
 
 
@@ -42,6 +65,8 @@ class CompileError(RuntimeError):
 
 def compile_kernels(folder: Path = LIBRARIES) -> list[Path]:
     """Compiles every variant that this machine's processor family has.
+
+    An optional variant that the compiler cannot make is left out; a text file in its place says why.
 
     Args:
         folder: where the libraries go; made if it is not there.
@@ -55,15 +80,26 @@ def compile_kernels(folder: Path = LIBRARIES) -> list[Path]:
         raise CompileError("no C++ compiler (looked for $CXX, c++, g++, clang++)")
     folder.mkdir(parents=True, exist_ok=True)
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return [_compile(compiler, name, folder) for name in VARIANTS if x86 or name == "generic"]
+    compiled = []
+    for name, variant in VARIANTS.items():
+        if not x86 and name != "generic":
+            continue
+        reason = folder / f"{name}.txt"
+        reason.unlink(missing_ok=True)
+        try:
+            compiled.append(_compile(compiler, name, variant, folder))
+        except CompileError as error:
+            if not variant.optional:
+                raise
+            (folder / f"{name}.so").unlink(missing_ok=True)  # of an earlier version
+            reason.write_text(str(error))
+    return compiled
 
 
-def _compile(compiler: str, name: str, folder: Path) -> Path:
-    lanes, group, options = VARIANTS[name]
+def _compile(compiler: str, name: str, variant: Variant, folder: Path) -> Path:
     target = folder / f"{name}.so"
     partial = target.with_suffix(f".{os.getpid()}.part")
-    definitions = [f"-DLANES={lanes}", f"-DGROUP={group}"]
-    command = [compiler, *COMMON, *options, *definitions, str(SOURCE), "-o", str(partial)]
+    command = [compiler, *COMMON, *variant.options, str(SOURCES / variant.source), "-o", str(partial)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         partial.unlink(missing_ok=True)
@@ -77,5 +113,7 @@ if __name__ == "__main__":
     try:
         for library in compile_kernels():
             print(library)
+        for left_out in sorted(LIBRARIES.glob("*.txt")):
+            print(f"left out: {left_out.read_text()}")
     except CompileError as error:
         sys.exit(f"{error}")

@@ -1,7 +1,7 @@
-"""The CPU kernel in C++: float32, forward only, stored logits or a history.
+"""The CPU kernel in C++: float32 or bfloat16, forward only, stored logits or a history.
 
-The libraries are compiled by `compile.py`, one for each instruction set; the best one that this processor can run
-is loaded when the kernel is first asked for. They know nothing of PyTorch.
+The libraries are compiled by `compile.py`, one for each dtype and instruction set; the best one that this processor
+can run is loaded when a dtype is first asked for. They know nothing of PyTorch.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import ctypes
 import functools
 import math
 from collections.abc import Sequence
-from ctypes import POINTER, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +21,31 @@ from torch import Tensor, library
 from .compile import LIBRARIES, VARIANTS
 from .state import AttentionState, needs_grad
 
-INTERFACE = 1
-CHANNEL_MULTIPLE = 16
-TILE, TILES_TOGETHER = 4, 4
+INTERFACE = 2
+TILE = 4
+QUERIES = TILE * TILE
+
+
+class Precision(NamedTuple):
+    """What the kernel for one dtype wants.
+
+    Args:
+        logits: the dtype of stored logits.
+        channels: query and key channels come in multiples of this.
+        value_channels: the same for values.
+        narrowest: keys whose rows are shorter than this get zeros at the right.
+    """
+
+    logits: torch.dtype
+    channels: int
+    value_channels: int
+    narrowest: int
+
+
+PRECISIONS = {
+    torch.float32: Precision(torch.float32, 1, 16, 1),
+    torch.bfloat16: Precision(torch.float16, 32, 32, 16),
+}
 
 
 class _Image(ctypes.Structure):
@@ -34,8 +57,8 @@ class _Problem(ctypes.Structure):
         *((name, c_int32) for name in ("batch", "rows", "height", "width", "row_offset", "radius")),
         *((name, c_int32) for name in ("channels", "value_channels", "steps", "fresh")),
         *((name, POINTER(_Image)) for name in ("query", "key", "value")),
-        ("output", POINTER(c_float)),
-        ("state", POINTER(c_float)),
+        ("output", c_void_p),
+        ("state", c_void_p),
         ("state_tile", c_int64),
     )
 
@@ -49,21 +72,27 @@ class Library:
 
 
 @functools.cache
-def loaded_kernel() -> Library | str:
-    """The best library for this processor, or why there is none."""
-    found = {name: LIBRARIES / f"{name}.so" for name in VARIANTS}
-    found = {name: path for name, path in found.items() if path.is_file()}
+def loaded_kernel(dtype: torch.dtype = torch.float32) -> Library | str:
+    """The best library for a dtype on this processor, or why there is none."""
+    name_of_dtype = str(dtype).removeprefix("torch.")
+    paths = {
+        name: LIBRARIES / f"{name}.so" for name, variant in VARIANTS.items() if variant.dtype == name_of_dtype
+    }
+    found = {name: path for name, path in paths.items() if path.is_file()}
     if not found:
-        return "it was not compiled (python -m nlrn.ops.nonlocal_attention.compile)"
+        reasons = [path.with_suffix(".txt") for path in paths.values()]
+        failed = next((path.read_text() for path in reasons if path.is_file()), None)
+        return failed or "it was not compiled (python -m nlrn.ops.nonlocal_attention.compile)"
+    generic = LIBRARIES / "generic.so"
     for name, path in found.items():
         # The generic library runs anywhere, so it is the one to ask.
-        asked = _open(found.get("generic", path))
+        asked = _open(generic if generic.is_file() else path)
         if isinstance(asked, str):
             return asked
         if asked.nlrn_supports(name.encode()):
             loaded = _open(path)
             return loaded if isinstance(loaded, str) else Library(name, loaded)
-    return f"this processor has none of {', '.join(found)}"
+    return f"this processor has no {name_of_dtype} instructions of {', '.join(found)}"
 
 
 def _open(path: object) -> ctypes.CDLL | str:
@@ -74,8 +103,6 @@ def _open(path: object) -> ctypes.CDLL | str:
     except (OSError, AttributeError) as error:
         return f"{path} cannot be loaded ({error})"
     functions.nlrn_supports.argtypes = [c_char_p]
-    functions.nlrn_state_tile.argtypes = [c_int32, c_int32, c_int32]
-    functions.nlrn_state_tile.restype = c_int64
     functions.nlrn_window_step.argtypes = [POINTER(_Problem), c_int]
     return functions
 
@@ -91,14 +118,15 @@ def refusal(
     """Why this call is not for the kernel, or `None`."""
     if value.device.type != "cpu":
         return f"runs on the CPU, not on {value.device.type}"
-    if value.dtype != torch.float32:
-        return f"computes in float32, not in {value.dtype}"
+    if value.dtype not in PRECISIONS:
+        return f"computes in float32 or bfloat16, not in {value.dtype}"
     if needs_grad(query, key, value, state):
         return "has no gradients"
-    loaded = loaded_kernel()
+    loaded = loaded_kernel(value.dtype)
     if isinstance(loaded, str):
         return loaded
-    needed = workspace_bytes(query, value, window_size)
+    steps = 1 if state is None else 1 + len(state.queries)
+    needed = workspace_bytes(query, value, window_size, steps)
     return (
         f"needs {needed} bytes of working memory, max_memory is {max_memory}" if needed > max_memory else None
     )
@@ -121,16 +149,15 @@ def window_step(
     fresh: bool,
 ) -> Tensor:
     """The kernel's one function; an empty `logits` means that they are not to be kept."""
-    loaded = loaded_kernel()
+    loaded, precision = loaded_kernel(value.dtype), PRECISIONS[value.dtype]
     assert isinstance(loaded, Library)
     batch, value_channels = value.shape[:2]
-    channels = queries[0].shape[1]
-    padded = -value_channels % CHANNEL_MULTIPLE
-    if padded:
-        value = F.pad(value, (0, 0, 0, 0, 0, padded))
-    queries, keys, values = _side_by_side(queries), _side_by_side(keys), _side_by_side([value])
     rows, (height, width) = queries[0].shape[2], keys[0].shape[2:]
-    output = torch.empty((batch, rows, width, value_channels + padded), dtype=value.dtype)
+    queries = _side_by_side(queries, precision.channels)
+    keys = _side_by_side(keys, precision.channels, precision.narrowest)
+    values = _side_by_side([value], precision.value_channels)
+    padded = values[0].shape[1]
+    output = torch.empty((batch, rows, width, padded), dtype=value.dtype)
     problem = _Problem(
         batch=batch,
         rows=rows,
@@ -138,15 +165,15 @@ def window_step(
         width=width,
         row_offset=row_offset,
         radius=radius,
-        channels=channels,
-        value_channels=value_channels + padded,
+        channels=queries[0].shape[1],
+        value_channels=padded,
         steps=len(queries),
         fresh=fresh,
         query=_images(queries),
         key=_images(keys),
         value=_images(values),
-        output=ctypes.cast(output.data_ptr(), POINTER(c_float)),
-        state=ctypes.cast(logits.data_ptr(), POINTER(c_float)) if logits.numel() else None,
+        output=output.data_ptr(),
+        state=logits.data_ptr() if logits.numel() else None,
         state_tile=state_tile(height, width, radius),
     )
     if loaded.functions.nlrn_window_step(ctypes.byref(problem), torch.get_num_threads()):
@@ -165,13 +192,17 @@ def _(
     fresh: bool,
 ) -> Tensor:
     batch, channels, _, width = value.shape
-    padded = channels + -channels % CHANNEL_MULTIPLE
+    padded = _up(channels, PRECISIONS[value.dtype].value_channels)
     output = value.new_empty((batch, queries[0].shape[2], width, padded))
     return output[..., :channels].permute(0, 3, 1, 2)
 
 
-def _side_by_side(images: list[Tensor]) -> list[Tensor]:
-    """With the channels of a pixel side by side in memory."""
+def _side_by_side(images: list[Tensor], multiple: int, narrowest: int = 1) -> list[Tensor]:
+    """With the channels of a pixel side by side in memory, and zeros to fill channels and columns up."""
+    _, channels, _, width = images[0].shape
+    more, right = -channels % multiple, max(0, narrowest - width)
+    if more or right:
+        images = [F.pad(x, (0, right, 0, 0, 0, more)) for x in images]
     return [x if x.stride(1) == 1 else x.contiguous(memory_format=torch.channels_last) for x in images]
 
 
@@ -185,23 +216,30 @@ def _images(images: list[Tensor]) -> ctypes.Array[_Image]:
 
 
 def state_tile(height: int, width: int, radius: int) -> int:
-    """Floats of the logits of one tile."""
-    loaded = loaded_kernel()
-    assert isinstance(loaded, Library)
-    return int(loaded.functions.nlrn_state_tile(height, width, radius))
+    """Logits of one tile."""
+    side = 2 * radius + TILE
+    return min(side, height) * min(side, width) * QUERIES
 
 
-def _tiles(length: int) -> int:
-    return -(-length // TILE)
+def _up(n: int, multiple: int) -> int:
+    return n + -n % multiple
 
 
-def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None) -> int:
-    """What all threads allocate besides inputs, output and stored state."""
-    height, width = value.shape[2:]
+def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps: int = 1) -> int:
+    """What all threads allocate besides inputs, output and stored state; `steps` is the length of the history."""
+    batch, value_channels, height, width = value.shape
+    channels, threads = query.shape[1], torch.get_num_threads()
     radius = _radius(window_size, height, width)
     span = min(width, 2 * radius + TILE)
-    numbers = state_tile(height, width, radius) + 16 * (query.shape[1] + value.shape[1] + 2 * span)
-    return 4 * TILES_TOGETHER * numbers * torch.get_num_threads()
+    logits = state_tile(height, width, radius)
+    if value.dtype == torch.float32:
+        return 4 * 4 * threads * (logits + QUERIES * (channels + value_channels + 2 * span))
+    value_channels = _up(value_channels, 32)
+    planes = 2 * batch * height * value_channels * (_up(width, 32) + 64)
+    tile = logits + QUERIES * (steps * _up(channels, 32) // 2 + value_channels + span)
+    # The weights of eight rows, and one row of products.
+    rows = 2 * 8 * _up(min(width, span + TILE), 32) // 2 * QUERIES + (span + 32) * QUERIES
+    return planes + 4 * threads * (2 * tile + rows)
 
 
 def attention(
@@ -218,7 +256,7 @@ def attention(
     """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
     (batch, _, rows, width), height = query.shape, key.shape[2]
     radius = _radius(window_size, height, width)
-    shape = (batch, _tiles(rows), _tiles(width), state_tile(height, width, radius))
+    shape = (batch, -(-rows // TILE), -(-width // TILE), state_tile(height, width, radius))
 
     def step(queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Tensor, fresh: bool) -> Tensor:
         output: Tensor = window_step(list(queries), list(keys), value, logits, radius, row_offset, fresh)
@@ -230,12 +268,10 @@ def attention(
         output = step([query], [key], state.logits, False)
         return output, state.successor(logits=state.logits) if keep_state else None
 
-    if (
-        state is None
-        and keep_state
-        and workspace_bytes(query, value, window_size) + 4 * math.prod(shape) <= max_memory
-    ):
-        logits = torch.empty(shape, dtype=value.dtype)
+    stored = PRECISIONS[value.dtype].logits
+    needed = workspace_bytes(query, value, window_size) + stored.itemsize * math.prod(shape)
+    if state is None and keep_state and needed <= max_memory:
+        logits = torch.empty(shape, dtype=stored)
         return step([query], [key], logits, True), AttentionState(logits=logits, backend="native")
 
     history = AttentionState.extended(state, query, key)

@@ -7,36 +7,10 @@
 // they are, without packing. Tiles side by side are worked on together, row of keys by row of keys, which then stays in the
 // cache closest to the processor.
 
-#include <algorithm>
-#include <atomic>
-#include <cstddef>
-#include <cstdint>
+#include "window.h"
+
 #include <cstring>
-#include <exception>
 #include <limits>
-#include <thread>
-#include <vector>
-
-// What a call computes; native.py has the same structures.
-
-// An image [row][column][channel] whose channels lie side by side; strides in floats.
-struct Image {
-    const float* data;
-    int64_t row, column;
-};
-
-struct Problem {
-    int32_t batch, rows, height, width, row_offset, radius;
-    int32_t channels, value_channels;  // value_channels is a multiple of 16
-    int32_t steps;                     // of the history whose products are summed; 1 with a stored state
-    int32_t fresh;                     // whether logits start at zero instead of at `state`
-    const Image* query;                // [steps][batch], `rows` rows
-    const Image* key;                  // [steps][batch], `height` rows
-    const Image* value;                // [batch], `height` rows
-    float* output;                     // [batch][rows][width][value_channels]
-    float* state;                      // logits, or null: [batch][tile rows][tile columns][state_tile]
-    int64_t state_tile;                // floats of the logits of one tile
-};
 
 namespace {
 
@@ -44,15 +18,13 @@ typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef float Loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t Int __attribute__((vector_size(4 * LANES)));
 
-constexpr int TILE = 4;  // queries of a tile along each axis
-constexpr int QUERIES = TILE * TILE;
 constexpr int VECTORS = QUERIES / LANES;             // that hold the queries of a tile
 constexpr int KEYS = LANES == 16 ? 24 : 12 / VECTORS;  // of a register block of the first product
 constexpr int WIDE = 3;                              // vectors of channels in a register block of the second
 constexpr int TOGETHER = 4;                          // tiles side by side
-constexpr int TASK_COLUMNS = 64;                     // queries of a task, four rows of them
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
+inline const float* data_of(const Image& image) { return static_cast<const float*>(image.data); }
 inline Vec load(const float* p) { return *reinterpret_cast<const Loose*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
 inline Vec spread(float x) { return Vec{} + x; }
@@ -84,30 +56,18 @@ inline void prefetch(const float* p, int floats) {
     for (int i = 0; i < floats; i += 16) __builtin_prefetch(p + i, 1, 2);
 }
 
-// Queries of one tile as vectors, the keys that their windows cover, and what it has summed up so far.
-struct Tile {
-    int y, x;                      // of the first query
-    int query[QUERIES][2];         // row and column on the grid of keys; the last ones again beyond the border
-    int top, bottom, left, right;  // of the keys
-    float* logits;                 // [key][16 queries]
+// A tile's queries as vectors, and what it has summed up so far.
+struct Tile : Place {
+    float* logits;  // [key][16 queries]
     Vec maximum[VECTORS], sum[VECTORS];
-    std::vector<float> queries;    // [channel][16 queries]
-    std::vector<float> columns;    // [column][16 queries]: 0 within the window of a query, -inf elsewhere
-    std::vector<float> output;     // [16 queries][value channel]
+    std::vector<float> queries;  // [channel][16 queries]
+    std::vector<float> columns;  // [column][16 queries]: 0 within the window of a query, -inf elsewhere
+    std::vector<float> output;   // [16 queries][value channel]
 
-    int span() const { return right - left; }
     float* row_of_logits(int row) { return logits + size_t(row - top) * span() * QUERIES; }
 
-    void place(const Problem& problem, int y_, int x_) {
-        y = y_, x = x_;
-        for (int q = 0; q < QUERIES; q++) {
-            query[q][0] = problem.row_offset + std::min(y + q / TILE, problem.rows - 1);
-            query[q][1] = std::min(x + q % TILE, problem.width - 1);
-        }
-        top = std::max(0, query[0][0] - problem.radius);
-        bottom = std::min(problem.height, query[QUERIES - 1][0] + problem.radius + 1);
-        left = std::max(0, query[0][1] - problem.radius);
-        right = std::min(problem.width, query[QUERIES - 1][1] + problem.radius + 1);
+    void start(const Problem& problem, int y_, int x_) {
+        put(problem, y_, x_);
         columns.resize(size_t(span()) * QUERIES);
         for (int column = left; column < right; column++)
             for (int q = 0; q < QUERIES; q++)
@@ -116,12 +76,10 @@ struct Tile {
         output.assign(size_t(QUERIES) * problem.value_channels, 0.0f);
     }
 
-    static bool near(int a, int b, int radius) { return a - b <= radius && b - a <= radius; }
-
     void read_queries(const Problem& problem, const Image& image) {
         queries.resize(size_t(problem.channels) * QUERIES);
         for (int q = 0; q < QUERIES; q++) {
-            const float* from = image.data + (query[q][0] - problem.row_offset) * image.row + query[q][1] * image.column;
+            const float* from = data_of(image) + (query[q][0] - problem.row_offset) * image.row + query[q][1] * image.column;
             for (int c = 0; c < problem.channels; c++) queries[size_t(c) * QUERIES + q] = from[c];
         }
     }
@@ -195,8 +153,8 @@ void add_step(const Problem& problem, std::vector<Tile>& tiles, int count, int i
             if (y + 1 < tile.bottom) prefetch(logits + floats, floats);
             Vec row[VECTORS];
             if (fresh)
-                for (int q = 0; q < QUERIES; q++) row[q / LANES][q % LANES] = Tile::near(y, tile.query[q][0], problem.radius) ? 0.0f : NEVER;
-            const float* keys = key.data + y * key.row + tile.left * key.column;
+                for (int q = 0; q < QUERIES; q++) row[q / LANES][q % LANES] = near(y, tile.query[q][0], problem.radius) ? 0.0f : NEVER;
+            const float* keys = data_of(key) + y * key.row + tile.left * key.column;
             const auto run = fresh ? products_of_distance<true>(key.column) : products_of_distance<false>(key.column);
             run(tile, keys, key.column, problem.channels, fresh ? tile.columns.data() : logits, row, logits, tile.maximum);
         }
@@ -244,7 +202,7 @@ void average(const Problem& problem, std::vector<Tile>& tiles, int count, int im
                     store(weights.data() + at + v * LANES, weight);
                 }
             for (int v = 0; v < VECTORS; v++) tile.sum[v] += sum[v];
-            row_of_values(tile, weights.data(), value.data + y * value.row + tile.left * value.column, value.column, problem.value_channels);
+            row_of_values(tile, weights.data(), data_of(value) + y * value.row + tile.left * value.column, value.column, problem.value_channels);
         }
 }
 
@@ -254,15 +212,10 @@ void write_output(const Problem& problem, const Tile& tile, int image) {
         const int row = tile.y + q / TILE, column = tile.x + q % TILE;
         if (row >= problem.rows || column >= problem.width) continue;
         const float inverse = 1.0f / tile.sum[q / LANES][q % LANES];
-        float* out = problem.output + ((size_t(image) * problem.rows + row) * problem.width + column) * channels;
+        float* out = static_cast<float*>(problem.output) + ((size_t(image) * problem.rows + row) * problem.width + column) * channels;
         for (int c = 0; c < channels; c += LANES) store(out + c, load(tile.output.data() + size_t(q) * channels + c) * inverse);
     }
 }
-
-// Four rows of queries, from column x0 to x1.
-struct Task {
-    int image, y, x0, x1;
-};
 
 // What a thread allocates, once for all its tasks.
 struct Workspace {
@@ -278,9 +231,9 @@ void run_task(const Problem& problem, const Task& task, Workspace& work) {
         const int count = std::min(TOGETHER, (task.x1 - x + TILE - 1) / TILE);
         for (int i = 0; i < count; i++) {
             Tile& tile = work.tiles[i];
-            tile.place(problem, task.y, x + i * TILE);
+            tile.start(problem, task.y, x + i * TILE);
             const size_t index = (size_t(task.image) * down + tile.y / TILE) * across + tile.x / TILE;
-            tile.logits = problem.state ? problem.state + index * problem.state_tile : work.logits.data() + i * problem.state_tile;
+            tile.logits = problem.state ? static_cast<float*>(problem.state) + index * problem.state_tile : work.logits.data() + i * problem.state_tile;
         }
         for (int step = 0; step < problem.steps; step++) add_step(problem, work.tiles, count, task.image, step);
         average(problem, work.tiles, count, task.image, work.weights);
@@ -288,62 +241,13 @@ void run_task(const Problem& problem, const Task& task, Workspace& work) {
     }
 }
 
-std::vector<Task> cut(const Problem& problem, int threads) {
-    int columns = TASK_COLUMNS;
-    const int down = (problem.rows + TILE - 1) / TILE;
-    // Every thread should have several.
-    while (columns > TILE && int64_t(problem.batch) * down * ((problem.width + columns - 1) / columns) < 4 * threads) columns /= 2;
-    std::vector<Task> tasks;
-    for (int image = 0; image < problem.batch; image++)
-        for (int y = 0; y < problem.rows; y += TILE)
-            for (int x = 0; x < problem.width; x += columns) tasks.push_back({image, y, x, std::min(x + columns, problem.width)});
-    return tasks;
-}
-
 }  // namespace
 
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
-// The version of this interface; native.py refuses a library of another one.
-EXPORT int nlrn_interface() { return 1; }
-
-// Whether this machine can run the library compiled for an instruction set.
-EXPORT int nlrn_supports(const char* name) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (!std::strcmp(name, "avx512"))
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    return !std::strcmp(name, "generic");
-}
-
-// Floats of the logits of one tile.
-EXPORT int64_t nlrn_state_tile(int32_t height, int32_t width, int32_t radius) {
-    const int64_t side = 2 * int64_t(radius) + TILE;
-    return std::min<int64_t>(side, height) * std::min<int64_t>(side, width) * QUERIES;
-}
-
-// 0, or 1 if memory ran out.
 EXPORT int nlrn_window_step(const Problem* problem, int threads) {
-    const std::vector<Task> tasks = cut(*problem, threads);
+    const std::vector<Task> tasks = cut(*problem, threads, TILE);
     std::atomic<size_t> next(0);
-    std::atomic<int> failed(0);
-    const auto work = [&] {
-        try {
-            Workspace workspace;
-            for (size_t i; (i = next++) < tasks.size();) run_task(*problem, tasks[i], workspace);
-        } catch (const std::exception&) {
-            failed = 1;
-        }
-    };
-    std::vector<std::thread> others;
-    try {
-        for (int i = 1; i < std::min<int64_t>(threads, int64_t(tasks.size())); i++) others.emplace_back(work);
-    } catch (const std::exception&) {
-        // Fewer threads, then.
-    }
-    work();
-    for (std::thread& other : others) other.join();
-    return failed;
+    return in_threads(std::min<int64_t>(threads, int64_t(tasks.size())), [&] {
+        Workspace workspace;
+        for (size_t i; (i = next++) < tasks.size();) run_task(*problem, tasks[i], workspace);
+    });
 }

@@ -1,0 +1,150 @@
+// What the kernels share: the problem they are given, how it is cut into tiles and tasks, and the interface of a library.
+// Each library is one source file that includes this one.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+// What a call computes; native.py has the same structures.
+
+// An image [row][column][channel] whose channels lie side by side; strides in numbers.
+struct Image {
+    const void* data;
+    int64_t row, column;
+};
+
+struct Problem {
+    int32_t batch, rows, height, width, row_offset, radius;
+    int32_t channels, value_channels;  // multiples of what the kernel asks for
+    int32_t steps;                     // of the history whose products are summed; 1 with a stored state
+    int32_t fresh;                     // whether logits start at zero instead of at `state`
+    const Image* query;                // [steps][batch], `rows` rows
+    const Image* key;                  // [steps][batch], `height` rows
+    const Image* value;                // [batch], `height` rows
+    void* output;                      // [batch][rows][width][value_channels]
+    void* state;                       // logits, or null: [batch][tile rows][tile columns][state_tile]
+    int64_t state_tile;                // numbers of the logits of one tile
+};
+
+constexpr int TILE = 4;  // queries of a tile along each axis
+constexpr int QUERIES = TILE * TILE;
+constexpr int TASK_COLUMNS = 64;  // queries of a task, four rows of them
+
+inline bool near(int a, int b, int radius) { return a - b <= radius && b - a <= radius; }
+
+// Where the queries of a tile lie, and the keys that their windows cover.
+struct Place {
+    int y, x;                      // of the first query
+    int query[QUERIES][2];         // row and column on the grid of keys; the last ones again beyond the border
+    int top, bottom, left, right;  // of the keys
+
+    int span() const { return right - left; }
+
+    void put(const Problem& problem, int y_, int x_) {
+        y = y_, x = x_;
+        for (int q = 0; q < QUERIES; q++) {
+            query[q][0] = problem.row_offset + std::min(y + q / TILE, problem.rows - 1);
+            query[q][1] = std::min(x + q % TILE, problem.width - 1);
+        }
+        top = std::max(0, query[0][0] - problem.radius);
+        bottom = std::min(problem.height, query[QUERIES - 1][0] + problem.radius + 1);
+        left = std::max(0, query[0][1] - problem.radius);
+        right = std::min(problem.width, query[QUERIES - 1][1] + problem.radius + 1);
+    }
+};
+
+// Four rows of queries, from column x0 to x1.
+struct Task {
+    int image, y, x0, x1;
+};
+
+// Tasks no narrower than `narrowest` columns.
+inline std::vector<Task> cut(const Problem& problem, int threads, int narrowest) {
+    int columns = TASK_COLUMNS;
+    const int down = (problem.rows + TILE - 1) / TILE;
+    // Every thread should have several.
+    while (columns > narrowest && int64_t(problem.batch) * down * ((problem.width + columns - 1) / columns) < 4 * threads) columns /= 2;
+    std::vector<Task> tasks;
+    for (int image = 0; image < problem.batch; image++)
+        for (int y = 0; y < problem.rows; y += TILE)
+            for (int x = 0; x < problem.width; x += columns) tasks.push_back({image, y, x, std::min(x + columns, problem.width)});
+    return tasks;
+}
+
+// Runs `work` in every thread, this one among them. 0, or 1 if it threw (memory ran out).
+template <class Work>
+int in_threads(int threads, const Work& work) {
+    std::atomic<int> failed(0);
+    const auto guarded = [&] {
+        try {
+            work();
+        } catch (const std::exception&) {
+            failed = 1;
+        }
+    };
+    std::vector<std::thread> others;
+    try {
+        for (int i = 1; i < threads; i++) others.emplace_back(guarded);
+    } catch (const std::exception&) {
+        // Fewer threads, then.
+    }
+    guarded();
+    for (std::thread& other : others) other.join();
+    return failed;
+}
+
+#if defined(__x86_64__)
+// Bits of CPUID's leaf 7, which older compilers have no names for; `output` counts from EAX.
+inline bool leaf_7(int subleaf, int output, int bit) {
+    unsigned registers[4] = {};
+    __get_cpuid_count(7, subleaf, registers, registers + 1, registers + 2, registers + 3);
+    return registers[output] >> bit & 1;
+}
+#endif
+
+// Whether the processor has tile registers, and the system lets this process use them.
+inline bool tiles_allowed() {
+#if defined(__x86_64__) && defined(__linux__)
+    constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+    return leaf_7(0, 3, 24) && leaf_7(0, 3, 22) && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
+#else
+    return false;
+#endif
+}
+
+// The version of this interface; native.py refuses a library of another one.
+EXPORT int nlrn_interface() { return 2; }
+
+// Whether this machine can run the library compiled for an instruction set.
+EXPORT int nlrn_supports(const char* name) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const bool bfloat16 = avx512 && __builtin_cpu_supports("avx512bw") && leaf_7(1, 0, 5);
+    if (!std::strcmp(name, "amx")) return bfloat16 && tiles_allowed();
+    if (!std::strcmp(name, "avx512bf16")) return bfloat16;
+    if (!std::strcmp(name, "avx512")) return avx512;
+    if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return !std::strcmp(name, "generic");
+}
+
+// 0, or 1 if memory ran out.
+EXPORT int nlrn_window_step(const Problem* problem, int threads);
