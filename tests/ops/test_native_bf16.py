@@ -166,7 +166,8 @@ def test_what_it_leaves_to_others():
 @needs_kernel
 def test_registered_operator():
     ((query, key, value),) = in_bfloat16(inputs(1, 8, 9, 1))
-    logits = torch.zeros(1, 2, 3, native.state_tile(8, 9, 2), dtype=torch.float16)
+    tile = native.state_tile(8, 9, 2, torch.bfloat16)
+    logits = torch.zeros(1, 2, 3, tile, dtype=torch.float16)
     arguments = ([query], [key], value, logits, 2, 0, True)
     torch_library.opcheck(native.window_step, arguments, test_utils=("test_schema", "test_faketensor"))
 

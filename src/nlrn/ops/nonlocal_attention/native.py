@@ -174,7 +174,7 @@ def window_step(
         value=_images(values),
         output=output.data_ptr(),
         state=logits.data_ptr() if logits.numel() else None,
-        state_tile=state_tile(height, width, radius),
+        state_tile=state_tile(height, width, radius, value.dtype),
     )
     if loaded.functions.nlrn_window_step(ctypes.byref(problem), torch.get_num_threads()):
         raise MemoryError("the non-local kernel could not allocate its workspace: can't allocate memory")
@@ -215,10 +215,14 @@ def _images(images: list[Tensor]) -> ctypes.Array[_Image]:
     return (_Image * len(entries))(*entries)
 
 
-def state_tile(height: int, width: int, radius: int) -> int:
-    """Logits of one tile."""
+def state_tile(height: int, width: int, radius: int, dtype: torch.dtype = torch.float32) -> int:
+    """Numbers that the logits of one tile take."""
     side = 2 * radius + TILE
-    return min(side, height) * min(side, width) * QUERIES
+    rows, columns = min(side, height), min(side, width)
+    if dtype == torch.float32:
+        return rows * columns * QUERIES
+    # For every four rows of keys, a float32 for each query from which float16 logits count.
+    return (rows * columns + -(-rows // 4) * 2) * QUERIES
 
 
 def _up(n: int, multiple: int) -> int:
@@ -231,15 +235,15 @@ def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps
     channels, threads = query.shape[1], torch.get_num_threads()
     radius = _radius(window_size, height, width)
     span = min(width, 2 * radius + TILE)
-    logits = state_tile(height, width, radius)
     if value.dtype == torch.float32:
+        logits = state_tile(height, width, radius)
         return 4 * 4 * threads * (logits + QUERIES * (channels + value_channels + 2 * span))
     value_channels = _up(value_channels, 32)
-    planes = 2 * batch * height * value_channels * (_up(width, 32) + 64)
-    tile = logits + QUERIES * (steps * _up(channels, 32) // 2 + value_channels + span)
-    # The weights of eight rows, and one row of products.
-    rows = 2 * 8 * _up(min(width, span + TILE), 32) // 2 * QUERIES + (span + 32) * QUERIES
-    return planes + 4 * threads * (2 * tile + rows)
+    interleaved = 2 * batch * height * value_channels * (width + 34)
+    numbers = steps * _up(channels, 32) // 2 + value_channels + span
+    # The weights of five rows, and the products of four.
+    numbers += 5 * _up(min(width, span + TILE) + 1, 32) // 2 + 4 * (span + 32)
+    return interleaved + 4 * 2 * QUERIES * numbers * threads
 
 
 def attention(
@@ -256,7 +260,7 @@ def attention(
     """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
     (batch, _, rows, width), height = query.shape, key.shape[2]
     radius = _radius(window_size, height, width)
-    shape = (batch, -(-rows // TILE), -(-width // TILE), state_tile(height, width, radius))
+    shape = (batch, -(-rows // TILE), -(-width // TILE), state_tile(height, width, radius, value.dtype))
 
     def step(queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Tensor, fresh: bool) -> Tensor:
         output: Tensor = window_step(list(queries), list(keys), value, logits, radius, row_offset, fresh)

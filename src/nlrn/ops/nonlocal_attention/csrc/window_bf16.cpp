@@ -3,11 +3,12 @@
 //
 // As in window.cpp a tile is 4x4 queries and its logits lie as [key][16 queries]. The first product is keys times queries, with
 // keys read where they are. Two tiles side by side are a group, with common columns of keys in the second product, which is
-// values times weights: [channel][key] times [key][16 queries]. For that, values are turned into planes [row][channel][column]
-// once a call. Products are summed in float32, where the softmax is computed too; its weights are cut to bfloat16, and summed
-// as cut, so that they add up to one.
+// weights times values: [16 queries][key] times [key][channel]. For that, values of neighbouring columns are interleaved once a
+// call. A few rows of keys go through both products before the next ones, so that what lies between stays in the cache closest to
+// the processor: weights are relative to the largest logit so far, and sums are scaled when that grows.
 //
-// Logits are kept from step to step in float16, less the largest of each query (which a softmax does not see): those that matter
+// Products are summed in float32, where the softmax is computed too; its weights are rounded to bfloat16, and summed as rounded,
+// so that they add up to one. Logits are kept from step to step in float16, less what their weights were relative to: those that matter
 // are near zero and thus exact to 2^-12 and better.
 
 #include "window.h"
@@ -25,7 +26,8 @@ typedef uint32_t Pair;   // of bfloat16: channels or keys side by side
 constexpr int TOGETHER = 2;       // tiles of a group
 constexpr int CHANNELS = 32;      // channels come in multiples of this
 constexpr int BLOCK = 32;         // keys of a block of the second product
-constexpr int ROWS = 8;           // of keys, whose weights are multiplied with values at once
+constexpr int BLOCK_PAIRS = BLOCK / 2 * QUERIES;
+constexpr int ROWS = 4;           // of keys that go through both products before the next; no fewer than TILE
 constexpr int KEYS = 16;          // of a tile register in the first product
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
@@ -79,49 +81,46 @@ inline void transpose(__m512i* rows) {
     }
 }
 
-// The values as planes: [image][row][channel][column], with zeros to the right of the image.
-struct Planes {
-    int64_t column_count;  // of a channel, an odd number of cache lines: channels then spread over the sets of the caches
-    int64_t row;           // numbers
-    Numbers<Half> data;
+// The values [image][row][pair of columns][channel], with zeros to the right of the image.
+struct Values {
+    int64_t row;  // pairs
+    Numbers<Pair> data;
 
-    explicit Planes(const Problem& problem) {
-        column_count = ((problem.width + BLOCK + 31) / 32 | 1) * 32;
-        row = column_count * problem.value_channels;
+    explicit Values(const Problem& problem) {
+        row = int64_t(problem.width + BLOCK + 2) / 2 * problem.value_channels;
         data.resize(size_t(problem.batch) * problem.height * row);
     }
 
-    Half* at(const Problem& problem, int image, int y) { return data.data() + (size_t(image) * problem.height + y) * row; }
+    Pair* at(const Problem& problem, int image, int y, int x) {
+        return data.data() + (size_t(image) * problem.height + y) * row + x / 2 * problem.value_channels;
+    }
 
     void fill_row(const Problem& problem, int image, int y) {
         const Half* from = halves(problem.value[image]) + y * problem.value[image].row;
         const int64_t column = problem.value[image].column;
-        for (int c = 0; c < problem.value_channels; c += 32) {
-            Half* to = at(problem, image, y) + c * column_count;
-            for (int x = 0; x < column_count; x += 16) {
-                __m512i pairs[16];
-                for (int i = 0; i < 16; i++) pairs[i] = x + i < problem.width ? load_pairs(from + (x + i) * column + c) : __m512i{};
-                transpose(pairs);
-                for (int i = 0; i < 16; i++) {
-                    Half* even = to + 2 * i * column_count + x;
-                    _mm256_storeu_si256(reinterpret_cast<__m256i*>(even), _mm512_cvtepi32_epi16(pairs[i]));
-                    _mm256_storeu_si256(reinterpret_cast<__m256i*>(even + column_count), _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs[i], 16)));
-                }
-            }
-        }
+        Pair* to = at(problem, image, y, 0);
+        const auto number = [&](int x, int c) {
+            if (x >= problem.width) return __m512i{};
+            return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + x * column + c)));
+        };
+        for (int x = 0; to < at(problem, image, y, 0) + row; x += 2)
+            for (int c = 0; c < problem.value_channels; c += 16, to += 16)
+                _mm512_storeu_si512(to, _mm512_or_si512(number(x, c), _mm512_slli_epi32(number(x + 1, c), 16)));
     }
 };
 
 // A tile's queries, and what it has summed up so far.
 struct Tile : Place {
-    Half* state;    // [key][16 queries], or null
-    float* logits;  // [key][16 queries]
-    Pair* weights;  // [ROWS][pair of keys of the group][16 queries]
-    int offset;     // of its first column of keys from the group's
+    Half* state;       // logits less their reference: [key][16 queries], or null
+    float* reference;  // [ROWS rows of keys][16 queries]
+    Pair* weights;     // [ROWS][block of keys of the group], each as the second product wants it
+    float* products;   // [ROWS rows of keys][key][16 queries], then logits
+    Pair* row;         // of weights: [pair of keys of the group][16 queries]
+    int offset;        // of its first column of keys from the group's
     __m512 maximum, sum;
     Numbers<Pair> queries;   // [step][pair of channels][16 queries]
     Numbers<float> columns;  // [column][16 queries]: 0 within the window of a query, -inf elsewhere
-    Numbers<float> output;   // [value channel][16 queries]
+    Numbers<float> output;   // [16 queries][value channel]
 
     void start(const Problem& problem, int image, int y_, int x_) {
         put(problem, y_, x_);
@@ -218,32 +217,42 @@ void row_of_products(const Problem& problem, int image, const Tile& tile, int y,
     }
 }
 
-// output[c][q] += sum_k value[c][k] weights[k][q] for some rows of keys of both tiles.
-void add_values(const Problem& problem, const Planes& planes, const Half* value, int rows, int blocks, Tile* tiles) {
-    const int64_t bytes = planes.column_count * sizeof(Half);
-    for (int c = 0; c < problem.value_channels; c += CHANNELS) {
-        float *first = tiles[0].output.data() + c * QUERIES, *second = tiles[1].output.data() + c * QUERIES;
-        _tile_loadd(0, first, 64);
-        _tile_loadd(1, first + 16 * QUERIES, 64);
-        _tile_loadd(2, second, 64);
-        _tile_loadd(3, second + 16 * QUERIES, 64);
+// A row of weights as blocks [16 queries][pair of keys].
+void pack_weights(const Pair* row, int blocks, Pair* weights) {
+    for (int block = 0; block < blocks; block++, row += BLOCK_PAIRS, weights += BLOCK_PAIRS) {
+        __m512i pairs[16];
+        for (int i = 0; i < 16; i++) pairs[i] = load_pairs(row + i * QUERIES);
+        transpose(pairs);
+        for (int i = 0; i < 16; i++) _mm512_store_si512(weights + i * QUERIES, pairs[i]);
+    }
+}
+
+// output[q][c] += sum_k weights[q][k] value[k][c] for some rows of keys of both tiles.
+void add_values(const Problem& problem, const Values& values, const Pair* value, int rows, int blocks, Tile* tiles) {
+    const int channels = problem.value_channels, bytes = channels * sizeof(Pair);
+    for (int c = 0; c < channels; c += CHANNELS) {
+        float *first = tiles[0].output.data() + c, *second = tiles[1].output.data() + c;
+        _tile_loadd(0, first, bytes);
+        _tile_loadd(1, first + 16, bytes);
+        _tile_loadd(2, second, bytes);
+        _tile_loadd(3, second + 16, bytes);
         for (int row = 0; row < rows; row++)
             for (int block = 0; block < blocks; block++) {
-                const Half* from = value + row * planes.row + c * planes.column_count + block * BLOCK;
-                const size_t at = size_t(row * blocks + block) * (BLOCK / 2) * QUERIES;
-                _tile_loadd(4, from, bytes);
-                _tile_loadd(6, tiles[0].weights + at, 64);
+                const Pair* from = value + row * values.row + block * (BLOCK / 2) * channels + c;
+                const size_t at = size_t(row * blocks + block) * BLOCK_PAIRS;
+                _tile_loadd(6, from, bytes);
+                _tile_loadd(4, tiles[0].weights + at, 64);
                 _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, from + 16 * planes.column_count, bytes);
-                _tile_dpbf16ps(1, 5, 6);
-                _tile_loadd(7, tiles[1].weights + at, 64);
-                _tile_dpbf16ps(2, 4, 7);
+                _tile_loadd(7, from + 16, bytes);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_loadd(5, tiles[1].weights + at, 64);
+                _tile_dpbf16ps(2, 5, 6);
                 _tile_dpbf16ps(3, 5, 7);
             }
-        _tile_stored(0, first, 64);
-        _tile_stored(1, first + 16 * QUERIES, 64);
-        _tile_stored(2, second, 64);
-        _tile_stored(3, second + 16 * QUERIES, 64);
+        _tile_stored(0, first, bytes);
+        _tile_stored(1, first + 16, bytes);
+        _tile_stored(2, second, bytes);
+        _tile_stored(3, second + 16, bytes);
     }
 }
 
@@ -281,69 +290,97 @@ void row_of_products(const Problem& problem, int image, const Tile& tile, int y,
 #undef SOME
 }
 
-// output[c][q] += sum_k value[c][k] weights[k][q] for some rows of keys of both tiles.
-void add_values(const Problem& problem, const Planes& planes, const Half* value, int rows, int blocks, Tile* tiles) {
-    constexpr int N = 16;
-    for (int c = 0; c < problem.value_channels; c += N)
-        for (int i = 0; i < TOGETHER; i++) {
-            float* output = tiles[i].output.data() + c * QUERIES;
-            const int first = tiles[i].offset / 2, end = (tiles[i].offset + tiles[i].span() + 1) / 2;
-            __m512 sum[N];
-            for (int k = 0; k < N; k++) sum[k] = _mm512_load_ps(output + k * QUERIES);
-            for (int row = 0; row < rows; row++) {
-                const Half* from = value + row * planes.row + c * planes.column_count;
-                const Pair* weights = tiles[i].weights + size_t(row) * blocks * (BLOCK / 2) * QUERIES;
-                for (int pair = first; pair < end; pair++) {
-                    const __m512bh weight = (__m512bh)load_pairs(weights + pair * QUERIES);
-#pragma GCC unroll 16
-                    for (int k = 0; k < N; k++) sum[k] = _mm512_dpbf16_ps(sum[k], weight, spread(from + k * planes.column_count + 2 * pair));
-                }
+void pack_weights(const Pair* row, int blocks, Pair* weights) { std::copy(row, row + blocks * BLOCK_PAIRS, weights); }
+
+// output[q][c] += sum_k weights[k][q] value[k][c] for some rows of keys of both tiles.
+void add_values(const Problem& problem, const Values& values, const Pair* value, int rows, int blocks, Tile* tiles) {
+    constexpr int GROUP = 8;
+    const int channels = problem.value_channels;
+    for (int i = 0; i < TOGETHER; i++) {
+        const int first = tiles[i].offset / 2, end = (tiles[i].offset + tiles[i].span() + 1) / 2;
+        for (int c = 0; c < channels; c += CHANNELS)
+            for (int q = 0; q < QUERIES; q += GROUP) {
+                float* output = tiles[i].output.data() + q * channels + c;
+                __m512 sum[GROUP][2];
+                for (int k = 0; k < GROUP; k++)
+                    for (int v = 0; v < 2; v++) sum[k][v] = _mm512_load_ps(output + k * channels + v * 16);
+                for (int row = 0; row < rows; row++)
+                    for (int pair = first; pair < end; pair++) {
+                        const Pair* from = value + row * values.row + pair * channels + c;
+                        const Pair* weights = tiles[i].weights + size_t(row) * blocks * BLOCK_PAIRS + pair * QUERIES + q;
+                        const __m512bh x[2] = {(__m512bh)load_pairs(from), (__m512bh)load_pairs(from + 16)};
+#pragma GCC unroll 8
+                        for (int k = 0; k < GROUP; k++) {
+                            const __m512bh weight = (__m512bh)_mm512_set1_epi32(weights[k]);
+                            for (int v = 0; v < 2; v++) sum[k][v] = _mm512_dpbf16_ps(sum[k][v], weight, x[v]);
+                        }
+                    }
+                for (int k = 0; k < GROUP; k++)
+                    for (int v = 0; v < 2; v++) _mm512_store_ps(output + k * channels + v * 16, sum[k][v]);
             }
-            for (int k = 0; k < N; k++) _mm512_store_ps(output + k * QUERIES, sum[k]);
-        }
+    }
 }
 
 #endif
 
-// A row of products becomes logits: added to those of the step before, or to the biases of the columns and of the row.
+// A row of products becomes logits: added to those of the step before, or to the bias of their column; and to that of the row.
 template <bool FRESH>
-__m512 row_of_logits(int span, const float* products, const float* columns, __m512 row, const Half* state, float* logits, __m512 maximum) {
+__m512 row_of_logits(int span, float* products, const float* columns, const Half* state, __m512 row, __m512 maximum) {
     for (int at = 0; at < span * QUERIES; at += QUERIES) {
-        const __m512 start = FRESH ? _mm512_add_ps(_mm512_load_ps(columns + at), row)
-                                   : _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(state + at)));
-        const __m512 total = _mm512_add_ps(start, _mm512_load_ps(products + at));
+        const __m512 start = FRESH ? _mm512_load_ps(columns + at) : _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(state + at)));
+        const __m512 total = _mm512_add_ps(_mm512_add_ps(start, row), _mm512_load_ps(products + at));
         maximum = _mm512_max_ps(maximum, total);
-        _mm512_store_ps(logits + at, total);
+        _mm512_store_ps(products + at, total);
     }
     return maximum;
 }
 
-// exp(x) for x <= 0 as the bits of a float32, within 1e-4 of it; 0 below -88 (and for -inf).
+// exp(x) for x <= 0 as the bits of a float32, within 1e-4 of it; nothing that a product would see below -87 (and for -inf).
+// ROUNDED so that the upper half is the nearest bfloat16.
+template <bool ROUNDED>
 inline __m512i exp_negative(__m512 x) {
-    const __m512 round = _mm512_set1_ps(12582912.0f);  // added, the integer lands in the low bits
-    const __m512 power = _mm512_max_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _mm512_set1_ps(-127.0f));
-    const __m512 shifted = _mm512_add_ps(power, round);
-    const __m512 r = _mm512_sub_ps(power, _mm512_sub_ps(shifted, round));
-    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0.0550089292f), _mm512_set1_ps(0.2422109693f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6932829022f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    const __m512 integer = _mm512_set1_ps(12582912.0f);  // added, the integer lands in the low bits
+    // The power of two, less a half: what is left after the integer below it then lies between -1/2 and 1/2, and p in 1 .. 2.
+    const __m512 power = _mm512_max_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), _mm512_set1_ps(-0.5f)), _mm512_set1_ps(-127.0f));
+    const __m512 shifted = _mm512_add_ps(power, integer);
+    const __m512 r = _mm512_sub_ps(power, _mm512_sub_ps(shifted, integer));
+    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0.0780245215f), _mm512_set1_ps(0.3431039453f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.9804190993f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.4141118526f + (ROUNDED ? 0x1p-8f : 0.0f)));
     return _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23));
+}
+
+// Weights are now relative to a larger maximum.
+void raise(const Problem& problem, Tile& tile, __m512 maximum) {
+    const __mmask16 grown = _mm512_cmp_ps_mask(maximum, tile.maximum, _CMP_GT_OQ);
+    if (!grown) return;
+    alignas(64) float factor[QUERIES];
+    const __m512 factors = _mm512_castsi512_ps(exp_negative<false>(_mm512_sub_ps(tile.maximum, maximum)));
+    _mm512_store_ps(factor, factors);
+    tile.sum = _mm512_mul_ps(tile.sum, factors);
+    tile.maximum = maximum;
+    for (int q = 0; q < QUERIES; q++)
+        if (grown >> q & 1)
+            for (int c = 0; c < problem.value_channels; c += 16) {
+                float* output = tile.output.data() + q * problem.value_channels + c;
+                _mm512_store_ps(output, _mm512_mul_ps(_mm512_load_ps(output), _mm512_set1_ps(factor[q])));
+            }
 }
 
 // A row of logits becomes weights, pairs of keys as the group's columns pair them, and the state of the next step.
 template <bool KEEP>
-void row_of_weights(Tile& tile, const float* logits, Half* state, Pair* weights) {
+void row_of_weights(Tile& tile, const float* logits, Half* state) {
     const __m512bh ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
     __m512 sum = tile.sum;
     const auto weigh = [&](int k) {
         const __m512 x = _mm512_sub_ps(_mm512_load_ps(logits + k * QUERIES), tile.maximum);
         if (KEEP) _mm256_storeu_si256(reinterpret_cast<__m256i*>(state + k * QUERIES), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
-        return exp_negative(x);
+        return exp_negative<true>(x);
     };
     const auto put = [&](int k, __m512i low, __m512i high) {
         const __m512i pair = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(low, 16), high);
         sum = _mm512_dpbf16_ps(sum, (__m512bh)pair, ones);
-        _mm512_store_si512(weights + (k + tile.offset) / 2 * QUERIES, pair);
+        _mm512_store_si512(tile.row + (k + tile.offset) / 2 * QUERIES, pair);
     };
     int k = 0;
     if (tile.offset % 2) put(k, __m512i{}, weigh(k)), k++;
@@ -353,75 +390,97 @@ void row_of_weights(Tile& tile, const float* logits, Half* state, Pair* weights)
 }
 
 void write_output(const Problem& problem, const Tile& tile, int image) {
-    const __m512 inverse = _mm512_div_ps(_mm512_set1_ps(1.0f), tile.sum);
-    for (int c = 0; c < problem.value_channels; c += 16) {
-        __m512i numbers[16];
-        for (int i = 0; i < 16; i++) numbers[i] = _mm512_castps_si512(_mm512_mul_ps(_mm512_load_ps(tile.output.data() + (c + i) * QUERIES), inverse));
-        transpose(numbers);
-        for (int q = 0; q < QUERIES; q++) {
-            const int row = tile.y + q / TILE, column = tile.x + q % TILE;
-            if (row >= problem.rows || column >= problem.width) continue;
-            Half* to = static_cast<Half*>(problem.output) + ((size_t(image) * problem.rows + row) * problem.width + column) * problem.value_channels + c;
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(_mm512_castsi512_ps(numbers[q])));
+    const int channels = problem.value_channels;
+    alignas(64) float inverse[QUERIES];
+    _mm512_store_ps(inverse, _mm512_div_ps(_mm512_set1_ps(1.0f), tile.sum));
+    for (int q = 0; q < QUERIES; q++) {
+        const int row = tile.y + q / TILE, column = tile.x + q % TILE;
+        if (row >= problem.rows || column >= problem.width) continue;
+        Half* to = static_cast<Half*>(problem.output) + ((size_t(image) * problem.rows + row) * problem.width + column) * channels;
+        for (int c = 0; c < channels; c += 16) {
+            const __m512 average = _mm512_mul_ps(_mm512_load_ps(tile.output.data() + q * channels + c), _mm512_set1_ps(inverse[q]));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + c), (__m256i)_mm512_cvtneps_pbh(average));
         }
     }
+}
+
+int64_t keys_of_tile(const Problem& problem) {
+    const int64_t side = 2 * int64_t(problem.radius) + TILE;
+    return std::min<int64_t>(side, problem.height) * std::min<int64_t>(side, problem.width);
 }
 
 // What a thread allocates, once for all its tasks.
 struct Workspace {
     std::vector<Tile> tiles = std::vector<Tile>(TOGETHER);
-    Numbers<float> logits, products;
+    Numbers<float> products;
     Numbers<Pair> weights;
+    int64_t products_row;
 
     explicit Workspace(const Problem& problem) {
         const int span = std::min(problem.width, 2 * problem.radius + TILE);
-        const int blocks = (std::min(problem.width, span + TILE) + BLOCK - 1) / BLOCK;
-        logits.resize(TOGETHER * problem.state_tile);
-        products.resize(size_t(span + 2 * KEYS) * QUERIES);
-        weights.resize(size_t(TOGETHER) * ROWS * blocks * (BLOCK / 2) * QUERIES);
+        const int blocks = (std::min(problem.width, span + TILE) + BLOCK) / BLOCK;
+        products_row = int64_t(span + 2 * KEYS) * QUERIES;
+        products.resize(TOGETHER * ROWS * products_row);
+        weights.resize(size_t(TOGETHER) * (ROWS + 1) * blocks * BLOCK_PAIRS);
     }
 };
 
+// Products of some rows become logits, weights and state.
+void weigh(const Problem& problem, Tile& tile, int y, int rows, int blocks, int64_t products_row) {
+    const int64_t width = int64_t(tile.span()) * QUERIES;
+    Half* state = tile.state ? tile.state + (y - tile.top) * width : nullptr;
+    float* reference = tile.state ? tile.reference + (y - tile.top) / ROWS * QUERIES : nullptr;
+    if (state)
+        for (int64_t i = rows * width; i < 2 * rows * width; i += 32) _mm_prefetch(state + i, _MM_HINT_T1);
+    __m512 maximum = tile.maximum;
+    for (int row = 0; row < rows; row++) {
+        float* logits = tile.products + row * products_row;
+        if (problem.fresh) {
+            alignas(64) float bias[QUERIES];
+            for (int q = 0; q < QUERIES; q++) bias[q] = near(y + row, tile.query[q][0], problem.radius) ? 0.0f : NEVER;
+            maximum = row_of_logits<true>(tile.span(), logits, tile.columns.data(), nullptr, _mm512_load_ps(bias), maximum);
+        } else {
+            maximum = row_of_logits<false>(tile.span(), logits, nullptr, state + row * width, _mm512_loadu_ps(reference), maximum);
+        }
+    }
+    raise(problem, tile, maximum);
+    if (state) _mm512_storeu_ps(reference, maximum);
+    for (int row = 0; row < rows; row++) {
+        const float* logits = tile.products + row * products_row;
+        if (state)
+            row_of_weights<true>(tile, logits, state + row * width);
+        else
+            row_of_weights<false>(tile, logits, nullptr);
+        pack_weights(tile.row, blocks, tile.weights + size_t(row) * blocks * BLOCK_PAIRS);
+    }
+}
+
 // Two tiles side by side; only the first where the image ends.
-void run_group(const Problem& problem, Planes& planes, int image, int y, int x, Workspace& work) {
+void run_group(const Problem& problem, Values& values, int image, int y, int x, Workspace& work) {
     const int across = (problem.width + TILE - 1) / TILE, down = (problem.rows + TILE - 1) / TILE;
     Tile* tiles = work.tiles.data();
     const int count = std::min(TOGETHER, across - x / TILE);
-    for (int i = 0; i < TOGETHER; i++) {
-        tiles[i].start(problem, image, y, x + std::min(i, count - 1) * TILE);
-        tiles[i].offset = tiles[i].left - tiles[0].left;
-    }
-    const int blocks = (tiles[1].right - tiles[0].left + BLOCK - 1) / BLOCK;
-    const size_t row_of_pairs = size_t(blocks) * (BLOCK / 2) * QUERIES;
+    for (int i = 0; i < TOGETHER; i++) tiles[i].start(problem, image, y, x + std::min(i, count - 1) * TILE);
+    const int left = tiles[0].left / 2 * 2, blocks = (tiles[1].right - left + BLOCK - 1) / BLOCK;
+    const size_t row_of_pairs = size_t(blocks) * BLOCK_PAIRS;
     std::fill(work.weights.begin(), work.weights.end(), 0);  // keys of the group that a tile does not see stay at zero
     for (int i = 0; i < TOGETHER; i++) {
         Tile& tile = tiles[i];
-        tile.logits = work.logits.data() + i * problem.state_tile;
-        tile.weights = work.weights.data() + i * ROWS * row_of_pairs;
+        tile.offset = tile.left - left;
+        tile.products = work.products.data() + i * ROWS * work.products_row + KEYS * QUERIES;
+        tile.row = work.weights.data() + i * (ROWS + 1) * row_of_pairs;
+        tile.weights = tile.row + row_of_pairs;
         const size_t index = (size_t(image) * down + y / TILE) * across + tile.x / TILE;
         tile.state = problem.state ? static_cast<Half*>(problem.state) + index * problem.state_tile : nullptr;
+        tile.reference = problem.state ? reinterpret_cast<float*>(tile.state + keys_of_tile(problem) * QUERIES) : nullptr;
     }
-    const int top = tiles[0].top, bottom = tiles[0].bottom;
-    float* products = work.products.data() + KEYS * QUERIES;
-    for (int row = top; row < bottom; row++)
-        for (int i = 0; i < count; i++) {
-            Tile& tile = tiles[i];
-            const size_t at = size_t(row - top) * tile.span() * QUERIES;
-            row_of_products(problem, image, tile, row, products);
-            alignas(64) float bias[QUERIES];
-            for (int q = 0; q < QUERIES; q++) bias[q] = near(row, tile.query[q][0], problem.radius) ? 0.0f : NEVER;
-            const auto run = problem.fresh ? row_of_logits<true> : row_of_logits<false>;
-            tile.maximum = run(tile.span(), products, tile.columns.data(), _mm512_load_ps(bias), tile.state + at, tile.logits + at, tile.maximum);
-        }
-    for (int row = top; row < bottom; row += ROWS) {
+    const int bottom = tiles[0].bottom;
+    for (int row = tiles[0].top; row < bottom; row += ROWS) {
         const int rows = std::min(ROWS, bottom - row);
-        for (int i = 0; i < count; i++)
-            for (int r = 0; r < rows; r++) {
-                const size_t at = size_t(row + r - top) * tiles[i].span() * QUERIES;
-                const auto run = tiles[i].state ? row_of_weights<true> : row_of_weights<false>;
-                run(tiles[i], tiles[i].logits + at, tiles[i].state + at, tiles[i].weights + r * row_of_pairs);
-            }
-        add_values(problem, planes, planes.at(problem, image, row) + tiles[0].left, rows, blocks, tiles);
+        for (int r = 0; r < rows; r++)
+            for (int i = 0; i < count; i++) row_of_products(problem, image, tiles[i], row + r, tiles[i].products + r * work.products_row);
+        for (int i = 0; i < count; i++) weigh(problem, tiles[i], row, rows, blocks, work.products_row);
+        add_values(problem, values, values.at(problem, image, row, left), rows, blocks, tiles);
     }
     for (int i = 0; i < count; i++) write_output(problem, tiles[i], image);
 }
@@ -431,17 +490,17 @@ void run_group(const Problem& problem, Planes& planes, int image, int y, int x, 
 EXPORT int nlrn_window_step(const Problem* problem, int threads) try {
     // Groups are the same wherever tasks are cut, and so is the order of sums.
     const std::vector<Task> tasks = cut(*problem, threads, TOGETHER * TILE);
-    Planes planes(*problem);
+    Values values(*problem);
     const int rows = problem->batch * problem->height;
     std::atomic<size_t> next(0);
     std::atomic<int> next_row(0), rows_done(0);
     return in_threads(std::min<int64_t>(threads, int64_t(tasks.size())), [&] {
-        for (int i; (i = next_row++) < rows; rows_done++) planes.fill_row(*problem, i / problem->height, i % problem->height);
+        for (int i; (i = next_row++) < rows; rows_done++) values.fill_row(*problem, i / problem->height, i % problem->height);
         while (rows_done < rows) std::this_thread::yield();
         Workspace workspace(*problem);
         const UseTiles tiles;
         for (size_t i; (i = next++) < tasks.size();)
-            for (int x = tasks[i].x0; x < tasks[i].x1; x += TOGETHER * TILE) run_group(*problem, planes, tasks[i].image, tasks[i].y, x, workspace);
+            for (int x = tasks[i].x0; x < tasks[i].x1; x += TOGETHER * TILE) run_group(*problem, values, tasks[i].image, tasks[i].y, x, workspace);
     });
 } catch (const std::exception&) {
     return 1;
