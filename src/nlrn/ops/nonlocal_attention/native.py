@@ -221,8 +221,8 @@ def state_tile(height: int, width: int, radius: int, dtype: torch.dtype = torch.
     rows, columns = min(side, height), min(side, width)
     if dtype == torch.float32:
         return rows * columns * QUERIES
-    # For every four rows of keys, a float32 for each query from which float16 logits count.
-    return (rows * columns + -(-rows // 4) * 2) * QUERIES
+    # For every eight rows of keys, a float32 for each query from which float16 logits count.
+    return (rows * columns + -(-rows // 8) * 2) * QUERIES
 
 
 def _up(n: int, multiple: int) -> int:
@@ -241,8 +241,8 @@ def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps
     value_channels = _up(value_channels, 32)
     interleaved = 2 * batch * height * value_channels * (width + 34)
     numbers = steps * _up(channels, 32) // 2 + value_channels + span
-    # The weights of five rows, and the products of four.
-    numbers += 5 * _up(min(width, span + TILE) + 1, 32) // 2 + 4 * (span + 32)
+    # The weights of nine rows, and the products of eight.
+    numbers += 9 * _up(min(width, span + TILE) + 1, 32) // 2 + 8 * (span + 32)
     return interleaved + 4 * 2 * QUERIES * numbers * threads
 
 

@@ -20,15 +20,15 @@
 
 namespace {
 
-typedef uint16_t Half;   // the bits of a bfloat16, or of a float16
-typedef uint32_t Pair;   // of bfloat16: channels or keys side by side
+typedef uint16_t Half;  // the bits of a bfloat16, or of a float16
+typedef uint32_t Pair;  // of bfloat16: channels or keys side by side
 
-constexpr int TOGETHER = 2;       // tiles of a group
-constexpr int CHANNELS = 32;      // channels come in multiples of this
-constexpr int BLOCK = 32;         // keys of a block of the second product
+constexpr int TOGETHER = 2;  // tiles of a group
+constexpr int CHANNELS = 32;  // channels come in multiples of this
+constexpr int BLOCK = 32;    // keys of a block of the second product
 constexpr int BLOCK_PAIRS = BLOCK / 2 * QUERIES;
-constexpr int ROWS = 4;           // of keys that go through both products before the next; no fewer than TILE
-constexpr int KEYS = 16;          // of a tile register in the first product
+constexpr int ROWS = 8;   // of keys that go through both products before the next; no fewer than TILE, so that every query sees a key
+constexpr int KEYS = 16;  // of a tile register in the first product
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
 // Memory in whole cache lines, not initialised.
@@ -43,10 +43,6 @@ struct Lines {
     template <class U>
     void construct(U* p) {
         ::new (static_cast<void*>(p)) U;
-    }
-    template <class U, class V>
-    void construct(U* p, const V& value) {
-        ::new (static_cast<void*>(p)) U(value);
     }
     bool operator==(const Lines&) const { return true; }
     bool operator!=(const Lines&) const { return false; }
@@ -134,7 +130,7 @@ struct Tile : Place {
         Pair* to = queries.data();
         for (int step = 0; step < problem.steps; step++) {
             const Image& from = problem.query[step * problem.batch + image];
-            for (int c = 0; c < problem.channels; c += 32, to += 16 * QUERIES) {
+            for (int c = 0; c < problem.channels; c += CHANNELS, to += CHANNELS / 2 * QUERIES) {
                 __m512i pairs[16];
                 for (int q = 0; q < QUERIES; q++)
                     pairs[q] = load_pairs(halves(from) + (query[q][0] - problem.row_offset) * from.row + query[q][1] * from.column + c);
@@ -147,26 +143,19 @@ struct Tile : Place {
 
 #ifdef __AMX_BF16__
 
-struct alignas(64) TileRegisters {
-    uint8_t bytes[64] = {};
-    bool any() const { return bytes[0]; }
-};
+// All tile registers hold 16 rows of 64 bytes; on the way out, how the thread's owner had set them returns.
+struct UseTiles {
+    alignas(64) uint8_t before[64];
 
-// All tile registers hold 16 rows of 64 bytes; on the way out, what the thread's owner had set returns.
-class UseTiles {
-    TileRegisters before;
-
-   public:
     UseTiles() {
-        _tile_storeconfig(before.bytes);
-        TileRegisters ours;
-        ours.bytes[0] = 1;
-        for (int i = 0; i < 8; i++) ours.bytes[16 + 2 * i] = 64, ours.bytes[48 + i] = 16;
-        _tile_loadconfig(ours.bytes);
+        _tile_storeconfig(before);
+        alignas(64) uint8_t ours[64] = {1};
+        for (int i = 0; i < 8; i++) ours[16 + 2 * i] = 64, ours[48 + i] = 16;
+        _tile_loadconfig(ours);
     }
     ~UseTiles() {
-        if (before.any())
-            _tile_loadconfig(before.bytes);
+        if (before[0])
+            _tile_loadconfig(before);
         else
             _tile_release();
     }
