@@ -356,14 +356,18 @@ void raise(const Problem& problem, Tile& tile, __m512 maximum) {
             }
 }
 
-// A row of logits becomes weights, pairs of keys as the group's columns pair them, and the state of the next step.
+// A row of logits becomes weights, pairs of keys as the group's columns pair them, and the state of the next step. Meanwhile the
+// old state comes in that is `ahead`: asked for all at once, memory would not keep up.
 template <bool KEEP>
-void row_of_weights(Tile& tile, const float* logits, Half* state) {
+void row_of_weights(Tile& tile, const float* logits, Half* state, const Half* ahead) {
     const __m512bh ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
     __m512 sum = tile.sum;
     const auto weigh = [&](int k) {
         const __m512 x = _mm512_sub_ps(_mm512_load_ps(logits + k * QUERIES), tile.maximum);
-        if (KEEP) _mm256_storeu_si256(reinterpret_cast<__m256i*>(state + k * QUERIES), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+        if (KEEP) {
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(state + k * QUERIES), _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+            if (k % 2 == 0) _mm_prefetch(ahead + k * QUERIES, _MM_HINT_T1);
+        }
         return exp_negative<true>(x);
     };
     const auto put = [&](int k, __m512i low, __m512i high) {
@@ -419,8 +423,8 @@ void weigh(const Problem& problem, Tile& tile, int y, int rows, int blocks, int6
     const int64_t width = int64_t(tile.span()) * QUERIES;
     Half* state = tile.state ? tile.state + (y - tile.top) * width : nullptr;
     float* reference = tile.state ? tile.reference + (y - tile.top) / ROWS * QUERIES : nullptr;
-    if (state)
-        for (int64_t i = rows * width; i < 2 * rows * width; i += 32) _mm_prefetch(state + i, _MM_HINT_T1);
+    // What comes next: rows of this tile, or the first ones of the tile at its place in the next group.
+    const Half* ahead = !state ? nullptr : y + rows < tile.bottom ? state + rows * width : tile.state + TOGETHER * problem.state_tile;
     __m512 maximum = tile.maximum;
     for (int row = 0; row < rows; row++) {
         float* logits = tile.products + row * products_row;
@@ -437,9 +441,9 @@ void weigh(const Problem& problem, Tile& tile, int y, int rows, int blocks, int6
     for (int row = 0; row < rows; row++) {
         const float* logits = tile.products + row * products_row;
         if (state)
-            row_of_weights<true>(tile, logits, state + row * width);
+            row_of_weights<true>(tile, logits, state + row * width, ahead + row * width);
         else
-            row_of_weights<false>(tile, logits, nullptr);
+            row_of_weights<false>(tile, logits, nullptr, nullptr);
         pack_weights(tile.row, blocks, tile.weights + size_t(row) * blocks * BLOCK_PAIRS);
     }
 }
