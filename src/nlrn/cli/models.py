@@ -52,8 +52,9 @@ def _backends(console: Console) -> None:
         for name in BACKENDS:
             state = "in use" if name == chosen else reasons[name] or "ready where those above cannot"
             console.print(f"{device:5} {name:10} {state}", soft_wrap=True)
-    kernel = native.loaded_kernel()
-    if not isinstance(kernel, str):
-        console.print(f"native kernel: {kernel.name}")
+    for dtype in native.PRECISIONS:
+        kernel = native.loaded_kernel(dtype)
+        in_use = kernel if isinstance(kernel, str) else kernel.name
+        console.print(f"native kernel, {str(dtype).removeprefix('torch.')}: {in_use}", soft_wrap=True)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {gpu}")
