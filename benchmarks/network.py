@@ -1,4 +1,4 @@
-"""Whole networks: every backend against the official patch protocol, first the numbers, then time and memory.
+"""Whole networks: every backend and precision against the official patch protocol, first the numbers, then time and memory.
 
     python -m benchmarks.network --sides 64,128,256,512 --model nlrn-small-gray --out results
 
@@ -59,7 +59,8 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.manual_seed(0)
-    model = NLRN(NLRNConfig()).eval() if options.model == "full" else load_model(options.model)
+    full = NLRNConfig(initialization="official")  # the other one adds nothing to an image
+    model = NLRN(full).eval() if options.model == "full" else load_model(options.model)
     model.to(device)
     sigma = None if model.config.sigma_range is None else 25 / 255
 
@@ -69,9 +70,22 @@ def main() -> None:
     sample = image(100)
     with without_kernel():
         plain = restore(model, sample, sigma)
-    difference = (restore(model, sample, sigma) - plain).abs().max().item()
-    if difference > 1e-4:
-        raise SystemExit(f"wrong numbers, no times: the backends differ by {difference:.1e}")
+    exact = restore(model, sample, sigma)
+
+    def check(name: str, other: Tensor, allowed: float) -> None:
+        """Relative to what the network adds to the image."""
+        error = ((other - exact).square().mean() / (exact - sample).square().mean()).sqrt().item()
+        if not error <= allowed:
+            raise SystemExit(f"wrong numbers, no times: {name} is off by {error:.1e} of the residual")
+
+    check("chunked PyTorch", plain, 1e-4)
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    kernel = native.loaded_kernel(half) if device.type == "cpu" else ""
+    fast = not isinstance(kernel, str) or device.type == "cuda"
+    if fast:
+        check(str(half), restore(model, sample, sigma, precision=half), 3e-2)
+    else:
+        print(f"bfloat16: {kernel}")
 
     rows: list[dict[str, object]] = []
 
@@ -84,17 +98,19 @@ def main() -> None:
 
     for side in map(int, options.sides.split(",")):
         picture = image(side)
+        first = len(rows)
         measure("nlrn", side, lambda picture=picture: restore(model, picture, sigma))
+        if fast:
+            name = f"nlrn, {str(half).removeprefix('torch.')}"
+            measure(name, side, lambda picture=picture: restore(model, picture, sigma, precision=half))
         if device.type == "cpu":
             with without_kernel():
                 measure("nlrn, chunked PyTorch", side, lambda picture=picture: restore(model, picture, sigma))
         batch, batches = official(model, picture, sigma)
         measure("official patches", side, batch, batches)
-        fastest = rows[-2 if device.type == "cuda" else -3]["seconds"]
-        for row in rows:
-            if row["side"] == side:
-                row["times nlrn"] = row["seconds"] / fastest
-    about = f"{options.model}, window {model.config.window_size}, {model.config.num_steps} steps, float32"
+        for row in rows[first:]:
+            row["times nlrn"] = row["seconds"] / rows[first]["seconds"]
+    about = f"{options.model}, window {model.config.window_size}, {model.config.num_steps} steps"
     show(f"{about}, {device}", rows)
     if options.out:
         write(options.out / "network.jsonl", rows, device, about)
