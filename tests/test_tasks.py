@@ -123,13 +123,17 @@ def test_time_of_an_enlargement(tiny_upscaler, monkeypatch):
     assert restorer.estimate_seconds((64, 64, 3)) == 16  # of luma alone, 256x256
 
 
-@pytest.mark.parametrize("name", ["nlrn-small-upscale", "nlrn-small-dejpeg-color", "nlrn-small-photo"])
-def test_smooth_areas_stay_what_they_are(name):
+@pytest.mark.parametrize(
+    "name",
+    ["nlrn-small-upscale", "nlrn-small-dejpeg-gray", "nlrn-small-dejpeg-color", "nlrn-small-photo"],
+)
+@pytest.mark.parametrize("levels", [(0.0, 0.1), (0.55, 0.95), (0.95, 1.0)], ids=["dark", "sky", "bright"])
+def test_smooth_areas_stay_what_they_are(name, levels):
     """Networks of this kind may drift where there is nothing to see, such as a sky."""
     model = nlrn.load_model(name)
-    rows = torch.linspace(0.55, 0.95, 160)[:, None].expand(160, 160)
+    rows = torch.linspace(*levels, 160)[:, None].expand(160, 160)
     sky = torch.stack([0.9 * rows, 0.95 * rows, rows])[None, : model.config.channels]
-    assert (model(sky) - sky).abs().max() < 6 / 255
+    assert (model(sky) - sky).abs().max() < 7 / 255
 
 
 @pytest.mark.parametrize("scale", [2, 4])

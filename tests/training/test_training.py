@@ -27,7 +27,7 @@ from nlrn.training.checkpoint import CheckpointError, adapt_weights, read_header
 from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
 from nlrn.training.loop import CHECKPOINT, Intervals, Run, train
 from nlrn.training.schedule import Length, ema_weight, learning_rate_factor, phase_at
-from nlrn.training.step import Trainer, TrainingError, step_generator, weighted_loss
+from nlrn.training.step import Trainer, TrainingError, faded, step_generator, weighted_loss
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CPU = torch.device("cpu")
@@ -36,8 +36,8 @@ CPU = torch.device("cpu")
 def config(**changes):
     small = load_config(CONFIGS / "tiny.yaml", {"statistics_batches": 2, "hold_out": 1})
     model = dataclasses.replace(small.model, width=8, embedding=4, window_size=5)
-    phases = (Phase(0.5, 12, 4), Phase(0.5, 16, 2))
-    return dataclasses.replace(small, model=model, phases=phases, **changes)
+    changes = {"phases": (Phase(0.5, 12, 4), Phase(0.5, 16, 2)), **changes}
+    return dataclasses.replace(small, model=model, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -80,19 +80,45 @@ def test_it_learns(data, tmp_path):
     assert board.Scalars("psnr_25")[-1].value == pytest.approx(losses[-1]["psnr_25"])
 
 
-def test_resumed_weights_are_bit_identical(data, tmp_path):
+FROZEN = (Phase(0.25, 12, 4), Phase(0.75, 16, 2, frozen_norms=True))
+
+
+@pytest.mark.parametrize("changes", [{}, {"phases": FROZEN}], ids=["plain", "frozen"])
+def test_resumed_weights_are_bit_identical(data, tmp_path, changes):
     def stop(entry):
         if entry["step"] == 30:
             raise KeyboardInterrupt
 
-    whole = load_file(train(config(), options(data, tmp_path / "whole", 60)))
+    whole = load_file(train(config(**changes), options(data, tmp_path / "whole", 60)))
     with pytest.raises(KeyboardInterrupt):
-        train(config(), options(data, tmp_path / "parts", 60, report=stop))
+        train(config(**changes), options(data, tmp_path / "parts", 60, report=stop))
     settings, progress, _ = read_header(tmp_path / "parts" / CHECKPOINT)
     assert progress.step == 20
+    assert progress.frozen_norms == bool(changes)
     resumed = load_file(train(settings, options(data, tmp_path / "parts", 60), resume=True))
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_frozen_norms(data, tmp_path, monkeypatch):
+    """The last phase begins with the averaged weights and ends with the statistics that it began with."""
+    began = {}
+    freeze = Trainer.freeze_norms
+
+    def noted(trainer):
+        freeze(trainer)
+        assert trainer.model.training
+        assert not any(m.training for m in trainer.model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+        for name, value in trainer.model.state_dict().items():
+            assert torch.equal(value, trainer.average.state_dict()[name]), name
+            began[name] = value.clone()
+
+    monkeypatch.setattr(Trainer, "freeze_norms", noted)
+    ended = load_file(train(config(phases=FROZEN), options(data, tmp_path, 40)))
+    changed = {name for name, value in ended.items() if not torch.equal(value, began[name])}
+    assert "conv_a.weight" in changed
+    assert "conv_a_norms.0.weight" in changed
+    assert not any("running_" in name for name in changed)
 
 
 def test_killed_and_resumed(data, tmp_path):
@@ -240,6 +266,18 @@ def test_crops_stay_inside_and_follow_the_generator():
         crops.draw(1, 21, torch.Generator())
 
 
+def test_faded_crops_are_flat_at_every_level():
+    clean = torch.rand(400, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = faded(clean, 0.25, torch.Generator().manual_seed(1))
+    changed = (made != clean).flatten(1).any(1)
+    assert 0.18 < changed.float().mean() < 0.32
+    flat, levels = made[changed], made[changed].mean((1, 2, 3))
+    assert (flat.std((2, 3)) <= 0.2 * clean[changed].std((2, 3)) + 1e-6).all()
+    assert levels.min() < 0.1
+    assert levels.max() > 0.9
+    assert 0 <= flat.min() <= flat.max() <= 1
+
+
 def test_noise_levels_are_stratified():
     degrade = degradation(config(sigma=(10.0, 50.0)))
     _, sigma = degrade(torch.zeros(8, 1, 4, 4), torch.Generator().manual_seed(0))
@@ -383,6 +421,11 @@ def test_shipped_configurations(path):
         ("scales: [1, 2]", "scales must be whole numbers from 2"),
         ("statistics_crop: 0", "statistics_crop must be at least 1"),
         ("margin: -1", "margin must not be negative"),
+        ("faded: 2", "faded must be a share within 0..1, got 2"),
+        (
+            "phases: [{share: 0.5, crop: 9, batch: 2, frozen_norms: true}, {share: 0.5, crop: 9, batch: 2}]",
+            "phases with frozen_norms must come last",
+        ),
         ("luma: red", "luma must be gray or y"),
         ("{degradation: bicubic, phases: [{share: 1, crop: 25, batch: 2}]}", "multiples of 12, got \\[25\\]"),
         ("{degradation: jpeg, margin: 4, phases: [{share: 1, crop: 16, batch: 2}]}", "of 16, got \\[24\\]"),

@@ -28,12 +28,13 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Progress:
-    """Where a run is: its step, the training time in seconds, and bad steps in a row."""
+    """Where a run is: its step, the training time in seconds, bad steps (in a row, and all), and whether norms are frozen."""
 
     step: int = 0
     seconds: float = 0.0
     skipped_in_a_row: int = 0
     skipped: int = 0
+    frozen_norms: bool = False
 
 
 def save_checkpoint(path: Path, trainer: Trainer, progress: Progress, about: dict[str, Any]) -> None:

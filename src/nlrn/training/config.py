@@ -36,11 +36,14 @@ class Phase:
         share: of the run, in parts of 1.
         crop: side of the square crops in pixels.
         batch: crops in a step, over all ranks together.
+        frozen_norms: go on from the averaged weights with batch norms as they are used: with statistics that were
+            estimated once, when the phase begins, and not those of each batch. Such phases come last.
     """
 
     share: float
     crop: int
     batch: int
+    frozen_norms: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class TrainingConfig:
         margin: pixels around every crop that the degradation sees and the network does not, so that what it does at
             borders is not learned.
         luma: how RGB images become grey for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
+        faded: share of the crops whose contrast is taken away, around a level anywhere between black and white: smooth
+            areas, at which a recurrent network can drift, fill few crops of natural images.
         phases: crop sizes over the run; the shares add up to 1.
         learning_rate: after the warm-up.
         betas: of AdamW.
@@ -82,6 +87,7 @@ class TrainingConfig:
     quality: tuple[float, float] = (5.0, 95.0)
     margin: int = 0
     luma: Luma = "gray"
+    faded: float = 0.0
     phases: tuple[Phase, ...] = (Phase(1.0, 40, 40),)
     learning_rate: float = 1.5e-3
     betas: tuple[float, float] = (0.9, 0.99)
@@ -110,6 +116,9 @@ class TrainingConfig:
             )
         if any(phase.crop < 1 or phase.batch < 1 for phase in self.phases):
             raise ConfigError("crop and batch of a phase must be at least 1")
+        frozen = [phase.frozen_norms for phase in self.phases]
+        if frozen != sorted(frozen):
+            raise ConfigError("phases with frozen_norms must come last")
         low, high = self.sigma
         if not 0 <= low <= high <= 255:
             raise ConfigError(f"sigma must be a range within 0..255, got {list(self.sigma)}")
@@ -119,6 +128,8 @@ class TrainingConfig:
             raise ConfigError(f"scales must be whole numbers from 2, got {list(self.scales)}")
         if self.statistics_crop is not None and self.statistics_crop < 1:
             raise ConfigError(f"statistics_crop must be at least 1, got {self.statistics_crop}")
+        if not 0 <= self.faded <= 1:
+            raise ConfigError(f"faded must be a share within 0..1, got {self.faded}")
         if self.margin < 0:
             raise ConfigError(f"margin must not be negative, got {self.margin}")
         if self.luma not in ("gray", "y"):

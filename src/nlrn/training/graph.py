@@ -83,7 +83,8 @@ class Steps:
     def __call__(self, step: int, learning_rate: float) -> Outcome:
         """One step; nothing waits for the device."""
         self._trainer.schedule(step, learning_rate)
-        self._generator.manual_seed(step_seed(self._trainer.config.seed, step))
+        seed = step_seed(self._trainer.config.seed, step)
+        self._generator.manual_seed(seed)
         if not self._whole:
             self._fill(*self._draw())
         self._taken += 1
@@ -93,9 +94,8 @@ class Steps:
             return warm_up(self._body)
         if self._replay is None:
             self._trainer.optimizer.zero_grad(set_to_none=True)  # gradients must lie in the graph's memory
-            state = self._generator.get_state()
             self._replay = capture(self._body, self._generator)
-            self._generator.set_state(state)
+            self._generator.manual_seed(seed)
         loss, finite = self._replay()
         return loss.clone(), finite.clone()
 

@@ -166,6 +166,8 @@ class _Loop:
             if (now := phase_at(self.config.phases, done)) is not phase:
                 if self._captured and step:
                     self.save()  # in case the new step cannot be captured
+                if now.frozen_norms:
+                    self._freeze()
                 phase, take_step = now, Steps(self.trainer, self.crops, now, captured=self._captured)
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
@@ -291,8 +293,16 @@ class _Loop:
         sigma = None if strength is None else 255 * float(strength[chosen])
         return Trial(clean, degraded[chosen].float().numpy(), sigma, self.config.margin)
 
-    def finish(self) -> None:
-        """Statistics of the averaged weights, the last checkpoint, and the weights to use."""
+    def _freeze(self) -> None:
+        """Weights and statistics become those of the average, and the norms stay so; once in a run."""
+        if not self.progress.frozen_norms:
+            self._estimate()
+            self.trainer.model.load_state_dict(self.trainer.average.state_dict())
+            self.progress.frozen_norms = True
+        self.trainer.freeze_norms()
+
+    def _estimate(self) -> None:
+        """Statistics of the averaged weights, anew."""
         batch, side = self.config.phases[-1].batch, self.config.statistics_side
         batches = (
             (self.crops.draw(batch, side + 2 * self.config.margin, generator), generator)
@@ -302,6 +312,11 @@ class _Loop:
             )
         )
         self.trainer.estimate_statistics(batches)
+
+    def finish(self) -> None:
+        """Statistics of the averaged weights, the last checkpoint, and the weights to use."""
+        if not self.progress.frozen_norms:
+            self._estimate()
         if self.first:
             scores = self.validate()
             self.save()

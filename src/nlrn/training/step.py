@@ -51,6 +51,19 @@ def weighted_loss(
     return total
 
 
+def faded(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Crops `[B, C, P, P]` of which a share has at most a fifth of its contrast, around a level anywhere in [0, 1]."""
+    count, channels = clean.shape[:2]
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=clean.device)[..., None, None]
+
+    chosen, contrast = uniform(count, 1) < share, 0.2 * uniform(count, 1).square()
+    level = uniform(count, 1) + (0.1 * (uniform(count, channels) - 0.5) if channels > 1 else 0.0)
+    flat = level + contrast * (clean - clean.mean((1, 2, 3), keepdim=True))
+    return torch.where(chosen, flat.clamp(0, 1), clean)
+
+
 class Trainer:
     """The network, its average, and the optimiser.
 
@@ -96,6 +109,8 @@ class Trainer:
 
     def batch(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """This rank's part of a global batch without its margins: clean, degraded, strength."""
+        if self.config.faded:
+            clean = faded(clean, self.config.faded, generator)
         degraded, strength = self.degrade(clean, generator)
         margin = self.config.margin
         inside = slice(margin, clean.shape[2] - margin)
@@ -159,6 +174,12 @@ class Trainer:
         parts = torch.split(flat, [g.numel() for g in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def freeze_norms(self) -> None:
+        """From now on norms use their statistics, which stay as they are."""
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
     def estimate_statistics(self, batches: Iterable[tuple[Tensor, torch.Generator]]) -> None:
         """Batch-norm statistics of the averaged weights, anew, as the mean over batches that span the levels.
