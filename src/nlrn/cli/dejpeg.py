@@ -4,50 +4,35 @@ from __future__ import annotations
 
 import typer
 
+from . import options
 from .errors import CliError
-from .options import (
-    DataRange,
-    Device,
-    Ensemble,
-    Inputs,
-    MaxMemory,
-    ModelName,
-    Output,
-    Overwrite,
-    PrecisionName,
-    Quality,
-    Steps,
-    Window,
-    check_data_range,
-    make_restorer,
-)
 
 
 def dejpeg(
-    inputs: Inputs = None,
-    output: Output = None,
-    model: ModelName = None,
-    steps: Steps = None,
-    ensemble: Ensemble = False,
-    window: Window = None,
-    device: Device = "auto",
-    precision: PrecisionName = "auto",
-    max_memory: MaxMemory = None,
-    data_range: DataRange = None,
-    quality: Quality = 95,
-    overwrite: Overwrite = False,
+    inputs: options.Inputs = None,
+    output: options.Output = None,
+    model: options.ModelName = None,
+    steps: options.Steps = None,
+    ensemble: options.Ensemble = False,
+    window: options.Window = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    max_memory: options.MaxMemory = None,
+    data_range: options.DataRange = None,
+    quality: options.Quality = 95,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Remove the artifacts of JPEG compression, as STEM-dejpeg.EXT.
 
     The quality need not be known. EXIF and colour profile stay; originals are never modified.
     """
-    check_data_range(data_range)
+    options.check_data_range(data_range)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from .batch import Options, plan_jobs, run_jobs
 
     jobs = plan_jobs(inputs, output, "-dejpeg", overwrite)
-    restorer = make_restorer(
+    restorer = options.make_restorer(
         model,
         task="dejpeg",
         steps=steps,

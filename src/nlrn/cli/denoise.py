@@ -7,42 +7,26 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .errors import CliError
-from .options import (
-    DataRange,
-    Device,
-    Ensemble,
-    Inputs,
-    MaxMemory,
-    ModelName,
-    Output,
-    Overwrite,
-    PrecisionName,
-    Quality,
-    Steps,
-    Window,
-    check_data_range,
-    make_restorer,
-    parse_sigma,
-)
 
 
 def denoise(
-    inputs: Inputs = None,
-    output: Output = None,
+    inputs: options.Inputs = None,
+    output: options.Output = None,
     sigma: Annotated[
         str, typer.Option(help="Noise level in 8-bit grey levels (0..255), or auto where it is not known.")
     ] = "auto",
-    model: ModelName = None,
-    steps: Steps = None,
-    ensemble: Ensemble = False,
-    window: Window = None,
-    device: Device = "auto",
-    precision: PrecisionName = "auto",
-    max_memory: MaxMemory = None,
-    data_range: DataRange = None,
-    quality: Quality = 95,
-    overwrite: Overwrite = False,
+    model: options.ModelName = None,
+    steps: options.Steps = None,
+    ensemble: options.Ensemble = False,
+    window: options.Window = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    max_memory: options.MaxMemory = None,
+    data_range: options.DataRange = None,
+    quality: options.Quality = 95,
+    overwrite: options.Overwrite = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy photograph that comes with scikit-image, into -o.")
     ] = False,
@@ -51,8 +35,8 @@ def denoise(
 
     Depth, alpha, EXIF and colour profile stay; originals are never modified.
     """
-    level = parse_sigma(sigma)
-    check_data_range(data_range)
+    level = options.parse_sigma(sigma)
+    options.check_data_range(data_range)
     if demo and inputs:
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
@@ -60,7 +44,7 @@ def denoise(
     from .batch import Options, plan_jobs, run_jobs
 
     jobs = plan_jobs(inputs or [], output, "-denoised", overwrite) if not demo else []
-    restorer = make_restorer(
+    restorer = options.make_restorer(
         model,
         steps=steps,
         ensemble=ensemble,

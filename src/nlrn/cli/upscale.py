@@ -6,46 +6,31 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .errors import CliError
-from .options import (
-    DataRange,
-    Device,
-    Ensemble,
-    Inputs,
-    MaxMemory,
-    ModelName,
-    Output,
-    Overwrite,
-    PrecisionName,
-    Quality,
-    Steps,
-    Window,
-    check_data_range,
-    make_restorer,
-)
 
 
 def upscale(
-    inputs: Inputs = None,
-    output: Output = None,
+    inputs: options.Inputs = None,
+    output: options.Output = None,
     scale: Annotated[int, typer.Option(help="How many times larger: 2, 3 or 4.")] = 2,
-    model: ModelName = None,
-    steps: Steps = None,
-    ensemble: Ensemble = False,
-    window: Window = None,
-    device: Device = "auto",
-    precision: PrecisionName = "auto",
-    max_memory: MaxMemory = None,
-    data_range: DataRange = None,
-    quality: Quality = 95,
-    overwrite: Overwrite = False,
+    model: options.ModelName = None,
+    steps: options.Steps = None,
+    ensemble: options.Ensemble = False,
+    window: options.Window = None,
+    device: options.Device = "auto",
+    precision: options.PrecisionName = "auto",
+    max_memory: options.MaxMemory = None,
+    data_range: options.DataRange = None,
+    quality: options.Quality = 95,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Make images larger (super-resolution), as STEM-x2.EXT and so on.
 
     The network restores the luma of a bicubic enlargement; colours and alpha are bicubic. Depth, EXIF and colour
     profile stay; originals are never modified.
     """
-    check_data_range(data_range)
+    options.check_data_range(data_range)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from ..upscaling import SCALES
@@ -54,7 +39,7 @@ def upscale(
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
     jobs = plan_jobs(inputs, output, f"-x{scale}", overwrite)
-    restorer = make_restorer(
+    restorer = options.make_restorer(
         model,
         task="upscale",
         scale=scale,

@@ -165,6 +165,7 @@ class _Loop:
         while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
             if (now := phase_at(self.config.phases, done)) is not phase:
                 if self._captured and step:
+                    self.progress.step = step
                     self.save()  # in case the new step cannot be captured
                 if now.frozen_norms:
                     self._freeze()
