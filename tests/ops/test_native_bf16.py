@@ -50,6 +50,17 @@ def test_equals_reference(case, memory, variant):
 
 
 @needs_kernel
+def test_a_block_of_keys_never_reaches_beyond_the_memory(variant, monkeypatch):
+    """Sixteen keys of a row are read at once: what a wrong answer would not show, the width of what is read does."""
+    seen, real = [], native._images
+    monkeypatch.setattr(native, "_images", lambda images: seen.append(images[0].shape[3]) or real(images))
+    query, key, value = in_bfloat16(inputs(1, 5, 3, 1))[0]
+    nonlocal_attention(query, key, value, 3, backend="native")
+    _, keys, _ = seen
+    assert keys >= 16
+
+
+@needs_kernel
 @pytest.mark.parametrize("channels", [(1, 1), (32, 64), (64, 128), (96, 80), (7, 48)], ids=str)
 def test_channels(channels, variant):
     query, value = channels
