@@ -41,12 +41,14 @@ PARTS = {
 @contextmanager
 def only(backend: str) -> Iterator[None]:
     """Within, every non-local operation is computed by one backend."""
-    kept = operation.choose_backend
-    operation.choose_backend = lambda *args: backend
+    kept = operation.refusals
+    operation.refusals = lambda *args: {
+        name: reason if name == backend else "not in this comparison" for name, reason in kept(*args).items()
+    }
     try:
         yield
     finally:
-        operation.choose_backend = kept
+        operation.refusals = kept
 
 
 def flops(config: NLRNConfig, crop: int) -> float:

@@ -168,7 +168,10 @@ def test_what_it_leaves_to_others():
     image = torch.zeros(1, 2, 8, 8, dtype=torch.bfloat16)
     assert choose_backend(image, image, image, 3) == "native"
     assert choose_backend(image, image, image, 3, max_memory=1000) == "chunked"
-    assert choose_backend(image.clone().requires_grad_(), image, image, 3) == "chunked"
+    trains = native.loaded_kernel(torch.bfloat16).has_gradients
+    assert choose_backend(image.clone().requires_grad_(), image, image, 3) == (
+        "native" if trains else "chunked"
+    )
     half = image.half()
     with pytest.raises(ValueError, match="computes in float32 or bfloat16, not in"):
         nonlocal_attention(half, half, half, 3, backend="native")
@@ -212,3 +215,17 @@ def test_a_compiler_that_does_not_know_the_instructions(monkeypatch, tmp_path):
     reason = native.loaded_kernel.__wrapped__(torch.bfloat16)
     if (tmp_path / "out" / "amx.txt").is_file():
         assert "cannot compile the amx kernel: unrecognized option" in reason
+
+
+@needs_kernel
+def test_autocast_begins_within_a_recurrence():
+    """Logits in float32 are then gone on with in float32."""
+    ((query, key, value),) = ([x.float() for x in step] for step in inputs(1, 8, 9, 1))
+    with torch.no_grad():
+        _, state = nonlocal_attention(query, key, value, 5)
+        assert state.logits.dtype == torch.float32
+        with torch.autocast("cpu", torch.bfloat16):
+            output, _ = nonlocal_attention(query, key, value, 5, state)
+    assert output.dtype == torch.float32
+    expected = recur([(query, key, value)] * 2, 5, "reference")[1]
+    torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-5)

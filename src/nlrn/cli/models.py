@@ -54,7 +54,9 @@ def _backends(console: Console) -> None:
             console.print(f"{device:5} {name:10} {state}", soft_wrap=True)
     for dtype in native.PRECISIONS:
         kernel = native.loaded_kernel(dtype)
-        in_use = kernel if isinstance(kernel, str) else kernel.name
+        in_use = (
+            kernel if isinstance(kernel, str) else kernel.name + ", with gradients" * kernel.has_gradients
+        )
         console.print(f"native kernel, {str(dtype).removeprefix('torch.')}: {in_use}", soft_wrap=True)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {gpu}")

@@ -120,7 +120,7 @@ def nonlocal_attention(
 
     Returns:
         The output `[B, V, rows, W]` and the state for the next step (`None` if not kept). Under autocast the
-        output is of autocast's half precision in the triton backend, and float32 in all others.
+        output is of autocast's half precision in the triton and native backends, and float32 in all others.
 
     Cost: `2 * q^2 * (D + V)` flops per pixel with stored logits, `2 * q^2 * (t D + V)` at step t with a
     history; `4 * 1.34 * q^2` bytes per pixel for stored logits at q = 45.
@@ -184,15 +184,15 @@ def _autocast(
     max_memory: int,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Autocast's half precision for the triton backend, which keeps logits in float32; float32 for all others.
+    """Autocast's half precision for the backends that add logits up in float32 all the same; float32 for all others.
 
     Logits add up over the steps: their sums are not for half precision.
     """
-    if backend in (None, "triton"):
-        dtype = torch.get_autocast_dtype(value.device.type)
-        half = query.to(dtype), key.to(dtype), value.to(dtype)
-        reason = refusals(*half, window_size, state, max_memory)["triton"]
-        if reason is None or (backend and reason == ON_REQUEST):
+    dtype = torch.get_autocast_dtype(value.device.type)
+    half = query.to(dtype), key.to(dtype), value.to(dtype)
+    reasons = refusals(*half, window_size, state, max_memory)
+    for name in ("triton", "native"):
+        if backend in (None, name) and (reasons[name] is None or (backend and reasons[name] == ON_REQUEST)):
             return half
     return query.float(), key.float(), value.float()
 

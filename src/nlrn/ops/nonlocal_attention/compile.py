@@ -38,24 +38,29 @@ class Variant(NamedTuple):
 
     Args:
         dtype: of the images it computes with.
-        source: its file in `csrc`.
+        sources: its files in `csrc`, beside the one that every library has.
         options: of the compiler.
         optional: whether to go on without it where the compiler does not know these options.
     """
 
     dtype: str
-    source: str
+    sources: tuple[str, ...]
     options: tuple[str, ...]
     optional: bool = False
 
 
 # By instruction set, for each dtype the best first. LANES: floats in a vector; GROUP: queries in a register block.
 VARIANTS = {
-    "avx512": Variant("float32", "window.cpp", (*AVX512, "-DLANES=16", "-DGROUP=8")),
-    "avx2": Variant("float32", "window.cpp", ("-mavx2", "-mfma", "-DLANES=8", "-DGROUP=4")),
-    "generic": Variant("float32", "window.cpp", ("-DLANES=4", "-DGROUP=4")),
-    "amx": Variant("bfloat16", "window_bf16.cpp", (*BFLOAT16, "-mamx-tile", "-mamx-bf16"), optional=True),
-    "avx512bf16": Variant("bfloat16", "window_bf16.cpp", BFLOAT16, optional=True),
+    "avx512": Variant("float32", ("window.cpp",), (*AVX512, "-DLANES=16", "-DGROUP=8")),
+    "avx2": Variant("float32", ("window.cpp",), ("-mavx2", "-mfma", "-DLANES=8", "-DGROUP=4")),
+    "generic": Variant("float32", ("window.cpp",), ("-DLANES=4", "-DGROUP=4")),
+    "amx": Variant(
+        "bfloat16",
+        ("window_bf16.cpp", "gradients_bf16.cpp"),
+        (*BFLOAT16, "-mamx-tile", "-mamx-bf16"),
+        optional=True,
+    ),
+    "avx512bf16": Variant("bfloat16", ("window_bf16.cpp",), BFLOAT16, optional=True),
 }
 
 
@@ -99,7 +104,8 @@ def compile_kernels(folder: Path = LIBRARIES) -> list[Path]:
 def _compile(compiler: str, name: str, variant: Variant, folder: Path) -> Path:
     target = folder / f"{name}.so"
     partial = target.with_suffix(f".{os.getpid()}.part")
-    command = [compiler, *COMMON, *variant.options, str(SOURCES / variant.source), "-o", str(partial)]
+    sources = [str(SOURCES / source) for source in ("library.cpp", *variant.sources)]
+    command = [compiler, *COMMON, *variant.options, *sources, "-o", str(partial)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""The CPU kernel in C++: float32 or bfloat16, forward only, stored logits or a history.
+"""The CPU kernel in C++: float32 or bfloat16, stored logits or a history.
+
+Gradients are for bfloat16 on processors with tile registers (AMX). A state is then the history: its products are computed anew
+in less time than stored logits would take to come from memory.
 
 The libraries are compiled by `compile.py`, one for each dtype and instruction set; the best one that this processor
 can run is loaded when a dtype is first asked for. They know nothing of PyTorch.
@@ -21,9 +24,11 @@ from torch import Tensor, library
 from .compile import LIBRARIES, VARIANTS
 from .state import AttentionState, needs_grad
 
-INTERFACE = 2
+INTERFACE = 3
 TILE = 4
 QUERIES = TILE * TILE
+# Keys side by side of a block in the backward pass: no row may be shorter.
+GRADIENT_BLOCK = 32
 
 
 class Precision(NamedTuple):
@@ -60,6 +65,16 @@ class _Problem(ctypes.Structure):
         ("output", c_void_p),
         ("state", c_void_p),
         ("state_tile", c_int64),
+        ("normaliser", c_void_p),
+    )
+
+
+class _Gradients(ctypes.Structure):
+    _fields_ = (
+        ("step", POINTER(_Problem)),
+        *((name, POINTER(_Image)) for name in ("output", "output_grad")),
+        *((name, POINTER(c_void_p)) for name in ("query_grad", "key_grad")),
+        ("value_grad", c_void_p),
     )
 
 
@@ -69,6 +84,10 @@ class Library:
 
     name: str
     functions: ctypes.CDLL
+
+    @property
+    def has_gradients(self) -> bool:
+        return hasattr(self.functions, "nlrn_window_gradients")
 
 
 @functools.cache
@@ -104,6 +123,8 @@ def _open(path: object) -> ctypes.CDLL | str:
         return f"{path} cannot be loaded ({error})"
     functions.nlrn_supports.argtypes = [c_char_p]
     functions.nlrn_window_step.argtypes = [POINTER(_Problem), c_int]
+    if hasattr(functions, "nlrn_window_gradients"):
+        functions.nlrn_window_gradients.argtypes = [POINTER(_Gradients), c_int]
     return functions
 
 
@@ -120,13 +141,21 @@ def refusal(
         return f"runs on the CPU, not on {value.device.type}"
     if value.dtype not in PRECISIONS:
         return f"computes in float32 or bfloat16, not in {value.dtype}"
-    if needs_grad(query, key, value, state):
-        return "has no gradients"
     loaded = loaded_kernel(value.dtype)
     if isinstance(loaded, str):
         return loaded
+    stored = None if state is None else state.logits
+    if stored is not None and stored.dtype != PRECISIONS[value.dtype].logits:
+        return f"cannot read logits in {stored.dtype} for images in {value.dtype}"
     steps = 1 if state is None else 1 + len(state.queries)
-    needed = workspace_bytes(query, value, window_size, steps)
+    if needs_grad(query, key, value, state):
+        if not loaded.has_gradients:
+            return "has gradients in bfloat16 on processors with AMX only"
+        if stored is not None:
+            return "cannot differentiate stored logits"
+        needed = gradient_workspace_bytes(query, key, value, window_size, steps)
+    else:
+        needed = workspace_bytes(query, value, window_size, steps)
     return (
         f"needs {needed} bytes of working memory, max_memory is {max_memory}" if needed > max_memory else None
     )
@@ -136,6 +165,54 @@ def _radius(window_size: int | None, height: int, width: int) -> int:
     """Of the window, and no larger than it takes to see the whole image."""
     largest = max(height, width)
     return largest if window_size is None else min(window_size // 2, largest)
+
+
+class _Call:
+    """The arguments of a kernel, and what holds their memory."""
+
+    def __init__(
+        self,
+        queries: list[Tensor],
+        keys: list[Tensor],
+        value: Tensor,
+        radius: int,
+        row_offset: int,
+        narrowest: int,
+    ) -> None:
+        loaded, self.precision = loaded_kernel(value.dtype), PRECISIONS[value.dtype]
+        assert isinstance(loaded, Library)
+        self.functions = loaded.functions
+        self.batch, self.value_channels, self.height, self.width = value.shape
+        self.rows, self.channels = queries[0].shape[2], queries[0].shape[1]
+        queries = _side_by_side(queries, self.precision.channels)
+        keys = _side_by_side(keys, self.precision.channels, narrowest)
+        values = _side_by_side([value], self.precision.value_channels, narrowest)
+        self.padded_channels, self.padded_values = queries[0].shape[1], values[0].shape[1]
+        self._held = [*queries, *keys, *values]
+        self.problem = _Problem(
+            batch=self.batch,
+            rows=self.rows,
+            height=self.height,
+            width=self.width,
+            row_offset=row_offset,
+            radius=radius,
+            channels=self.padded_channels,
+            value_channels=self.padded_values,
+            steps=len(queries),
+            fresh=True,
+            query=_images(queries),
+            key=_images(keys),
+            value=_images(values),
+            state_tile=state_tile(self.height, self.width, radius, value.dtype),
+        )
+
+    def image(self, rows: int, channels: int, dtype: torch.dtype) -> Tensor:
+        """An empty result `[batch, rows, width, channels]`."""
+        return torch.empty((self.batch, rows, self.width, channels), dtype=dtype)
+
+    def run(self, name: str, argument: ctypes.Structure) -> None:
+        if getattr(self.functions, name)(ctypes.byref(argument), torch.get_num_threads()):
+            raise MemoryError("the non-local kernel could not allocate its workspace: can't allocate memory")
 
 
 @library.custom_op("nlrn::window_step", mutates_args={"logits"})
@@ -148,37 +225,13 @@ def window_step(
     row_offset: int,
     fresh: bool,
 ) -> Tensor:
-    """The kernel's one function; an empty `logits` means that they are not to be kept."""
-    loaded, precision = loaded_kernel(value.dtype), PRECISIONS[value.dtype]
-    assert isinstance(loaded, Library)
-    batch, value_channels = value.shape[:2]
-    rows, (height, width) = queries[0].shape[2], keys[0].shape[2:]
-    queries = _side_by_side(queries, precision.channels)
-    keys = _side_by_side(keys, precision.channels, precision.narrowest)
-    values = _side_by_side([value], precision.value_channels)
-    padded = values[0].shape[1]
-    output = torch.empty((batch, rows, width, padded), dtype=value.dtype)
-    problem = _Problem(
-        batch=batch,
-        rows=rows,
-        height=height,
-        width=width,
-        row_offset=row_offset,
-        radius=radius,
-        channels=queries[0].shape[1],
-        value_channels=padded,
-        steps=len(queries),
-        fresh=fresh,
-        query=_images(queries),
-        key=_images(keys),
-        value=_images(values),
-        output=output.data_ptr(),
-        state=logits.data_ptr() if logits.numel() else None,
-        state_tile=state_tile(height, width, radius, value.dtype),
-    )
-    if loaded.functions.nlrn_window_step(ctypes.byref(problem), torch.get_num_threads()):
-        raise MemoryError("the non-local kernel could not allocate its workspace: can't allocate memory")
-    return output[..., :value_channels].permute(0, 3, 1, 2)
+    """A step without gradients; an empty `logits` means that they are not to be kept."""
+    call = _Call(queries, keys, value, radius, row_offset, PRECISIONS[value.dtype].narrowest)
+    output = call.image(call.rows, call.padded_values, value.dtype)
+    call.problem.output, call.problem.fresh = output.data_ptr(), fresh
+    call.problem.state = logits.data_ptr() if logits.numel() else None
+    call.run("nlrn_window_step", call.problem)
+    return output[..., : call.value_channels].permute(0, 3, 1, 2)
 
 
 @window_step.register_fake
@@ -191,10 +244,112 @@ def _(
     row_offset: int,
     fresh: bool,
 ) -> Tensor:
-    batch, channels, _, width = value.shape
-    padded = _up(channels, PRECISIONS[value.dtype].value_channels)
-    output = value.new_empty((batch, queries[0].shape[2], width, padded))
-    return output[..., :channels].permute(0, 3, 1, 2)
+    return _channels_last_like(value, queries[0].shape[2])
+
+
+@library.custom_op("nlrn::window_attention", mutates_args=())
+def window_attention(
+    queries: list[Tensor], keys: list[Tensor], value: Tensor, radius: int, row_offset: int
+) -> tuple[Tensor, Tensor]:
+    """The last step of a history, and the log of the softmax's normaliser `[B, rows, W]`, which gradients need."""
+    call = _Call(queries, keys, value, radius, row_offset, PRECISIONS[value.dtype].narrowest)
+    output = call.image(call.rows, call.padded_values, value.dtype)
+    normaliser = torch.empty(output.shape[:3], dtype=torch.float32)
+    call.problem.output, call.problem.normaliser = output.data_ptr(), normaliser.data_ptr()
+    call.run("nlrn_window_step", call.problem)
+    return output[..., : call.value_channels].permute(0, 3, 1, 2), normaliser
+
+
+@window_attention.register_fake
+def _(
+    queries: list[Tensor], keys: list[Tensor], value: Tensor, radius: int, row_offset: int
+) -> tuple[Tensor, Tensor]:
+    batch, rows, width = value.shape[0], queries[0].shape[2], value.shape[3]
+    return _channels_last_like(value, rows), value.new_empty((batch, rows, width), dtype=torch.float32)
+
+
+@library.custom_op("nlrn::window_attention_backward", mutates_args=())
+def window_attention_backward(
+    output_grad: Tensor,
+    queries: list[Tensor],
+    keys: list[Tensor],
+    value: Tensor,
+    output: Tensor,
+    normaliser: Tensor,
+    radius: int,
+    row_offset: int,
+) -> list[Tensor]:
+    """Gradients of value, all queries and all keys."""
+    call = _Call(queries, keys, value, radius, row_offset, GRADIENT_BLOCK)
+    outputs = _side_by_side([output], call.precision.value_channels)
+    output_grads = _side_by_side([output_grad], call.precision.value_channels)
+    grads = [call.image(call.rows, call.padded_channels, value.dtype) for _ in queries]
+    key_grads = [call.image(call.height, call.padded_channels, value.dtype) for _ in keys]
+    value_grad = call.image(call.height, call.padded_values, value.dtype)
+    call.problem.normaliser = normaliser.data_ptr()
+    pointers = c_void_p * len(queries)
+    gradients = _Gradients(
+        step=ctypes.pointer(call.problem),
+        output=_images(outputs),
+        output_grad=_images(output_grads),
+        query_grad=pointers(*(x.data_ptr() for x in grads)),
+        key_grad=pointers(*(x.data_ptr() for x in key_grads)),
+        value_grad=value_grad.data_ptr(),
+    )
+    call.run("nlrn_window_gradients", gradients)
+    of_products = [x[..., : call.channels].permute(0, 3, 1, 2) for x in (*grads, *key_grads)]
+    return [value_grad[..., : call.value_channels].permute(0, 3, 1, 2), *of_products]
+
+
+@window_attention_backward.register_fake
+def _(
+    output_grad: Tensor,
+    queries: list[Tensor],
+    keys: list[Tensor],
+    value: Tensor,
+    output: Tensor,
+    normaliser: Tensor,
+    radius: int,
+    row_offset: int,
+) -> list[Tensor]:
+    of_products = [
+        _channels_last_like(x, x.shape[2], PRECISIONS[x.dtype].channels) for x in (*queries, *keys)
+    ]
+    return [_channels_last_like(value, value.shape[2]), *of_products]
+
+
+def _channels_last_like(image: Tensor, rows: int, multiple: int | None = None) -> Tensor:
+    """What the operators return: channels side by side, the first of a multiple."""
+    batch, channels, _, width = image.shape
+    padded = _up(channels, multiple or PRECISIONS[image.dtype].value_channels)
+    return image.new_empty((batch, rows, width, padded))[..., :channels].permute(0, 3, 1, 2)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The last step of a history under autograd; `images` are its value, queries and keys."""
+
+    @staticmethod
+    def forward(ctx, radius, row_offset, *images):  # type: ignore[no-untyped-def]
+        value, queries, keys = _parts(images)
+        output, normaliser = window_attention(queries, keys, value, radius, row_offset)
+        ctx.save_for_backward(output, normaliser, *images)
+        ctx.radius, ctx.row_offset = radius, row_offset
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, output_grad):  # type: ignore[no-untyped-def]
+        output, normaliser, *images = ctx.saved_tensors
+        value, queries, keys = _parts(images)
+        grads = window_attention_backward(
+            output_grad, queries, keys, value, output, normaliser, ctx.radius, ctx.row_offset
+        )
+        return None, None, *grads
+
+
+def _parts(images: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    steps = len(images) // 2
+    return images[0], list(images[1 : 1 + steps]), list(images[1 + steps :])
 
 
 def _side_by_side(images: list[Tensor], multiple: int, narrowest: int = 1) -> list[Tensor]:
@@ -246,6 +401,23 @@ def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps
     return interleaved + 4 * 2 * QUERIES * numbers * threads
 
 
+def gradient_workspace_bytes(
+    query: Tensor, key: Tensor, value: Tensor, window_size: int | None, steps: int
+) -> int:
+    """What the backward pass of a step allocates besides inputs, outputs and gradients."""
+    batch, _, rows, _ = query.shape
+    _, value_channels, height, width = value.shape
+    value_channels, channels = _up(value_channels, 32), steps * _up(query.shape[1], 32)
+    threads, width = torch.get_num_threads(), max(width, GRADIENT_BLOCK)
+    bands = min(-(-threads // batch), -(-rows // TILE))
+    seen = min(height, -(-rows // bands) + TILE + 2 * _radius(window_size, height, width))
+    sums = 4 * seen * width * (channels + value_channels) * (threads if bands == 1 else batch * bands)
+    planes = 2 * seen * width * channels * threads
+    span = _up(min(width, 2 * _radius(window_size, height, width) + 2 * TILE), 32)
+    group = 4 * 32 * (2 * channels + value_channels) + 4 * span + 12 * 32 * 32 + 2048
+    return sums + planes + group * threads
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -261,6 +433,11 @@ def attention(
     (batch, _, rows, width), height = query.shape, key.shape[2]
     radius = _radius(window_size, height, width)
     shape = (batch, -(-rows // TILE), -(-width // TILE), state_tile(height, width, radius, value.dtype))
+
+    if needs_grad(query, key, value, state):
+        history = AttentionState.extended(state, query, key)
+        output = _Differentiable.apply(radius, row_offset, value, *history.queries, *history.keys)  # type: ignore[no-untyped-call]
+        return output, history if keep_state else None
 
     def step(queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Tensor, fresh: bool) -> Tensor:
         output: Tensor = window_step(list(queries), list(keys), value, logits, radius, row_offset, fresh)

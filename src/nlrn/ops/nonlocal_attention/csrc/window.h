@@ -1,5 +1,4 @@
-// What the kernels share: the problem they are given, how it is cut into tiles and tasks, and the interface of a library.
-// Each library is one source file that includes this one.
+// What the kernels share: the problem they are given, and how it is cut into tiles and tasks.
 
 #pragma once
 
@@ -11,14 +10,6 @@
 #include <exception>
 #include <thread>
 #include <vector>
-
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -41,6 +32,17 @@ struct Problem {
     void* output;                      // [batch][rows][width][value_channels]
     void* state;                       // logits, or null: [batch][tile rows][tile columns][state_tile]
     int64_t state_tile;                // numbers of the logits of one tile
+    float* normaliser;                 // [batch][rows][width]: log of the sum that weights are divided by; or null (bfloat16 only)
+};
+
+// The gradients of a step that had no stored state.
+struct Gradients {
+    const Problem* step;       // its normaliser is read, output and state are not
+    const Image* output;       // [batch], `rows` rows
+    const Image* output_grad;  // [batch], `rows` rows
+    void* const* query_grad;   // [steps], each [batch][rows][width][channels]
+    void* const* key_grad;     // [steps], each [batch][height][width][channels]
+    void* value_grad;          // [batch][height][width][value_channels]
 };
 
 constexpr int TILE = 4;  // queries of a tile along each axis
@@ -110,41 +112,6 @@ int in_threads(int threads, const Work& work) {
     return failed;
 }
 
-#if defined(__x86_64__)
-// Bits of CPUID's leaf 7, which older compilers have no names for; `output` counts from EAX.
-inline bool leaf_7(int subleaf, int output, int bit) {
-    unsigned registers[4] = {};
-    __get_cpuid_count(7, subleaf, registers, registers + 1, registers + 2, registers + 3);
-    return registers[output] >> bit & 1;
-}
-#endif
-
-// Whether the processor has tile registers, and the system lets this process use them.
-inline bool tiles_allowed() {
-#if defined(__x86_64__) && defined(__linux__)
-    constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-    return leaf_7(0, 3, 24) && leaf_7(0, 3, 22) && !syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA);
-#else
-    return false;
-#endif
-}
-
-// The version of this interface; native.py refuses a library of another one.
-EXPORT int nlrn_interface() { return 2; }
-
-// Whether this machine can run the library compiled for an instruction set.
-EXPORT int nlrn_supports(const char* name) {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    const bool bfloat16 = avx512 && __builtin_cpu_supports("avx512bw") && leaf_7(1, 0, 5);
-    if (!std::strcmp(name, "amx")) return bfloat16 && tiles_allowed();
-    if (!std::strcmp(name, "avx512bf16")) return bfloat16;
-    if (!std::strcmp(name, "avx512")) return avx512;
-    if (!std::strcmp(name, "avx2")) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    return !std::strcmp(name, "generic");
-}
-
-// 0, or 1 if memory ran out.
+// Both give 0, or 1 if memory ran out.
 EXPORT int nlrn_window_step(const Problem* problem, int threads);
+EXPORT int nlrn_window_gradients(const Gradients* gradients, int threads);

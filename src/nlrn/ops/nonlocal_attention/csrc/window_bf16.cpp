@@ -11,70 +11,24 @@
 // so that they add up to one. Logits are kept from step to step in float16, less what their weights were relative to: those that matter
 // are near zero and thus exact to 2^-12 and better.
 
-#include "window.h"
-
-#include <immintrin.h>
-
+#include <cmath>
 #include <limits>
-#include <new>
+
+#include "bfloat16.h"
 
 namespace {
 
-typedef uint16_t Half;  // the bits of a bfloat16, or of a float16
-typedef uint32_t Pair;  // of bfloat16: channels or keys side by side
-
 constexpr int TOGETHER = 2;  // tiles of a group
-constexpr int CHANNELS = 32;  // channels come in multiples of this
 constexpr int BLOCK = 32;    // keys of a block of the second product
 constexpr int BLOCK_PAIRS = BLOCK / 2 * QUERIES;
 constexpr int ROWS = 8;   // of keys that go through both products before the next; no fewer than TILE, so that every query sees a key
 constexpr int KEYS = 16;  // of a tile register in the first product
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
-// Memory in whole cache lines, not initialised.
-template <class T>
-struct Lines {
-    typedef T value_type;
-    Lines() = default;
-    template <class U>
-    Lines(const Lines<U>&) {}
-    T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
-    void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
-    template <class U>
-    void construct(U* p) {
-        ::new (static_cast<void*>(p)) U;
-    }
-    bool operator==(const Lines&) const { return true; }
-    bool operator!=(const Lines&) const { return false; }
-};
-template <class T>
-using Numbers = std::vector<T, Lines<T>>;
-
-inline const Half* halves(const Image& image) { return static_cast<const Half*>(image.data); }
-inline __m512i load_pairs(const void* p) { return _mm512_loadu_si512(p); }
 inline __m512bh spread(const Half* pair) {
     int32_t both;
     std::memcpy(&both, pair, sizeof both);
     return (__m512bh)_mm512_set1_epi32(both);
-}
-
-// Transposes 16x16 numbers of 32 bits: bit by bit of the row's number is exchanged with that of the column's.
-inline void transpose(__m512i* rows) {
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-#pragma GCC unroll 4
-    for (int bit = 1; bit < 16; bit *= 2) {
-        const __mmask16 high = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(bit));
-        // Lanes of the first operand count from 0, of the second from 16.
-        const __m512i first = _mm512_mask_add_epi32(lane, high, lane, _mm512_set1_epi32(16 - bit));
-        const __m512i second = _mm512_mask_add_epi32(_mm512_add_epi32(lane, _mm512_set1_epi32(bit)), high, lane, _mm512_set1_epi32(16));
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++)
-            if (!(i & bit)) {
-                const __m512i a = rows[i], b = rows[i + bit];
-                rows[i] = _mm512_permutex2var_epi32(a, first, b);
-                rows[i + bit] = _mm512_permutex2var_epi32(a, second, b);
-            }
-    }
 }
 
 // The values [image][row][pair of columns][channel], with zeros to the right of the image.
@@ -142,24 +96,6 @@ struct Tile : Place {
 };
 
 #ifdef __AMX_BF16__
-
-// All tile registers hold 16 rows of 64 bytes; on the way out, how the thread's owner had set them returns.
-struct UseTiles {
-    alignas(64) uint8_t before[64];
-
-    UseTiles() {
-        _tile_storeconfig(before);
-        alignas(64) uint8_t ours[64] = {1};
-        for (int i = 0; i < 8; i++) ours[16 + 2 * i] = 64, ours[48 + i] = 16;
-        _tile_loadconfig(ours);
-    }
-    ~UseTiles() {
-        if (before[0])
-            _tile_loadconfig(before);
-        else
-            _tile_release();
-    }
-};
 
 // products[i][k][q] = sum_c key[i][k][c] query[c][q] for N blocks of 16 keys, over all steps.
 template <int N>
@@ -247,10 +183,6 @@ void add_values(const Problem& problem, const Values& values, const Pair* value,
 
 #else
 
-struct UseTiles {
-    UseTiles() {}  // not trivial, so that no compiler calls it unused
-};
-
 // products[k][q] = sum_c key[k][c] query[c][q] for N keys side by side, over all steps.
 template <int N>
 inline void multiply_keys(const Problem& problem, int image, const Pair* queries, int y, int x, float* products) {
@@ -324,21 +256,6 @@ __m512 row_of_logits(int span, float* products, const float* columns, const Half
     return maximum;
 }
 
-// exp(x) for x <= 0 as the bits of a float32, within 1e-4 of it; nothing that a product would see below -87 (and for -inf).
-// ROUNDED so that the upper half is the nearest bfloat16.
-template <bool ROUNDED>
-inline __m512i exp_negative(__m512 x) {
-    const __m512 integer = _mm512_set1_ps(12582912.0f);  // added, the integer lands in the low bits
-    // The power of two, less a half: what is left after the integer below it then lies between -1/2 and 1/2, and p in 1 .. 2.
-    const __m512 power = _mm512_max_ps(_mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504f), _mm512_set1_ps(-0.5f)), _mm512_set1_ps(-127.0f));
-    const __m512 shifted = _mm512_add_ps(power, integer);
-    const __m512 r = _mm512_sub_ps(power, _mm512_sub_ps(shifted, integer));
-    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0.0780245215f), _mm512_set1_ps(0.3431039453f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.9804190993f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.4141118526f + (ROUNDED ? 0x1p-8f : 0.0f)));
-    return _mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(shifted), 23));
-}
-
 // Weights are now relative to a larger maximum.
 void raise(const Problem& problem, Tile& tile, __m512 maximum) {
     const __mmask16 grown = _mm512_cmp_ps_mask(maximum, tile.maximum, _CMP_GT_OQ);
@@ -384,12 +301,16 @@ void row_of_weights(Tile& tile, const float* logits, Half* state, const Half* ah
 
 void write_output(const Problem& problem, const Tile& tile, int image) {
     const int channels = problem.value_channels;
-    alignas(64) float inverse[QUERIES];
+    alignas(64) float inverse[QUERIES], sum[QUERIES], maximum[QUERIES];
     _mm512_store_ps(inverse, _mm512_div_ps(_mm512_set1_ps(1.0f), tile.sum));
+    _mm512_store_ps(sum, tile.sum);
+    _mm512_store_ps(maximum, tile.maximum);
     for (int q = 0; q < QUERIES; q++) {
         const int row = tile.y + q / TILE, column = tile.x + q % TILE;
         if (row >= problem.rows || column >= problem.width) continue;
-        Half* to = static_cast<Half*>(problem.output) + ((size_t(image) * problem.rows + row) * problem.width + column) * channels;
+        const size_t pixel = (size_t(image) * problem.rows + row) * problem.width + column;
+        if (problem.normaliser) problem.normaliser[pixel] = maximum[q] + std::log(sum[q]);
+        Half* to = static_cast<Half*>(problem.output) + pixel * channels;
         for (int c = 0; c < channels; c += 16) {
             const __m512 average = _mm512_mul_ps(_mm512_load_ps(tile.output.data() + q * channels + c), _mm512_set1_ps(inverse[q]));
             _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + c), (__m256i)_mm512_cvtneps_pbh(average));
