@@ -41,12 +41,14 @@ class Variant(NamedTuple):
         sources: its files in `csrc`, beside the one that every library has.
         options: of the compiler.
         optional: whether to go on without it where the compiler does not know these options.
+        gradients: whether it has them.
     """
 
     dtype: str
     sources: tuple[str, ...]
     options: tuple[str, ...]
     optional: bool = False
+    gradients: bool = False
 
 
 # By instruction set, for each dtype the best first. LANES: floats in a vector; GROUP: queries in a register block.
@@ -59,6 +61,7 @@ VARIANTS = {
         ("window_bf16.cpp", "gradients_bf16.cpp"),
         (*BFLOAT16, "-mamx-tile", "-mamx-bf16"),
         optional=True,
+        gradients=True,
     ),
     "avx512bf16": Variant("bfloat16", ("window_bf16.cpp",), BFLOAT16, optional=True),
 }

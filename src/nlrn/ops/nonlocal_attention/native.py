@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,7 +87,7 @@ class Library:
 
     @property
     def has_gradients(self) -> bool:
-        return hasattr(self.functions, "nlrn_window_gradients")
+        return VARIANTS[self.name].gradients
 
 
 @functools.cache
@@ -123,9 +123,18 @@ def _open(path: object) -> ctypes.CDLL | str:
         return f"{path} cannot be loaded ({error})"
     functions.nlrn_supports.argtypes = [c_char_p]
     functions.nlrn_window_step.argtypes = [POINTER(_Problem), c_int]
-    if hasattr(functions, "nlrn_window_gradients"):
-        functions.nlrn_window_gradients.argtypes = [POINTER(_Gradients), c_int]
     return functions
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _library_refuses(dtype: torch.dtype, differentiable: bool) -> str | None:
+    """Why the library for a dtype is not there, or has no gradients."""
+    loaded = loaded_kernel(dtype)
+    if isinstance(loaded, str):
+        return loaded
+    if differentiable and not loaded.has_gradients:
+        return "has gradients in bfloat16 on processors with AMX only"
+    return None
 
 
 def refusal(
@@ -141,16 +150,15 @@ def refusal(
         return f"runs on the CPU, not on {value.device.type}"
     if value.dtype not in PRECISIONS:
         return f"computes in float32 or bfloat16, not in {value.dtype}"
-    loaded = loaded_kernel(value.dtype)
-    if isinstance(loaded, str):
-        return loaded
+    differentiable = needs_grad(query, key, value, state)
+    reason: str | None = _library_refuses(value.dtype, differentiable)
+    if reason is not None:
+        return reason
     stored = None if state is None else state.logits
     if stored is not None and stored.dtype != PRECISIONS[value.dtype].logits:
         return f"cannot read logits in {stored.dtype} for images in {value.dtype}"
     steps = 1 if state is None else 1 + len(state.queries)
-    if needs_grad(query, key, value, state):
-        if not loaded.has_gradients:
-            return "has gradients in bfloat16 on processors with AMX only"
+    if differentiable:
         if stored is not None:
             return "cannot differentiate stored logits"
         needed = gradient_workspace_bytes(query, key, value, window_size, steps)
@@ -210,8 +218,9 @@ class _Call:
         """An empty result `[batch, rows, width, channels]`."""
         return torch.empty((self.batch, rows, self.width, channels), dtype=dtype)
 
-    def run(self, name: str, argument: ctypes.Structure) -> None:
-        if getattr(self.functions, name)(ctypes.byref(argument), torch.get_num_threads()):
+    @staticmethod
+    def run(function: Callable[..., int], argument: ctypes.Structure) -> None:
+        if function(ctypes.byref(argument), c_int(torch.get_num_threads())):
             raise MemoryError("the non-local kernel could not allocate its workspace: can't allocate memory")
 
 
@@ -230,7 +239,7 @@ def window_step(
     output = call.image(call.rows, call.padded_values, value.dtype)
     call.problem.output, call.problem.fresh = output.data_ptr(), fresh
     call.problem.state = logits.data_ptr() if logits.numel() else None
-    call.run("nlrn_window_step", call.problem)
+    call.run(call.functions.nlrn_window_step, call.problem)
     return output[..., : call.value_channels].permute(0, 3, 1, 2)
 
 
@@ -256,7 +265,7 @@ def window_attention(
     output = call.image(call.rows, call.padded_values, value.dtype)
     normaliser = torch.empty(output.shape[:3], dtype=torch.float32)
     call.problem.output, call.problem.normaliser = output.data_ptr(), normaliser.data_ptr()
-    call.run("nlrn_window_step", call.problem)
+    call.run(call.functions.nlrn_window_step, call.problem)
     return output[..., : call.value_channels].permute(0, 3, 1, 2), normaliser
 
 
@@ -296,7 +305,7 @@ def window_attention_backward(
         key_grad=pointers(*(x.data_ptr() for x in key_grads)),
         value_grad=value_grad.data_ptr(),
     )
-    call.run("nlrn_window_gradients", gradients)
+    call.run(call.functions.nlrn_window_gradients, gradients)
     of_products = [x[..., : call.channels].permute(0, 3, 1, 2) for x in (*grads, *key_grads)]
     return [value_grad[..., : call.value_channels].permute(0, 3, 1, 2), *of_products]
 
