@@ -14,6 +14,7 @@ from nlrn.inference.patches import patch_positions, restore_tiles
 from nlrn.inference.planning import MIB, Plan, peak_memory, plans
 from nlrn.inference.precision import ieee_float32
 from nlrn.inference.wavefront import BandPlan, run_bands
+from nlrn.ops.nonlocal_attention import nonlocal_attention
 
 CONFIGS = {
     "propagating": {},
@@ -177,10 +178,11 @@ def test_falls_back_when_memory_runs_out(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("height", "band", "store"), [(256, 256, True), (512, 64, True), (512, 24, False), (1024, 24, False)]
 )
-def test_estimate_bounds_the_measured_peak(height, band, store):
+def test_estimate_bounds_the_measured_peak(height, band, store, dtype):
     """Peak resident memory of a process of its own against the estimate."""
     code = f"""
 import torch
@@ -191,14 +193,32 @@ model = NLRN(config).eval().requires_grad_(False)
 from nlrn.inference.wavefront import run_bands
 # Not getrusage: its figure begins with that of the parent process.
 peak = lambda: 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
-run_bands(model, torch.rand(1, 1, 16, 16), None, 6, BandPlan(16, True))
+run_bands(model, torch.rand(1, 1, 16, 16), None, 6, BandPlan(16, True), dtype=torch.{dtype})
 before = peak()
 plan = BandPlan({band}, {store}, 64 * MIB)
-run_bands(model, torch.rand(1, 1, {height}, 256), None, 6, plan)
-used, bound = peak() - before, peak_memory(config, (1, 1, {height}, 256), 6, Plan(plan))
+run_bands(model, torch.rand(1, 1, {height}, 256), None, 6, plan, dtype=torch.{dtype})
+used, bound = peak() - before, peak_memory(config, (1, 1, {height}, 256), 6, Plan(plan), torch.{dtype})
 assert 0.3 * bound < used <= bound, (used / MIB, bound / MIB)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_backend_that_has_no_room_for_logits_keeps_a_history(monkeypatch):
+    """In bfloat16 the chunked backend, which takes over where the kernel refuses, stores twice the bytes that were planned."""
+    model, image = network(num_steps=3), torch.rand(1, 1, 50, 40)
+    expected = run_bands(model, image, None, 3, BandPlan(16, True))
+    seen = []
+
+    def without_logits(*args, **options):
+        output, state = nonlocal_attention(*args, **{**options, "max_memory": 200_000})
+        seen.append(state)
+        return output, state
+
+    monkeypatch.setattr("nlrn.inference.wavefront.nonlocal_attention", without_logits)
+    monkeypatch.setattr("nlrn.ops.nonlocal_attention.native.loaded_kernel", lambda dtype: "switched off")
+    actual = run_bands(model, image, None, 3, BandPlan(16, True))
+    assert any(state is not None and state.logits is None for state in seen)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_memory_of_a_band_does_not_depend_on_the_height():

@@ -135,7 +135,7 @@ def _band_memory(
         return memory
     if plan.store_logits:
         pending = min(height, steps * lag + 2 * band) if lag else height
-        return memory + stored_logits_bytes(batch, pending, (height, width), config.window_size)
+        return memory + stored_logits_bytes(batch, pending, (height, width), config.window_size, itemsize)
     waiting = [(steps - t) * lag + lag + radius if lag else height for t in range(steps)]
     history = sum(rows(number, config.width) for number in waiting)
     # The queries and keys of all steps for one band.

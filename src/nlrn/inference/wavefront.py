@@ -169,7 +169,8 @@ class AttentionStage:
         keep = propagate and run.plan.store_logits and t + 1 < run.steps
         new_state = 0
         if keep and not t:
-            new_state = stored_logits_bytes(run.batch, b - a, (run.height, run.width), run.config.window_size)
+            size, item = (run.height, run.width), run.folded.query.weight.itemsize
+            new_state = stored_logits_bytes(run.batch, b - a, size, run.config.window_size, item)
         seen, own, folded = run.features[t].get(top, bottom), run.features[t].get(a, b), run.folded.steps[t]
         result, state = nonlocal_attention(
             _project(own, run.folded.query),
@@ -183,7 +184,6 @@ class AttentionStage:
         )
         if keep:
             assert state is not None
-            assert state.logits is not None
             run.states[a] = state
         result.addcmul_(own, folded.features)
         self._next = b
@@ -329,14 +329,21 @@ def _one_by_one(block: Tensor | None) -> Iterator[Tensor]:
         yield blocks.pop()
 
 
-def stored_logits_bytes(batch: int, rows: int, size: tuple[int, int], window_size: int | None) -> int:
-    """An upper bound of the float32 logits that are stored for `rows` rows of an image of `size` (H, W)."""
+def stored_logits_bytes(
+    batch: int, rows: int, size: tuple[int, int], window_size: int | None, itemsize: int
+) -> int:
+    """An upper bound of the logits that are stored for `rows` rows of an image of `size` (H, W).
+
+    They are float32 for float32 images (`itemsize` 4), else float16 with some float32 numbers that they are relative to.
+    """
     keys = 1
     for side in size:
         # Eight by eight queries see window_size + 7 keys along an axis, or all there are.
         keys *= side if window_size is None else min(side, window_size + 7)
+    if itemsize == 2:
+        keys += 2 * -(-keys // 64)
     # The triton backend pads them.
-    return 4 * batch * _up(keys, 16) * _up(rows, 8) * _up(size[1], 8)
+    return itemsize * batch * _up(keys, 16) * _up(rows, 8) * _up(size[1], 8)
 
 
 def _up(n: int, multiple: int) -> int:
