@@ -124,7 +124,7 @@ class Restorer:
             known = {task for tasks in FITTING.values() for task in tasks}
             if loaded.config.task in known and loaded.config.task not in FITTING[self.task]:
                 raise ModelError(f"{name} is a model for {loaded.config.task}, not for {self.task}")
-            if self._window_size not in ("default", loaded.config.window_size):
+            if self._window_size not in ("default", getattr(loaded.config, "window_size", None)):
                 self._approximate.add(name)
                 loaded = load_model(name, device=self.device, window_size=self._window_size)
             self._loaded[name] = loaded

@@ -137,7 +137,7 @@ def real(
         str | None,
         typer.Option(
             "--models",
-            help="Names or weight files, separated by commas; by default those for photographs and for Gaussian noise.",
+            help="Names or weight files, separated by commas; by default those for photographs and for Gaussian noise, and bm3d.",
             show_default=False,
         ),
     ] = None,
@@ -159,7 +159,7 @@ def real(
         for camera in cameras.split(",")
         for dataset in settings.find(REAL_NOISE, name, camera.strip())
     ]
-    usual = dict.fromkeys([default_model("photo", 3), default_model("denoise", 3)])
+    usual = dict.fromkeys([default_model("photo", 3), default_model("denoise", 3), "bm3d"])
     chosen: list[str | None] = list(usual) if models is None else [part.strip() for part in models.split(",")]
     _run(REAL_NOISE, found, [None], chosen, settings)
 
@@ -319,15 +319,18 @@ def _load(
     """The model named, or that for a task and the colours of a set."""
     from ..data.images import read_image
     from ..evaluation.protocol import SUPER_RESOLUTION
+    from ..models.nlrn import NLRN
     from ..models.zoo import default_model, load_model
 
-    if model is None:
-        colour = task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3
-        model = default_model(task.name, 3 if colour else 1)
-    loaded = load_model(model, device=device)
+    colour = task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3
+    channels = 3 if colour else 1
+    name = model or default_model(task.name, channels)
+    loaded = load_model(name, device=device)
     for head in heads:
         loaded.check_steps(head)
-    return _Loaded(loaded, Path(model).stem, loaded.config.channels)
+    if isinstance(loaded, NLRN):
+        channels = loaded.config.channels
+    return _Loaded(loaded, Path(name).stem, channels)
 
 
 def _sheet(

@@ -20,7 +20,7 @@ def models(
     if backends:
         _backends(console)
         return
-    from ..models.zoo import MODELS, WEIGHTS
+    from ..models.zoo import CLASSICAL, MODELS, WEIGHTS
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "task", "colour", "sigma", "steps", "parameters", "PSNR in dB"):
@@ -35,6 +35,8 @@ def models(
             f"{entry.parameters:,}",
             entry.psnr,
         )
+    for name, method in CLASSICAL.items():
+        table.add_row(name, method.task, "any", method.sigma, "", "none", method.psnr)
     console.print(table)
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
         console.print(f"\nWeights: {terms}.")

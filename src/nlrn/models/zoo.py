@@ -1,11 +1,11 @@
-"""Named models: where their weights are, what they are for and what they reach."""
+"""Named models: where their weights are, or what builds them, what they are for and what they reach."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
 from ..files import write_atomically
+from .classical.bm3d import BM3D
 from .nlrn import NLRN, NLRNConfig
 
 CONFIG_KEY = "nlrn.config"
@@ -43,6 +44,16 @@ class ModelEntry:
     sigma: str
     psnr: str
     licence: str
+
+
+@dataclass(frozen=True)
+class ClassicalEntry:
+    """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`."""
+
+    builder: Callable[[], BM3D]
+    task: str
+    sigma: str
+    psnr: str
 
 
 _BSDS_TERMS = "Apache-2.0; trained on BSDS500 images, which are for non-commercial research and education"
@@ -117,23 +128,27 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+CLASSICAL: dict[str, ClassicalEntry] = {
+    "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
+}
+
 
 def load_model(
     name_or_path: str | Path,
     *,
     device: str | torch.device = "cpu",
     window_size: int | Literal["default"] | None = "default",
-) -> NLRN:
+) -> NLRN | BM3D:
     """A model in evaluation mode and float32: `model(image, sigma=None) -> restored`.
 
     Args:
         name_or_path: a name of `nlrn models`, or a `.safetensors` file that nlrn wrote.
-        device: where its weights go.
+        device: where its weights go; a method without weights computes where the image is.
         window_size: another window than the model's own: odd, or `None` for the whole image. A model that was
             trained with whole-patch attention is only approximated by a window.
 
     Raises:
-        ModelError: unknown name, unreadable file, or weights that do not fit.
+        ModelError: unknown name, unreadable file, weights that do not fit, or a window for a method that has none.
 
     Example:
         >>> import torch, nlrn
@@ -141,11 +156,16 @@ def load_model(
         >>> model(torch.rand(1, 1, 32, 32), sigma=25 / 255).shape
         torch.Size([1, 1, 32, 32])
     """
+    classical = CLASSICAL.get(str(name_or_path))
+    if classical is not None:
+        if window_size != "default":
+            raise ModelError(f"{name_or_path} has no window to choose, got window_size={window_size}")
+        return classical.builder()
     entry = MODELS.get(str(name_or_path))
     path = WEIGHTS / entry.file if entry else Path(name_or_path)
     if entry is None and not path.is_file():
         raise ModelError(
-            f"no model and no weight file {str(name_or_path)!r}; the models are: {', '.join(MODELS)}"
+            f"no model and no weight file {str(name_or_path)!r}; the models are: {', '.join([*MODELS, *CLASSICAL])}"
         )
     try:
         data = path.read_bytes()

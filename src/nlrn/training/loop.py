@@ -23,6 +23,7 @@ from ..evaluation.benchmark import provenance, run, score
 from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Trial, to_bytes
 from ..inference.precision import float32_products
+from ..models.nlrn import NLRN
 from ..models.zoo import load_model, save_weights
 from .checkpoint import Progress, adapt_weights, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
@@ -111,8 +112,10 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             _, progress, _ = read_header(checkpoint)
             load_checkpoint(checkpoint, trainer)
         elif options.init is not None:
-            weights = load_model(options.init, device=options.device).state_dict()
-            adapted = adapt_weights(weights, trainer.model.state_dict())
+            begun = load_model(options.init, device=options.device)
+            if not isinstance(begun, NLRN):
+                raise ValueError(f"a run starts from the weights of a network, and {options.init} has none")
+            adapted = adapt_weights(begun.state_dict(), trainer.model.state_dict())
             trainer.model.load_state_dict(adapted)
             trainer.average.load_state_dict(adapted)
         crops, held = Crops.of_folder(

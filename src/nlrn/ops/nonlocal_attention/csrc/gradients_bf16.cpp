@@ -20,10 +20,10 @@
 
 namespace {
 
-constexpr int HALVES = 2;  // tiles of a group
-constexpr int BLOCK = 32;  // keys of a block, and queries of a group
+constexpr int HALVES = 2;        // tiles of a group
+constexpr int BLOCK = 32;        // keys of a block, and queries of a group
 constexpr int SQUARE = 16 * 16;  // numbers of a tile register
-constexpr int ROWS = 2;    // of keys that go through each kind of product before the next
+constexpr int ROWS = 2;          // of keys that go through each kind of product before the next
 
 inline int up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -330,7 +330,8 @@ void run_group(const Shape& shape, const Gradients& gradients, const Band& band,
                 multiply(from, value.column * sizeof(Half), value_channels, group.output_grad.data());
                 store_products(work.weight_grads[row]);
             }
-            for (int row = 0; row < rows; row++) differentiate(work, row, group.columns.data() + size_t(block) * BLOCK * HALVES, group.seen(problem, top + row).data());
+            const __mmask16* columns = group.columns.data() + size_t(block) * BLOCK * HALVES;
+            for (int row = 0; row < rows; row++) differentiate(work, row, columns, group.seen(problem, top + row).data());
             for (int row = 0; row < rows; row++) {
                 _tile_loadd(4, work.weights[row], 64);
                 _tile_loadd(5, work.weights[row] + 16 * BLOCK, 64);
@@ -360,7 +361,7 @@ void run_group(const Shape& shape, const Gradients& gradients, const Band& band,
         }
 }
 
-// Rows of keys' or values' gradients: the sum of what the bands give, `first` to `last` of which see a row.
+// The gradient of keys or values of an image: what all bands that see a row give to it.
 template <class At>
 void write_rows(const Problem& problem, int image, int channels, const std::vector<Sums*>& bands, void* gradient, const At& at) {
     const size_t numbers = size_t(problem.width) * channels;
