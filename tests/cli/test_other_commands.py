@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nlrn.data.images import Image, read_image, write_image
-from nlrn.models.zoo import MODELS
+from nlrn.models.zoo import CLASSICAL, MODELS
 from nlrn.version import __version__
 
 OFFICIAL = Path(__file__).parents[1] / "data" / "official_tf" / "v0_corr_T5" / "model"
@@ -89,9 +89,28 @@ def test_models(nlrn):
     for name, entry in MODELS.items():
         assert name in listed
         assert f"{entry.parameters:,}" in listed
+    assert all(name in listed for name in CLASSICAL)
     backends = nlrn("models", "--backends").out
     assert "chunked" in backends
     assert backends.count("in use") == 1 + torch.cuda.is_available()
+
+
+def test_a_method_without_weights(nlrn):
+    write(Path("a.png"), np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8))
+    outcome = nlrn("denoise", "a.png", "--model", "bm3d", "--sigma", 12, "-o", "b.png")
+    assert outcome.code == 0, outcome.err
+    assert "bm3d, sigma 12.0" in outcome.out + outcome.err
+    for option, message in (
+        (("--steps", 2), "no steps to choose"),
+        (("--window", 45), "no window to choose"),
+    ):
+        outcome = nlrn("denoise", "a.png", "--model", "bm3d", *option, "-o", "c.png")
+        assert outcome.code == 2
+        assert message in outcome.err
+    Path("tiny.yaml").write_text("model: {channels: 1}\n")
+    outcome = nlrn("train", "tiny.yaml", "--data", ".", "--steps", 1, "--init", "bm3d")
+    assert outcome.code == 2
+    assert "starts from the weights of a network, and bm3d has none" in outcome.err
 
 
 def test_import_tf_then_denoise(nlrn, tmp_path):

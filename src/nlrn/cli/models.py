@@ -23,7 +23,7 @@ def models(
     from ..models.zoo import CLASSICAL, MODELS, WEIGHTS
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "task", "colour", "sigma", "steps", "parameters", "PSNR in dB"):
+    for heading in ("name", "task", "colour", "sigma", "steps", "weights", "PSNR in dB"):
         table.add_column(heading, no_wrap=heading == "name")
     for name, entry in MODELS.items():
         table.add_row(
