@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,53 @@ def test_nothing_in_a_step_waits_for_the_device(task, tapes):
     assert not tapes[0].names() & WAITING
 
 
+def test_own_degradations_are_a_step_ahead_in_a_thread(monkeypatch):
+    settings, side = TASKS["own"]
+    trainer, crops = Trainer(settings, CPU), Crops([np.arange(1600, dtype=np.uint8).reshape(40, 40)], CPU)
+    threads, made, kept = [], threading.Semaphore(0), trainer.degrade
+
+    def seen(clean, generator):
+        threads.append(threading.get_ident())
+        made.release()
+        return kept(clean, generator)
+
+    monkeypatch.setattr(trainer, "degrade", seen)
+    take = Steps(trainer, crops, Phase(1.0, side, 4), captured=False)
+    take(0, 1e-3)
+    assert made.acquire(timeout=30)
+    assert made.acquire(timeout=30)
+    assert threads[0] == threading.get_ident() != threads[1]
+    take(1, 1e-3)
+    assert made.acquire(timeout=30)
+    assert threads[1] == threads[2]
+
+
+def test_an_error_in_an_own_degradation_reaches_the_run(monkeypatch):
+    settings, side = TASKS["own"]
+    trainer, crops = Trainer(settings, CPU), Crops([np.zeros((40, 40), np.uint8)], CPU)
+    take = Steps(trainer, crops, Phase(1.0, side, 4), captured=False)
+
+    def broken(clean, generator):
+        raise ValueError("no such noise")
+
+    kept = trainer.degrade
+    monkeypatch.setattr(trainer, "degrade", lambda *args: kept(*args) if not take._taken else broken(*args))
+    take(0, 1e-3)
+    with pytest.raises(ValueError, match="no such noise"):
+        take(1, 1e-3)
+
+
+def test_steps_in_another_order_have_their_own_batches():
+    settings, side = TASKS["own"]
+    crops = Crops([np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)], CPU)
+    losses = {}
+    for order in ((5, 2), (2,), (5,)):
+        trainer = Trainer(settings, CPU)
+        take = Steps(trainer, crops, Phase(1.0, side, 4), captured=False)
+        losses[order] = [float(take(step, 0.0)[0]) for step in order]
+    assert losses[(5, 2)] == [*losses[(5,)], *losses[(2,)]]
+
+
 def test_a_bad_step_changes_nothing_when_replayed(tapes, monkeypatch):
     """The check is on the device, so it is in the graph."""
     settings, side = TASKS["own"]
@@ -147,7 +195,8 @@ def test_a_bad_step_changes_nothing_when_replayed(tapes, monkeypatch):
 
     before = weights()
     monkeypatch.setattr(trainer, "degrade", lambda clean, generator: (clean * float("nan"), None))
-    assert not take(WARM_UP + 1, 1e-3)[1]
+    # Not the next step, whose batch is there already.
+    assert not take(WARM_UP + 2, 1e-3)[1]
     for name, value in weights().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(value, before[name]), name

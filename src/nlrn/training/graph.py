@@ -8,17 +8,19 @@ learning rate, random numbers, crops that cannot be made on the device) is put t
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from ..data.datasets import Crops
 from .config import DEGRADATIONS, Phase
-from .step import Trainer, TrainingError, step_seed
+from .step import Trainer, TrainingError, step_generator, step_seed
 
 WARM_UP = 3  # steps: kernels are compiled and chosen, the optimiser's state comes into being
 
 Outcome = tuple[Tensor, Tensor]  # the loss, and whether the step was taken
+Batch = tuple[Tensor, Tensor, Tensor | None]  # of `Trainer.batch`
 Body = Callable[[], Outcome]
 
 
@@ -63,6 +65,9 @@ def capture(body: Body, generator: torch.Generator) -> Body:
 class Steps:
     """The steps of a phase: crops, degradation, update.
 
+    A degradation of the user's own may do what cannot be captured. It runs before the step, in a thread that is a step ahead,
+    and the step reads what it made from memory that stays.
+
     Args:
         trainer: the network and its optimiser.
         crops: the images.
@@ -75,18 +80,25 @@ class Steps:
         self._count, self._side = phase.batch, phase.crop + 2 * trainer.config.margin
         self._captured, self._taken = captured, 0
         self._generator = torch.Generator(trainer.device)
-        # A function of the user's own may do what cannot be captured: it runs before, into memory that stays.
-        self._whole = trainer.config.degradation in DEGRADATIONS
-        self._inputs: tuple[Tensor, Tensor, Tensor | None] | None = None
+        self._worker = None if trainer.config.degradation in DEGRADATIONS else ThreadPoolExecutor(1)
+        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._inputs: Batch | None = None
         self._replay: Body | None = None
 
     def __call__(self, step: int, learning_rate: float) -> Outcome:
         """One step; nothing waits for the device."""
         self._trainer.schedule(step, learning_rate)
+        if self._worker is None:
+            return self._take(step)
+        self._fill(self._batch(step))
+        outcome = self._take(step)
+        # Not earlier: nothing may use the device while a step is captured.
+        self._ahead = step + 1, self._worker.submit(self._own_batch, step + 1)
+        return outcome
+
+    def _take(self, step: int) -> Outcome:
         seed = step_seed(self._trainer.config.seed, step)
         self._generator.manual_seed(seed)
-        if not self._whole:
-            self._fill(*self._draw())
         self._taken += 1
         if not self._captured:
             return self._body()
@@ -99,20 +111,28 @@ class Steps:
         loss, finite = self._replay()
         return loss.clone(), finite.clone()
 
-    def _draw(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        clean = self._crops.draw(self._count, self._side, self._generator)
-        return self._trainer.batch(clean, self._generator)
+    def _draw(self, generator: torch.Generator) -> Batch:
+        return self._trainer.batch(self._crops.draw(self._count, self._side, generator), generator)
 
-    def _fill(self, *fresh: Tensor | None) -> None:
+    def _own_batch(self, step: int) -> Batch:
+        return self._draw(step_generator(self._trainer.config.seed, step, self._trainer.device))
+
+    def _batch(self, step: int) -> Batch:
+        """What the thread made for this step; made here if it made another's, or nothing yet."""
+        if self._ahead is not None and self._ahead[0] == step:
+            return self._ahead[1].result()
+        return self._own_batch(step)
+
+    def _fill(self, fresh: Batch) -> None:
         if self._inputs is None:
-            self._inputs = fresh  # type: ignore[assignment]
+            self._inputs = fresh
             return
         for kept, new in zip(self._inputs, fresh, strict=True):
             if kept is not None and new is not None:
                 kept.copy_(new)
 
     def _body(self) -> Outcome:
-        if self._whole:
-            return self._trainer.update(*self._draw())
+        if self._worker is None:
+            return self._trainer.update(*self._draw(self._generator))
         assert self._inputs is not None
         return self._trainer.update(*self._inputs)
