@@ -24,6 +24,7 @@ constexpr int HALVES = 2;        // tiles of a group
 constexpr int BLOCK = 32;        // keys of a block, and queries of a group
 constexpr int SQUARE = 16 * 16;  // numbers of a tile register
 constexpr int ROWS = 2;          // of keys that go through each kind of product before the next
+constexpr float LOWEST = -60;    // logits that count, relative to the logarithm of their sum
 
 inline int up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -294,8 +295,11 @@ void differentiate(Workspace& work, int row, const __mmask16* columns, const __m
         for (int i = 0; i < 2; i++)
             for (int h = 0; h < HALVES; h++) {
                 const int at = (k + i) * BLOCK + h * 16;
-                const __mmask16 seen = columns[(k + i) * HALVES + h] & rows[h];
-                const __m512i p = exp_negative<false>(_mm512_sub_ps(_mm512_load_ps(work.products[row] + at), group.normaliser[h]));
+                const __m512 logit = _mm512_sub_ps(_mm512_load_ps(work.products[row] + at), group.normaliser[h]);
+                // Weights that would make denormal numbers, which are slow, are 0.
+                const __mmask16 counts = _mm512_cmp_ps_mask(logit, _mm512_set1_ps(LOWEST), _CMP_NLE_UQ);
+                const __mmask16 seen = columns[(k + i) * HALVES + h] & rows[h] & counts;
+                const __m512i p = exp_negative<false>(logit);
                 weight[i][h] = _mm512_castsi512_ps(_mm512_maskz_mov_epi32(seen, p));
                 gradient[i][h] = _mm512_mul_ps(weight[i][h], _mm512_sub_ps(_mm512_load_ps(work.weight_grads[row] + at), group.shared[h]));
             }
