@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from skimage import data
 
 import nlrn
 from nlrn.data import exif
@@ -134,6 +135,18 @@ def test_smooth_areas_stay_what_they_are(name, levels):
     rows = torch.linspace(*levels, 160)[:, None].expand(160, 160)
     sky = torch.stack([0.9 * rows, 0.95 * rows, rows])[None, : model.config.channels]
     assert (model(sky) - sky).abs().max() < 7 / 255
+
+
+@pytest.mark.parametrize("name", ["nlrn-small-gray", "nlrn-small-color"])
+@pytest.mark.parametrize("sigma", [0, 1, 3])
+def test_little_noise_changes_little(name, sigma):
+    """Drifting shows where there is next to nothing to remove, and in pictures larger than a crop."""
+    model = nlrn.load_model(name)
+    for picture in (data.astronaut(), data.coffee()):
+        image = torch.from_numpy(picture[:300, :300] / np.float32(255)).permute(2, 0, 1)[None]
+        image = image if model.config.channels == 3 else image.mean(1, keepdim=True)
+        change = model(image, sigma / 255) - image
+        assert change.square().mean().sqrt() < 2.5 / 255
 
 
 @pytest.mark.parametrize("scale", [2, 4])
