@@ -70,9 +70,10 @@ def test_channels(channels):
     check(scaled(1, 27, 38, 2, *channels), 21)
 
 
+@pytest.mark.parametrize("window", [15, 45], ids=["one-block-a-row", "two-blocks"])
 @pytest.mark.parametrize("width", range(1, 76, 5))
-def test_every_place_of_the_border(width, threads):
-    check(scaled(2, 6, width, 2, 8, 8), 15)
+def test_every_place_of_the_border(width, window, threads):
+    check(scaled(2, 6, width, 2, 8, 8), window)
 
 
 def test_twelve_steps_of_the_full_network():

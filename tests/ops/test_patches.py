@@ -61,9 +61,12 @@ def test_some_rows():
         assert torch.equal(torch.cat([part[i] for part in parts]), whole[i])
 
 
-def test_an_image_smaller_than_a_patch():
+def test_refuses():
     with pytest.raises(ValueError, match="no smaller than a patch of 8, got 9x7"):
         block_matching(image(9, 7), 8, 3, 11, 4)
+    for search, count in ((10, 4), (3, 10)):
+        with pytest.raises(ValueError, match=f"got {search} and {count}"):
+            block_matching(image(20, 20), 8, 3, search, count)
 
 
 def test_patches_of_several_planes():

@@ -44,7 +44,7 @@ def block_matching(
     Cost: `search_size^2` subtractions for each pixel, and `search_size^2 * R` distances to choose from.
 
     Raises:
-        ValueError: an image smaller than a patch.
+        ValueError: an image smaller than a patch, an even search_size, or more patches than positions.
 
     Source: Dabov et al., Image Denoising by Sparse 3-D Transform-Domain Collaborative Filtering, IEEE TIP 2007.
 
@@ -58,6 +58,10 @@ def block_matching(
     height, width = image.shape
     if min(height, width) < patch_size:
         raise ValueError(f"an image must be no smaller than a patch of {patch_size}, got {height}x{width}")
+    if search_size % 2 == 0 or not 0 < count <= search_size**2:
+        raise ValueError(
+            f"search_size must be odd, and count no more than its square, got {search_size} and {count}"
+        )
     if rows is None:
         rows = reference_positions(height, patch_size, stride)
     bands: list[list[int]] = []
