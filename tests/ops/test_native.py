@@ -60,7 +60,8 @@ def test_equals_reference(case, memory, variant):
     batch, height, width, window, count = case
     steps = inputs(batch, height, width, count)
     if memory is None:
-        memory = native.workspace_bytes(steps[0][0], steps[0][2], window)
+        query, _, value = (x.float() for x in steps[0])
+        memory = native.workspace_bytes(query, value, window, count)
     check(steps, window, max_memory=memory)
 
 
@@ -113,6 +114,16 @@ def test_the_same_bits_every_time_and_with_any_number_of_threads(variant):
 def test_large_logits(variant):
     ((query, key, value),) = inputs(1, 9, 9, 1)
     check([(query * 100, key * 100, value)], 5)
+
+
+def test_logits_of_a_history_that_cancel(variant):
+    """The softmax is relative to the largest logit of all steps together, not of any before."""
+    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 9, 14, 1)]
+    steps = [(query * 20, key * 20, value), (-query * 20, key * 20, value)]
+    memory = native.workspace_bytes(query, value, 5, 2)
+    last = recur(steps, 5, "native", max_memory=memory)[1]
+    average = nonlocal_attention(query * 0, key * 0, value, 5, backend="reference")[0]
+    assert (last - average).abs().max() < 1e-3
 
 
 def test_a_state_is_used_once(variant):

@@ -400,8 +400,8 @@ def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps
     radius = _radius(window_size, height, width)
     span = min(width, 2 * radius + TILE)
     if value.dtype == torch.float32:
-        logits = state_tile(height, width, radius)
-        return 4 * 4 * threads * (logits + QUERIES * (channels + value_channels + 2 * span))
+        # Sixteen tiles with their queries, sums and columns; logits of eight rows, and weights of one, for four of them.
+        return 4 * QUERIES * threads * (16 * (steps * channels + value_channels + span) + 4 * 9 * span)
     value_channels = _up(value_channels, 32)
     interleaved = 2 * batch * height * value_channels * (width + 34)
     numbers = steps * _up(channels, 32) // 2 + value_channels + span

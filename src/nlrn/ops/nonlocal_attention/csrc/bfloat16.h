@@ -4,8 +4,6 @@
 
 #include <immintrin.h>
 
-#include <new>
-
 #include "window.h"
 
 namespace {
@@ -14,25 +12,6 @@ typedef uint16_t Half;  // the bits of a bfloat16, or of a float16
 typedef uint32_t Pair;  // of bfloat16: channels or keys side by side
 
 constexpr int CHANNELS = 32;  // channels come in multiples of this
-
-// Memory in whole cache lines, not initialised.
-template <class T>
-struct Lines {
-    typedef T value_type;
-    Lines() = default;
-    template <class U>
-    Lines(const Lines<U>&) {}
-    T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
-    void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
-    template <class U>
-    void construct(U* p) {
-        ::new (static_cast<void*>(p)) U;
-    }
-    bool operator==(const Lines&) const { return true; }
-    bool operator!=(const Lines&) const { return false; }
-};
-template <class T>
-using Numbers = std::vector<T, Lines<T>>;
 
 inline const Half* halves(const Image& image) { return static_cast<const Half*>(image.data); }
 inline __m512i load_pairs(const void* p) { return _mm512_loadu_si512(p); }

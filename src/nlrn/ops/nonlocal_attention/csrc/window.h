@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -44,6 +45,25 @@ struct Gradients {
     void* const* key_grad;     // [steps], each [batch][height][width][channels]
     void* value_grad;          // [batch][height][width][value_channels]
 };
+
+// Memory in whole cache lines, not initialised.
+template <class T>
+struct Lines {
+    typedef T value_type;
+    Lines() = default;
+    template <class U>
+    Lines(const Lines<U>&) {}
+    T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+    template <class U>
+    void construct(U* p) {
+        ::new (static_cast<void*>(p)) U;
+    }
+    bool operator==(const Lines&) const { return true; }
+    bool operator!=(const Lines&) const { return false; }
+};
+template <class T>
+using Numbers = std::vector<T, Lines<T>>;
 
 constexpr int TILE = 4;  // queries of a tile along each axis
 constexpr int QUERIES = TILE * TILE;
