@@ -21,7 +21,7 @@ from torch import Tensor
 from nlrn import NLRN, NLRNConfig, load_model
 from nlrn.inference import restore
 from nlrn.inference.patches import patch_positions
-from nlrn.ops.nonlocal_attention import native
+from nlrn.ops.nonlocal_attention import native_operators
 
 from .common import peak_memory, plot, seconds, show, write
 
@@ -31,12 +31,12 @@ BATCH = 32
 
 @contextmanager
 def without_kernel() -> Iterator[None]:
-    kept = native.loaded_kernel
-    native.loaded_kernel = lambda dtype: "switched off"
+    kept = native_operators.loaded_kernel
+    native_operators.loaded_kernel = lambda dtype: "switched off"
     try:
         yield
     finally:
-        native.loaded_kernel = kept
+        native_operators.loaded_kernel = kept
 
 
 def official(model: NLRN, image: Tensor, sigma: float | None) -> tuple[Callable[[], Tensor], float]:
@@ -80,7 +80,7 @@ def main() -> None:
 
     check("chunked PyTorch", plain, 1e-4)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    kernel = native.loaded_kernel(half) if device.type == "cpu" else ""
+    kernel = native_operators.loaded_kernel(half) if device.type == "cpu" else ""
     fast = not isinstance(kernel, str) or device.type == "cuda"
     if fast:
         check(str(half), restore(model, sample, sigma, precision=half), 3e-2)

@@ -215,7 +215,9 @@ def test_a_backend_that_has_no_room_for_logits_keeps_a_history(monkeypatch):
         return output, state
 
     monkeypatch.setattr("nlrn.inference.wavefront.nonlocal_attention", without_logits)
-    monkeypatch.setattr("nlrn.ops.nonlocal_attention.native.loaded_kernel", lambda dtype: "switched off")
+    monkeypatch.setattr(
+        "nlrn.ops.nonlocal_attention.native_operators.loaded_kernel", lambda dtype: "switched off"
+    )
     actual = run_bands(model, image, None, 3, BandPlan(16, True))
     assert any(state is not None and state.logits is None for state in seen)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)

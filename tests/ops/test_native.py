@@ -9,27 +9,27 @@ from torch import library as torch_library
 
 from nlrn import NLRN, NLRNConfig
 from nlrn.inference import restore
-from nlrn.ops.nonlocal_attention import choose_backend, native, nonlocal_attention
+from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators, nonlocal_attention
 from nlrn.ops.nonlocal_attention.compile import LIBRARIES, VARIANTS, CompileError, compile_kernels
 
 pytestmark = pytest.mark.skipif(
-    isinstance(native.loaded_kernel(), str), reason=f"no kernel: {native.loaded_kernel()}"
+    isinstance(native_operators.loaded_kernel(), str), reason=f"no kernel: {native_operators.loaded_kernel()}"
 )
 
 
-def variants(dtype: str) -> dict[str, native.Library]:
+def variants(dtype: str) -> dict[str, native_operators.Library]:
     """The libraries for a dtype that this machine can run."""
     found = {}
     for name, variant in VARIANTS.items():
-        functions = native._open(LIBRARIES / f"{name}.so") if variant.dtype == dtype else ""
+        functions = native_operators._open(LIBRARIES / f"{name}.so") if variant.dtype == dtype else ""
         if not isinstance(functions, str) and functions.nlrn_supports(name.encode()):
-            found[name] = native.Library(name, functions)
+            found[name] = native_operators.Library(name, functions)
     return found
 
 
 @pytest.fixture(params=variants("float32").values(), ids=lambda library: library.name)
 def variant(request, monkeypatch):
-    monkeypatch.setattr(native, "loaded_kernel", lambda dtype: request.param)
+    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: request.param)
     return request.param
 
 
@@ -166,9 +166,11 @@ def test_what_it_leaves_to_others():
 
 def test_registered_operator():
     ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 8, 9, 1)]
-    logits = torch.zeros(1, 2, 3, native.state_tile(8, 9, 2))
+    logits = torch.zeros(1, 2, 3, native_operators.state_tile(8, 9, 2))
     arguments = ([query], [key], value, logits, 2, 0, True)
-    torch_library.opcheck(native.window_step, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch_library.opcheck(
+        native_operators.window_step, arguments, test_utils=("test_schema", "test_faketensor")
+    )
 
 
 def test_the_network_without_the_kernel(monkeypatch):
@@ -178,17 +180,17 @@ def test_the_network_without_the_kernel(monkeypatch):
         torch.nn.init.normal_(parameter, std=0.1)
     image = torch.rand(1, 1, 40, 33)
     fast = restore(model, image)
-    monkeypatch.setattr(native, "loaded_kernel", lambda dtype: "it was not compiled")
+    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: "it was not compiled")
     sample = torch.zeros(1, 2, 8, 8)
     assert choose_backend(sample, sample, sample, 3) == "chunked"
     assert (restore(model, image) - fast).abs().max() < 1e-4
 
 
 def test_no_libraries(monkeypatch, tmp_path):
-    monkeypatch.setattr(native, "LIBRARIES", tmp_path)
-    assert "was not compiled" in native.loaded_kernel.__wrapped__()
+    monkeypatch.setattr(native_operators, "LIBRARIES", tmp_path)
+    assert "was not compiled" in native_operators.loaded_kernel.__wrapped__()
     (tmp_path / "generic.so").write_bytes(b"no library")
-    assert "cannot be loaded" in native.loaded_kernel.__wrapped__()
+    assert "cannot be loaded" in native_operators.loaded_kernel.__wrapped__()
 
 
 def test_no_compiler(monkeypatch, tmp_path):

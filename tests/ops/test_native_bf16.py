@@ -8,17 +8,17 @@ from test_native import error, recur, variants
 from test_nonlocal_attention import CASES, inputs
 from torch import library as torch_library
 
-from nlrn.ops.nonlocal_attention import choose_backend, native, nonlocal_attention
+from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators, nonlocal_attention
 from nlrn.ops.nonlocal_attention.compile import compile_kernels
 
-NONE_HERE = native.loaded_kernel(torch.bfloat16)
+NONE_HERE = native_operators.loaded_kernel(torch.bfloat16)
 FOUND = variants("bfloat16")
 needs_kernel = pytest.mark.skipif(not FOUND, reason=f"no bfloat16 kernel: {NONE_HERE}")
 
 
 @pytest.fixture(params=FOUND.values(), ids=lambda library: library.name)
 def variant(request, monkeypatch):
-    monkeypatch.setattr(native, "loaded_kernel", lambda dtype: request.param)
+    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: request.param)
     return request.param
 
 
@@ -52,8 +52,10 @@ def test_equals_reference(case, memory, variant):
 @needs_kernel
 def test_a_block_of_keys_never_reaches_beyond_the_memory(variant, monkeypatch):
     """Sixteen keys of a row are read at once: what a wrong answer would not show, the width of what is read does."""
-    seen, real = [], native._images
-    monkeypatch.setattr(native, "_images", lambda images: seen.append(images[0].shape[3]) or real(images))
+    seen, real = [], native_operators._images
+    monkeypatch.setattr(
+        native_operators, "_images", lambda images: seen.append(images[0].shape[3]) or real(images)
+    )
     query, key, value = in_bfloat16(inputs(1, 5, 3, 1))[0]
     nonlocal_attention(query, key, value, 3, backend="native")
     _, keys, _ = seen
@@ -168,7 +170,7 @@ def test_what_it_leaves_to_others():
     image = torch.zeros(1, 2, 8, 8, dtype=torch.bfloat16)
     assert choose_backend(image, image, image, 3) == "native"
     assert choose_backend(image, image, image, 3, max_memory=1000) == "chunked"
-    trains = native.loaded_kernel(torch.bfloat16).has_gradients
+    trains = native_operators.loaded_kernel(torch.bfloat16).has_gradients
     assert choose_backend(image.clone().requires_grad_(), image, image, 3) == (
         "native" if trains else "chunked"
     )
@@ -180,10 +182,12 @@ def test_what_it_leaves_to_others():
 @needs_kernel
 def test_registered_operator():
     ((query, key, value),) = in_bfloat16(inputs(1, 8, 9, 1))
-    tile = native.state_tile(8, 9, 2, torch.bfloat16)
+    tile = native_operators.state_tile(8, 9, 2, torch.bfloat16)
     logits = torch.zeros(1, 2, 3, tile, dtype=torch.float16)
     arguments = ([query], [key], value, logits, 2, 0, True)
-    torch_library.opcheck(native.window_step, arguments, test_utils=("test_schema", "test_faketensor"))
+    torch_library.opcheck(
+        native_operators.window_step, arguments, test_utils=("test_schema", "test_faketensor")
+    )
 
 
 def test_a_processor_without_bfloat16(monkeypatch):
@@ -192,13 +196,13 @@ def test_a_processor_without_bfloat16(monkeypatch):
         def nlrn_supports(name):
             return 0
 
-    monkeypatch.setattr(native, "_open", lambda path: Asked)
-    monkeypatch.setattr(native, "LIBRARIES", native.LIBRARIES)
-    reason = native.loaded_kernel.__wrapped__(torch.bfloat16)
+    monkeypatch.setattr(native_operators, "_open", lambda path: Asked)
+    monkeypatch.setattr(native_operators, "LIBRARIES", native_operators.LIBRARIES)
+    reason = native_operators.loaded_kernel.__wrapped__(torch.bfloat16)
     if not FOUND and "no bfloat16 instructions" not in reason:
         pytest.skip(f"no bfloat16 kernel: {reason}")
     assert "this processor has no bfloat16 instructions of amx, avx512bf16" in reason
-    monkeypatch.setattr(native, "loaded_kernel", lambda dtype: reason)
+    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: reason)
     check(inputs(1, 9, 9, 2), 5, None)
 
 
@@ -211,8 +215,8 @@ def test_a_compiler_that_does_not_know_the_instructions(monkeypatch, tmp_path):
     made = compile_kernels(tmp_path / "out")
     assert {path.name for path in made} >= {"generic.so"}
     assert not {"amx.so", "avx512bf16.so"} & {path.name for path in made}
-    monkeypatch.setattr(native, "LIBRARIES", tmp_path / "out")
-    reason = native.loaded_kernel.__wrapped__(torch.bfloat16)
+    monkeypatch.setattr(native_operators, "LIBRARIES", tmp_path / "out")
+    reason = native_operators.loaded_kernel.__wrapped__(torch.bfloat16)
     if (tmp_path / "out" / "amx.txt").is_file():
         assert "cannot compile the amx kernel: unrecognized option" in reason
 

@@ -9,10 +9,10 @@ from test_nonlocal_attention import CASES, inputs, largest_difference, recur
 from torch import library as torch_library
 
 from nlrn.models.zoo import load_model
-from nlrn.ops.nonlocal_attention import choose_backend, native, nonlocal_attention
+from nlrn.ops.nonlocal_attention import choose_backend, native_operators, nonlocal_attention
 
-NONE_HERE = native.loaded_kernel(torch.bfloat16)
-HAS_GRADIENTS = isinstance(NONE_HERE, native.Library) and NONE_HERE.has_gradients
+NONE_HERE = native_operators.loaded_kernel(torch.bfloat16)
+HAS_GRADIENTS = isinstance(NONE_HERE, native_operators.Library) and NONE_HERE.has_gradients
 pytestmark = pytest.mark.skipif(
     not HAS_GRADIENTS,
     reason=f"no gradients: {NONE_HERE if isinstance(NONE_HERE, str) else 'this processor has no AMX'}",
@@ -178,11 +178,11 @@ def test_registered_operators():
     ((query, key, value),) = ([x.bfloat16() for x in step] for step in inputs(1, 8, 9, 1))
     tests = ("test_schema", "test_faketensor")
     arguments = ([query, query], [key, key], value, 2, 0)
-    torch_library.opcheck(native.window_attention, arguments, test_utils=tests)
-    output, normaliser = native.window_attention(*arguments)
+    torch_library.opcheck(native_operators.window_attention, arguments, test_utils=tests)
+    output, normaliser = native_operators.window_attention(*arguments)
     rest = (*arguments[:3], output, normaliser, 2, 0)
     torch_library.opcheck(
-        native.window_attention_backward, (torch.ones_like(output), *rest), test_utils=tests
+        native_operators.window_attention_backward, (torch.ones_like(output), *rest), test_utils=tests
     )
 
 

@@ -35,7 +35,7 @@ inline bool tiles_allowed() {
 
 }  // namespace
 
-// The version of this interface; native.py refuses a library of another one.
+// The version of this interface; native_operators.py refuses a library of another one.
 EXPORT int nlrn_interface() { return 3; }
 
 // Whether this machine can run the library compiled for an instruction set.

@@ -14,7 +14,7 @@
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-// What a call computes; native.py has the same structures.
+// What a call computes; native_operators.py has the same structures.
 
 // An image [row][column][channel] whose channels lie side by side; strides in numbers.
 struct Image {
