@@ -3,7 +3,8 @@
     python -m benchmarks.network --sides 64,128,256,512 --model nlrn-small-gray --out results
 
 `full` is the network of the paper (T = 12, 128 channels, window 45) with random weights. The official protocol restores the same network's
-45x45 patches at a stride of 7 with whole-patch attention and averages them; its time is that of some patches, times their number.
+45x45 patches at a stride of 7 with whole-patch attention and averages them. Here the same kernels compute it, in the same precisions; its time
+is that of some patches, times their number.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def without_kernel() -> Iterator[None]:
         native_operators.loaded_kernel = kept
 
 
-def official(model: NLRN, image: Tensor, sigma: float | None) -> tuple[Callable[[], Tensor], float]:
+def official(
+    model: NLRN, image: Tensor, sigma: float | None, precision: torch.dtype
+) -> tuple[Callable[[], Tensor], float]:
     """A batch of patches, and how many such batches an image takes."""
     size, stride = PATCHES
     side = image.shape[2]
@@ -47,7 +50,7 @@ def official(model: NLRN, image: Tensor, sigma: float | None) -> tuple[Callable[
     whole_patch.load_state_dict(model.state_dict())
     positions = patch_positions(side, min(size, side), stride)
     patches = torch.rand(BATCH, image.shape[1], min(size, side), min(size, side), device=image.device)
-    return lambda: restore(whole_patch, patches, sigma), len(positions) ** 2 / BATCH
+    return lambda: restore(whole_patch, patches, sigma, precision=precision), len(positions) ** 2 / BATCH
 
 
 def main() -> None:
@@ -80,6 +83,7 @@ def main() -> None:
 
     check("chunked PyTorch", plain, 1e-4)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    half_name = str(half).removeprefix("torch.")
     kernel = native_operators.loaded_kernel(half) if device.type == "cpu" else ""
     fast = not isinstance(kernel, str) or device.type == "cuda"
     if fast:
@@ -101,13 +105,19 @@ def main() -> None:
         first = len(rows)
         measure("nlrn", side, lambda picture=picture: restore(model, picture, sigma))
         if fast:
-            name = f"nlrn, {str(half).removeprefix('torch.')}"
-            measure(name, side, lambda picture=picture: restore(model, picture, sigma, precision=half))
+            measure(
+                f"nlrn, {half_name}",
+                side,
+                lambda picture=picture: restore(model, picture, sigma, precision=half),
+            )
         if device.type == "cpu":
             with without_kernel():
                 measure("nlrn, chunked PyTorch", side, lambda picture=picture: restore(model, picture, sigma))
-        batch, batches = official(model, picture, sigma)
-        measure("official patches", side, batch, batches)
+        protocols = {"official patches": torch.float32, f"official patches, {half_name}": half}
+        for name, dtype in protocols.items():
+            if fast or dtype == torch.float32:
+                batch, batches = official(model, picture, sigma, dtype)
+                measure(name, side, batch, batches)
         for row in rows[first:]:
             row["times nlrn"] = row["seconds"] / rows[first]["seconds"]
     about = f"{options.model}, window {model.config.window_size}, {model.config.num_steps} steps"
