@@ -7,6 +7,7 @@ import torch
 from skimage import data
 from test_nonlocal_attention import CASES, inputs, largest_difference, recur
 from torch import library as torch_library
+from trained import no_worse_than_twice_plain_pytorch, trained_steps
 
 from nlrn.models.zoo import load_model
 from nlrn.ops.nonlocal_attention import choose_backend, native_operators, nonlocal_attention
@@ -86,6 +87,10 @@ def test_the_error_is_that_of_rounded_factors():
     exact = gradients(leaves(steps, torch.float64), 21, "reference")
     for x, y in zip(gradients(steps, 21, "native"), exact, strict=True):
         assert (x.double() - y).norm() < 0.01 * y.norm()
+
+
+def test_trained_weights(monkeypatch):
+    no_worse_than_twice_plain_pytorch(trained_steps(monkeypatch, 40), "native", torch.bfloat16)
 
 
 def test_band_of_rows(threads):

@@ -219,10 +219,12 @@ def test_refusals_without_a_gpu_or_without_triton(monkeypatch):
 def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
     logits = torch.zeros(2, 64, 80)
-    arguments = (query, key, value, logits, 2, 0, True, True)
-    torch_library.opcheck(
-        triton_operators.triton_attention, arguments, test_utils=("test_schema", "test_faketensor")
-    )
+    for exact in (False, True):
+        torch_library.opcheck(
+            triton_operators.triton_attention,
+            (query, key, value, logits, 2, 0, True, True, exact),
+            test_utils=("test_schema", "test_faketensor"),
+        )
 
 
 @in_interpreter
@@ -263,21 +265,20 @@ def test_compiles_for_gpus_that_are_not_here(gpu, dtype, monkeypatch, tmp_path):
             "UPDATE": True,
             "LOGITS": "rewound",
             "ADD": True,
+            "RELATIVE": dtype == "fp16",
             "ONE_BLOCK": True,
             "ONE_VALUE_BLOCK": dtype == "fp16",
         },
-        "backward_key": {},
+        "backward_key": {"RELATIVE": dtype == "fp16"},
     }
     image = torch.empty(0, dtype={"fp16": torch.float16, "fp32": torch.float32}[dtype])
     for name, constants in flags.items():
         constants |= {"TILE": triton.TILE, **kernels.blocks(name, image, 64, 128, most_shared)}
         options = {x: constants.pop(x) for x in ("num_warps", "num_stages")}
-        types = dict.fromkeys(("references", "normaliser", "shared", "logits_grad", "logits"), "*fp32")
+        types = dict.fromkeys(("references", "normaliser", "shared"), "*fp32")
         types |= dict.fromkeys(("query", "key", "value", "output", "output_grad"), "*" + dtype)
-        types |= dict.fromkeys(("other_query", "other_key"), "*" + dtype)
+        types |= dict.fromkeys(("logits", "logits_grad", "other_query", "other_key"), "*" + dtype)
         types |= dict.fromkeys(("query_grad", "key_grad", "value_grad"), "*" + dtype)
-        if name == "forward":
-            types["logits"] = "*" + dtype
         kernel = getattr(kernels, name)
         signature = {x: "constexpr" if x in constants else types.get(x, "i32") for x in kernel.arg_names}
         source = ASTSource(fn=kernel, signature=signature, constexprs=constants)

@@ -10,6 +10,7 @@ from interpreter import in_interpreter, on_gpu, passes_in_the_interpreter
 from test_nonlocal_attention import inputs, largest_difference, recur
 from test_triton import scaled
 from torch import library as torch_library
+from trained import no_worse_than_twice_plain_pytorch, trained_steps
 
 from nlrn import NLRN, NLRNConfig
 from nlrn.ops import nonlocal_attention as package
@@ -81,6 +82,12 @@ def test_half_precision(dtype):
 
 
 @in_interpreter
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_trained_weights(dtype, monkeypatch):
+    no_worse_than_twice_plain_pytorch(trained_steps(monkeypatch), "triton", dtype)
+
+
+@in_interpreter
 @pytest.mark.parametrize("channels", [(1, 1), (7, 20), (70, 20), (20, 140)], ids=str)
 def test_channels(channels):
     check(scaled(1, 3, 9, 2, *channels), 5)
@@ -145,12 +152,16 @@ def test_an_input_without_gradient():
 
 
 @in_interpreter
-def test_all_steps_share_one_buffer():
-    first, second = leaves(inputs(1, 5, 5, 2))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_all_steps_share_two_buffers(dtype):
+    """Of logits and their gradient, both in half precision where the images are."""
+    first, second = leaves(inputs(1, 5, 5, 2), dtype)
     _, state = nonlocal_attention(*first, 5, backend="triton")
-    _, later = nonlocal_attention(*second, 5, state)
+    output, later = nonlocal_attention(*second, 5, state)
     assert state.logits is later.logits
-    assert later.logits.dtype == torch.float32
+    assert later.logits.dtype == (torch.float32 if dtype == torch.float32 else torch.float16)
+    torch.autograd.grad(output.sum(), second)
+    assert later.tape.gradient.dtype == dtype
 
 
 @in_interpreter
@@ -248,7 +259,7 @@ def test_what_it_leaves_to_others():
 def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
     logits, logits_grad = torch.zeros(2, 2, 64, 80)
-    output, normaliser = triton_operators.triton_attention(query, key, value, logits, 2, 0, False, True)
+    output, normaliser = triton_operators.triton_attention(query, key, value, logits, 2, 0, False, True, True)
     arguments = (output, query, key, value, output, normaliser, logits, logits_grad)
     for rest in ([], False, 2, 0), ([query, key], False, 2, 0), ([], True, 2, 0):
         torch_library.opcheck(

@@ -85,7 +85,7 @@ class _Differentiable(torch.autograd.Function):
         output, normaliser = window_attention(queries, keys, value, radius, row_offset)
         ctx.save_for_backward(output, normaliser, *images)
         ctx.radius, ctx.row_offset = radius, row_offset
-        return output
+        return output.to(value.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

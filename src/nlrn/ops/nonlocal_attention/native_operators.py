@@ -19,7 +19,7 @@ from torch import Tensor, library
 
 from .compile import LIBRARIES, VARIANTS
 
-INTERFACE = 3
+INTERFACE = 4
 TILE = 4
 QUERIES = TILE * TILE
 # Keys side by side of a block in the backward pass: no row may be shorter.
@@ -55,7 +55,7 @@ class _Image(ctypes.Structure):
 class _Problem(ctypes.Structure):
     _fields_ = (
         *((name, c_int32) for name in ("batch", "rows", "height", "width", "row_offset", "radius")),
-        *((name, c_int32) for name in ("channels", "value_channels", "steps", "fresh")),
+        *((name, c_int32) for name in ("channels", "value_channels", "steps", "fresh", "exact")),
         *((name, POINTER(_Image)) for name in ("query", "key", "value")),
         ("output", c_void_p),
         ("state", c_void_p),
@@ -67,7 +67,8 @@ class _Problem(ctypes.Structure):
 class _Gradients(ctypes.Structure):
     _fields_ = (
         ("step", POINTER(_Problem)),
-        *((name, POINTER(_Image)) for name in ("output", "output_grad")),
+        ("output_grad", POINTER(_Image)),
+        ("shared", c_void_p),
         *((name, POINTER(c_void_p)) for name in ("query_grad", "key_grad")),
         ("value_grad", c_void_p),
     )
@@ -206,11 +207,12 @@ def _(
 def window_attention(
     queries: list[Tensor], keys: list[Tensor], value: Tensor, radius: int, row_offset: int
 ) -> tuple[Tensor, Tensor]:
-    """The last step of a history, and the log of the softmax's normaliser `[B, rows, W]`, which gradients need."""
+    """The last step of a history in float32, and the log of the softmax's normaliser `[B, rows, W]`."""
     call = _Call(queries, keys, value, radius, row_offset, PRECISIONS[value.dtype].narrowest)
-    output = call.image(call.rows, call.padded_values, value.dtype)
+    output = call.image(call.rows, call.padded_values, torch.float32)
     normaliser = torch.empty(output.shape[:3], dtype=torch.float32)
     call.problem.output, call.problem.normaliser = output.data_ptr(), normaliser.data_ptr()
+    call.problem.exact = True
     call.run(call.functions.nlrn_window_step, call.problem)
     return output[..., : call.value_channels].permute(0, 3, 1, 2), normaliser
 
@@ -220,7 +222,8 @@ def _(
     queries: list[Tensor], keys: list[Tensor], value: Tensor, radius: int, row_offset: int
 ) -> tuple[Tensor, Tensor]:
     batch, rows, width = value.shape[0], queries[0].shape[2], value.shape[3]
-    return _channels_last_like(value, rows), value.new_empty((batch, rows, width), dtype=torch.float32)
+    normaliser = value.new_empty((batch, rows, width), dtype=torch.float32)
+    return _channels_last_like(value, rows, dtype=torch.float32), normaliser
 
 
 @library.custom_op("nlrn::window_attention_backward", mutates_args=())
@@ -234,9 +237,11 @@ def window_attention_backward(
     radius: int,
     row_offset: int,
 ) -> list[Tensor]:
-    """Gradients of value, all queries and all keys."""
+    """Gradients of value, all queries and all keys; `output` and `normaliser` are those of `window_attention`."""
     call = _Call(queries, keys, value, radius, row_offset, GRADIENT_BLOCK)
-    outputs = _side_by_side([output], call.precision.value_channels)
+    # The part of the softmax gradient that all keys share. What rounding it takes from their gradients, it takes from all alike, and
+    # they have much in common: hence the output in float32.
+    shared = (output_grad.float() * output).sum(1).contiguous()
     output_grads = _side_by_side([output_grad], call.precision.value_channels)
     grads = [call.image(call.rows, call.padded_channels, value.dtype) for _ in queries]
     key_grads = [call.image(call.height, call.padded_channels, value.dtype) for _ in keys]
@@ -245,8 +250,8 @@ def window_attention_backward(
     pointers = c_void_p * len(queries)
     gradients = _Gradients(
         step=ctypes.pointer(call.problem),
-        output=_images(outputs),
         output_grad=_images(output_grads),
+        shared=shared.data_ptr(),
         query_grad=pointers(*(x.data_ptr() for x in grads)),
         key_grad=pointers(*(x.data_ptr() for x in key_grads)),
         value_grad=value_grad.data_ptr(),
@@ -273,11 +278,14 @@ def _(
     return [_channels_last_like(value, value.shape[2]), *of_products]
 
 
-def _channels_last_like(image: Tensor, rows: int, multiple: int | None = None) -> Tensor:
+def _channels_last_like(
+    image: Tensor, rows: int, multiple: int | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
     """What the operators return: channels side by side, the first of a multiple."""
     batch, channels, _, width = image.shape
     padded = up(channels, multiple or PRECISIONS[image.dtype].value_channels)
-    return image.new_empty((batch, rows, width, padded))[..., :channels].permute(0, 3, 1, 2)
+    whole = image.new_empty((batch, rows, width, padded), dtype=dtype or image.dtype)
+    return whole[..., :channels].permute(0, 3, 1, 2)
 
 
 def _side_by_side(images: list[Tensor], multiple: int, narrowest: int = 1) -> list[Tensor]:

@@ -3,7 +3,7 @@
 Without gradients the logits are stored and updated in place, or computed anew from the history where memory is short.
 Under autograd all steps of a recurrence share two buffers, whatever their number: the summed logits, which each step's
 forward pass moves one step on and its backward pass one step back (`S_{t-1} = S_t - query_t key_t^T`), and their
-gradient, which runs back along with them (`Tape`).
+gradient, which runs back along with them (`Tape`). Both are in half precision where the images are.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def refusal(
             return None
         needed, purpose = history_bytes(state, query, value, window_size, TILE), "a history"
     elif state is None:
-        shape = Geometry.of(query, key, window_size).state_shape(torch.float32)
-        needed, purpose = 2 * 4 * math.prod(shape), "the logits of all steps and their gradient"
+        stored = stored_dtype(value)
+        shape = Geometry.of(query, key, window_size).state_shape(stored)
+        needed, purpose = 2 * stored.itemsize * math.prod(shape), "the logits of all steps and their gradient"
     elif state.tape is None:
         return (
             "needs logits made under autograd, and this state's cannot be differentiated; "
@@ -79,6 +80,11 @@ def refusal(
     else:
         return None
     return f"needs {needed} bytes for {purpose}, max_memory is {max_memory}" if needed > max_memory else None
+
+
+def stored_dtype(image: Tensor) -> torch.dtype:
+    """Of the logits that are kept from step to step."""
+    return torch.float32 if image.dtype == torch.float32 else torch.float16
 
 
 class _Step(torch.autograd.Function):
@@ -95,12 +101,12 @@ class _Step(torch.autograd.Function):
             tape.advance()
             logits, load, ctx.step = tape.logits, tape.position > 1, tape.position
         output, normaliser = triton_attention(
-            query, key, value, logits, radius, row_offset, load, tape is not None
+            query, key, value, logits, radius, row_offset, load, tape is not None, True
         )
         ctx.save_for_backward(query, key, value, output, normaliser)
         ctx.tape, ctx.radius, ctx.row_offset = tape, radius, row_offset
         ctx.set_materialize_grads(False)
-        return output, query.new_empty(0)
+        return output.to(value.dtype), query.new_empty(0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -110,14 +116,16 @@ class _Step(torch.autograd.Function):
             tape.rewind(ctx.step, token_grad is not None)
         query, key, value, output, normaliser = ctx.saved_tensors
         if output_grad is None:
-            output_grad = torch.zeros_like(output)
+            output_grad = torch.zeros_like(output, dtype=value.dtype)
         if tape is None:
-            shape = Geometry.with_radius(query, key, ctx.radius).state_shape(torch.float32)
-            logits = torch.empty(shape, dtype=torch.float32, device=query.device)
-            gradient, later = torch.empty_like(logits), []
+            geometry, stored = Geometry.with_radius(query, key, ctx.radius), stored_dtype(value)
+            logits = torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device)
+            gradient, later = torch.empty_like(logits, dtype=value.dtype), []
         else:
             logits, later = tape.logits, tape.later
-            gradient = tape.gradient = torch.empty_like(logits) if tape.gradient is None else tape.gradient
+            if tape.gradient is None:
+                tape.gradient = torch.empty_like(logits, dtype=value.dtype)
+            gradient = tape.gradient
         grads = triton_attention_backward(
             output_grad,
             query,
@@ -152,8 +160,8 @@ def _step_under_autograd(
     token = query.new_empty(0) if state is None else state.token
     tape = None if state is None else state.tape
     if state is None and keep_state:
-        shape = geometry.state_shape(torch.float32)
-        tape = Tape(torch.empty(shape, dtype=torch.float32, device=query.device))
+        stored = stored_dtype(value)
+        tape = Tape(torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device))
     output, token = _Step.apply(query, key, value, token, tape, geometry.radius, row_offset)  # type: ignore[no-untyped-call]
     if not keep_state:
         return output, None
@@ -202,6 +210,7 @@ def _attention_of_history(
             a + row_offset - first,
             False,
             False,
+            False,
         )
     return output
 
@@ -245,7 +254,7 @@ def attention(
 
     def step(logits: Tensor, load: bool, store: bool) -> Tensor:
         output: Tensor = triton_attention(
-            query, key, value, logits, geometry.radius, row_offset, load, store
+            query, key, value, logits, geometry.radius, row_offset, load, store, False
         )[0]
         return output
 
@@ -256,7 +265,7 @@ def attention(
         return output, state.successor(logits=state.logits, token=state.token) if keep_state else None
 
     if state is None:
-        dtype = torch.float32 if value.dtype == torch.float32 else torch.float16
+        dtype = stored_dtype(value)
         shape = geometry.state_shape(dtype)
         if not keep_state:
             return step(_no_logits(value), False, False), None

@@ -6,8 +6,9 @@ border and counted row by row: key n of a span that is `span_width` wide lies in
 logits are in that order too: `[B * tiles, queries of a tile, keys]`. A program of `backward_key` serves a tile of keys
 and finds its columns in the logits of every query tile whose windows may cover it.
 
-Logits, softmax and all sums are float32, whatever the images are. Nothing is added up by more than one program, so
-the same input gives the same bits.
+Softmax and all sums are float32, whatever the images are; where these are in half precision, so is what is kept of
+logits and their gradient from step to step. Nothing is added up by more than one program, so the same input gives the
+same bits.
 """
 
 import functools
@@ -34,12 +35,24 @@ BLOCKS = {
         4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 32, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
     },
     "backward_query": {
-        2: {"BLOCK_KEYS": 64, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 2},
+        2: {
+            "BLOCK_KEYS": KEYS_PER_REFERENCE,
+            "BLOCK_CHANNELS": 64,
+            "BLOCK_VALUES": 128,
+            "num_warps": 8,
+            "num_stages": 2,
+        },
         4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 32, "num_warps": 8, "num_stages": 1},
     },
     "backward_key": {
-        2: {"BLOCK_CHANNELS": 64, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 2},
-        4: {"BLOCK_CHANNELS": 32, "BLOCK_VALUES": 64, "num_warps": 8, "num_stages": 1},
+        2: {
+            "BLOCK_KEYS": KEYS_PER_REFERENCE,
+            "BLOCK_CHANNELS": 64,
+            "BLOCK_VALUES": 128,
+            "num_warps": 8,
+            "num_stages": 2,
+        },
+        4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 32, "BLOCK_VALUES": 64, "num_warps": 8, "num_stages": 1},
     },
 }
 # Bytes that two stages may take; a GPU that gives a program less shared memory gets one.
@@ -144,6 +157,15 @@ def _seen(y, x, key_y, key_x, radius):
 
 
 @triton.jit
+def _store_relative(logits, references, at, reference_at, s, largest, seen, mask):
+    """A block of logits as float16, relative to the `largest` that each query sees in it (see `forward`)."""
+    reference = tl.where(largest == float("-inf"), 0.0, largest)
+    relative = tl.where(seen, tl.maximum(s - reference[:, None], -65504.0), 0.0)
+    tl.store(logits + at, relative.to(tl.float16), mask=mask)
+    tl.store(references + reference_at, reference)
+
+
+@triton.jit
 def forward(
     query,
     key,
@@ -213,19 +235,18 @@ def forward(
         s = tl.where(seen, s, float("-inf"))
         largest_here = tl.max(s, 1)
         if STORE and RELATIVE:
-            reference = tl.where(largest_here == float("-inf"), 0.0, largest_here)
-            relative = tl.where(seen, tl.maximum(s - reference[:, None], -65504.0), 0.0)
-            tl.store(logits + at, relative.to(tl.float16), mask=key_exists[None, :])
-            tl.store(references + reference_at, reference)
+            _store_relative(logits, references, at, reference_at, s, largest_here, seen, key_exists[None, :])
 
         new_largest = tl.maximum(largest, largest_here)
         # A query that has seen no key yet has no maximum to subtract.
         shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
         p = tl.exp(s - shift[:, None])
         decay = tl.exp(largest - shift)
-        total = total * decay + tl.sum(p, 1)
         v = _load(value, key_pixel, key_exists, value_channels, first_value, BLOCK_VALUES)
-        sums = tl.dot(p.to(v.dtype), v, sums * decay[:, None], input_precision="ieee")
+        # Summed as rounded, so that they add up to one.
+        weights = p.to(v.dtype)
+        total = total * decay + tl.sum(weights.to(tl.float32), 1)
+        sums = tl.dot(weights, v, sums * decay[:, None], input_precision="ieee")
         largest = new_largest
 
     total = tl.where(exists, total, 1.0)
@@ -243,6 +264,7 @@ def backward_query(
     other_query,
     other_key,
     logits,
+    references,
     logits_grad,
     query_grad,
     rows,
@@ -253,10 +275,12 @@ def backward_query(
     channels,
     value_channels,
     first_channel,
+    stored_keys,
     row_length,
     UPDATE: tl.constexpr,
     LOGITS: tl.constexpr,
     ADD: tl.constexpr,
+    RELATIVE: tl.constexpr,
     ONE_BLOCK: tl.constexpr,
     ONE_VALUE_BLOCK: tl.constexpr,
     TILE: tl.constexpr,
@@ -268,7 +292,8 @@ def backward_query(
 
     `LOGITS` says where the logits come from: `"stored"`; `"rewound"`, stored ones less the products of the later
     step, which are `other_query` and `other_key`; `"computed"`, the products of these two alone. With `ADD` the
-    gradient holds that of the later steps on entry. Without `UPDATE` both are there already.
+    gradient holds that of the later steps on entry. Without `UPDATE` both are there already. `RELATIVE` logits are as
+    in `forward`; their gradient is then in the precision of the images.
     """
     program = tl.program_id(0)
     batch, tile_y, tile_x = _tile(program, rows, width, TILE)
@@ -291,10 +316,14 @@ def backward_query(
         at = row[:, None] * row_length + number[None, :]
         in_row = key_exists[None, :]
         if UPDATE:
+            reference_at = row * (row_length // 2) + stored_keys // 2 + start // BLOCK_KEYS
+            seen = _seen(y + row_offset, x, key_y, key_x, radius) & exists[:, None] & in_row
             # [queries, keys]
             s = tl.zeros([TILE * TILE, BLOCK_KEYS], tl.float32)
             if LOGITS != "computed":
-                s += tl.load(logits + at, mask=in_row, other=0.0)
+                s += tl.load(logits + at, mask=in_row, other=0.0).to(tl.float32)
+                if RELATIVE:
+                    s += tl.load(references + reference_at)[:, None]
             if LOGITS != "stored":
                 products = _products(
                     other,
@@ -309,8 +338,11 @@ def backward_query(
                     BLOCK_CHANNELS,
                 )
                 s = s - products if LOGITS == "rewound" else products
-                tl.store(logits + at, s, mask=in_row)
-            seen = _seen(y + row_offset, x, key_y, key_x, radius) & exists[:, None] & in_row
+                if RELATIVE:
+                    largest = tl.max(tl.where(seen, s, float("-inf")), 1)
+                    _store_relative(logits, references, at, reference_at, s, largest, seen, in_row)
+                else:
+                    tl.store(logits + at, s, mask=in_row)
             p = tl.exp(tl.where(seen, s - log_total[:, None], float("-inf")))
             p_grad = _products(
                 output_grad_block,
@@ -326,10 +358,10 @@ def backward_query(
             )
             s_grad = p * (p_grad - shared_part[:, None])
             if ADD:
-                s_grad += tl.load(logits_grad + at, mask=in_row, other=0.0)
-            tl.store(logits_grad + at, s_grad, mask=in_row)
+                s_grad += tl.load(logits_grad + at, mask=in_row, other=0.0).to(tl.float32)
+            tl.store(logits_grad + at, s_grad.to(logits_grad.dtype.element_ty), mask=in_row)
         else:
-            s_grad = tl.load(logits_grad + at, mask=in_row, other=0.0)
+            s_grad = tl.load(logits_grad + at, mask=in_row, other=0.0).to(tl.float32)
         k = _load(key, key_pixel, key_exists, channels, first_channel, BLOCK_CHANNELS)
         sums = tl.dot(s_grad.to(k.dtype), k, sums, input_precision="ieee")
     _store(query_grad, pixel, exists, channels, first_channel, sums, BLOCK_CHANNELS)
@@ -341,6 +373,7 @@ def backward_key(
     output_grad,
     normaliser,
     logits,
+    references,
     logits_grad,
     key_grad,
     value_grad,
@@ -353,8 +386,11 @@ def backward_key(
     value_channels,
     first_channel,
     first_value,
+    stored_keys,
     row_length,
+    RELATIVE: tl.constexpr,
     TILE: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_VALUES: tl.constexpr,
 ):
@@ -385,14 +421,20 @@ def backward_key(
         seen = _seen(y + row_offset, x, key_y, key_x, radius) & exists[:, None] & key_exists[None, :]
         tile = (batch * tiles_down + query_tile_y).to(tl.int64) * tiles_across + query_tile_x
         row = tile * (TILE * TILE) + tl.arange(0, TILE * TILE)
-        at = row[:, None] * row_length + ((key_y - top) * span_width + key_x - left)[None, :]
+        number = (key_y - top) * span_width + key_x - left
+        at = row[:, None] * row_length + number[None, :]
 
         log_total = tl.load(normaliser + pixel, mask=exists, other=0.0)
-        s = tl.load(logits + at, mask=seen, other=float("-inf"))
+        s = tl.load(logits + at, mask=seen, other=float("-inf")).to(tl.float32)
+        if RELATIVE:
+            reference_at = (
+                row[:, None] * (row_length // 2) + stored_keys // 2 + (number // BLOCK_KEYS)[None, :]
+            )
+            s += tl.load(references + reference_at, mask=seen, other=0.0)
         p = tl.exp(s - log_total[:, None])
         block = _load(output_grad, pixel, exists, value_channels, first_value, BLOCK_VALUES)
         value_sums = tl.dot(tl.trans(p.to(block.dtype)), block, value_sums, input_precision="ieee")
-        s_grad = tl.load(logits_grad + at, mask=seen, other=0.0)
+        s_grad = tl.load(logits_grad + at, mask=seen, other=0.0).to(tl.float32)
         q = _load(query, pixel, exists, channels, first_channel, BLOCK_CHANNELS)
         key_sums = tl.dot(tl.trans(s_grad.to(q.dtype)), q, key_sums, input_precision="ieee")
     _store(key_grad, key_pixel, key_exists, channels, first_channel, key_sums, BLOCK_CHANNELS)

@@ -112,6 +112,11 @@ def _blocks(kernel: str, query: Tensor, value: Tensor) -> dict[str, int]:
     return blocks
 
 
+def _references(logits: Tensor) -> Tensor:
+    """Stored float16 logits as the float32 numbers among them; any others as they are."""
+    return logits.view(torch.float32) if logits.dtype == torch.float16 else logits
+
+
 def _pixels(image: Tensor) -> Tensor:
     """`[B, H, W, C]`, dense; no copy of an image that is channels-last."""
     return image.permute(0, 2, 3, 1).contiguous()
@@ -133,18 +138,19 @@ def triton_attention(
     row_offset: int,
     load: bool,
     store: bool,
+    exact: bool,
 ) -> tuple[Tensor, Tensor]:
     """Output `[B, V, rows, W]` and the log of the softmax's normaliser `[B, rows, W]`.
 
     `load` adds the stored `logits` to those of this step, `store` writes the sums back; with neither, `logits` may be
-    empty.
+    empty. An `exact` output is float32 whatever the images are.
     """
     geometry = Geometry.with_radius(query, key, radius)
     query, key, value = _pixels(query), _pixels(key), _pixels(value)
     channels, value_channels = query.shape[3], value.shape[3]
-    output = torch.empty((*query.shape[:3], value_channels), dtype=value.dtype, device=value.device)
+    dtype = torch.float32 if exact else value.dtype
+    output = torch.empty((*query.shape[:3], value_channels), dtype=dtype, device=value.device)
     normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=value.device)
-    relative = logits.dtype == torch.float16 and logits.numel() > 0
     blocks = _blocks("forward", query, value)
     with _device_of(value):
         for first_value in range(0, value_channels, blocks["BLOCK_VALUES"]):
@@ -155,7 +161,7 @@ def triton_attention(
                 key,
                 value,
                 logits,
-                logits.view(torch.float32) if relative else logits,
+                _references(logits),
                 output,
                 normaliser,
                 geometry.rows,
@@ -170,7 +176,7 @@ def triton_attention(
                 logits.shape[-1],
                 LOAD=load or finished,
                 STORE=store and not finished,
-                RELATIVE=relative,
+                RELATIVE=logits.dtype == torch.float16,
                 ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
                 TILE=TILE,
                 **blocks,
@@ -188,9 +194,11 @@ def _(
     row_offset: int,
     load: bool,
     store: bool,
+    exact: bool,
 ) -> tuple[Tensor, Tensor]:
     batch, _, rows, width = query.shape
-    output = value.new_empty((batch, rows, width, value.shape[1]))
+    dtype = torch.float32 if exact else value.dtype
+    output = value.new_empty((batch, rows, width, value.shape[1]), dtype=dtype)
     return output.permute(0, 3, 1, 2), value.new_empty((batch, rows, width), dtype=torch.float32)
 
 
@@ -215,7 +223,8 @@ def triton_attention_backward(
     are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
     """
     geometry = Geometry.with_radius(query, key, radius)
-    # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share.
+    # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share. The output is the exact
+    # one: what rounding it takes from the gradients, they take from all keys alike, and keys have much in common.
     shared = (output_grad.float() * output.float()).sum(1)
     query, key, value, output_grad = (_pixels(x) for x in (query, key, value, output_grad))
     other_query, other_key = [_pixels(x) for x in later] if later else (query, key)
@@ -236,14 +245,17 @@ def triton_attention_backward(
                 other_query,
                 other_key,
                 logits,
+                _references(logits),
                 logits_grad,
                 query_grad,
                 *sizes,
                 first_channel,
+                geometry.stored_keys,
                 logits.shape[-1],
                 UPDATE=first_channel == 0,
                 LOGITS=source,
                 ADD=bool(later),
+                RELATIVE=logits.dtype == torch.float16,
                 ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
                 ONE_VALUE_BLOCK=value_channels <= blocks["BLOCK_VALUES"],
                 TILE=TILE,
@@ -258,13 +270,16 @@ def triton_attention_backward(
                 output_grad,
                 normaliser,
                 logits,
+                _references(logits),
                 logits_grad,
                 key_grad,
                 value_grad,
                 *sizes,
                 i * step,
                 i * value_step,
+                geometry.stored_keys,
                 logits.shape[-1],
+                RELATIVE=logits.dtype == torch.float16,
                 TILE=TILE,
                 **blocks,
             )

@@ -171,7 +171,7 @@ struct Group {
                         columns[size_t(block * BLOCK + k) * HALVES + h] |= near(key, half[h].query[q][1], problem.radius) << q;
             }
 
-        const Half *queries[BLOCK], *outputs[BLOCK];
+        const Half* queries[BLOCK];
         query.resize(size_t(shape.channels) / 2 * BLOCK), query_rows.resize(query.size());
         for (int step = 0; step < problem.steps; step++) {
             pointers(shape.query(step, band.image), problem.row_offset, queries);
@@ -182,7 +182,6 @@ struct Group {
         output_grad.resize(size_t(problem.value_channels) / 2 * BLOCK), output_grad_rows.resize(output_grad.size());
         read(queries, problem.value_channels, output_grad.data(), output_grad_rows.data());
 
-        pointers(gradients.output[band.image], problem.row_offset, outputs);
         for (int h = 0; h < HALVES; h++) {
             alignas(64) float log_sum[QUERIES], product[QUERIES];
             for (int q = 0; q < QUERIES; q++) {
@@ -191,10 +190,7 @@ struct Group {
                 const size_t pixel = (size_t(band.image) * problem.rows + row) * problem.width + column;
                 // Nothing comes of a query whose weights are 0.
                 log_sum[q] = exists ? problem.normaliser[pixel] : std::numeric_limits<float>::infinity();
-                __m512 sum = _mm512_setzero_ps();
-                for (int c = 0; c < problem.value_channels; c += CHANNELS)
-                    sum = _mm512_dpbf16_ps(sum, (__m512bh)load_pairs(queries[h * QUERIES + q] + c), (__m512bh)load_pairs(outputs[h * QUERIES + q] + c));
-                product[q] = _mm512_reduce_add_ps(sum);
+                product[q] = exists ? gradients.shared[pixel] : 0.0f;
             }
             normaliser[h] = _mm512_load_ps(log_sum), shared[h] = _mm512_load_ps(product);
         }

@@ -27,6 +27,7 @@ struct Problem {
     int32_t channels, value_channels;  // multiples of what the kernel asks for
     int32_t steps;                     // of the history whose products are summed; 1 with a stored state
     int32_t fresh;                     // whether logits start at zero instead of at `state`
+    int32_t exact;                     // whether the output is float32 whatever the images are
     const Image* query;                // [steps][batch], `rows` rows
     const Image* key;                  // [steps][batch], `height` rows
     const Image* value;                // [batch], `height` rows
@@ -39,8 +40,8 @@ struct Problem {
 // The gradients of a step that had no stored state.
 struct Gradients {
     const Problem* step;       // its normaliser is read, output and state are not
-    const Image* output;       // [batch], `rows` rows
     const Image* output_grad;  // [batch], `rows` rows
+    const float* shared;       // [batch][rows][width]: the products of the output and its gradient
     void* const* query_grad;   // [steps], each [batch][rows][width][channels]
     void* const* key_grad;     // [steps], each [batch][height][width][channels]
     void* value_grad;          // [batch][height][width][value_channels]

@@ -310,10 +310,12 @@ void write_output(const Problem& problem, const Tile& tile, int image) {
         if (row >= problem.rows || column >= problem.width) continue;
         const size_t pixel = (size_t(image) * problem.rows + row) * problem.width + column;
         if (problem.normaliser) problem.normaliser[pixel] = maximum[q] + std::log(sum[q]);
-        Half* to = static_cast<Half*>(problem.output) + pixel * channels;
         for (int c = 0; c < channels; c += 16) {
             const __m512 average = _mm512_mul_ps(_mm512_load_ps(tile.output.data() + q * channels + c), _mm512_set1_ps(inverse[q]));
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + c), (__m256i)_mm512_cvtneps_pbh(average));
+            if (problem.exact)
+                _mm512_storeu_ps(static_cast<float*>(problem.output) + pixel * channels + c, average);
+            else
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(static_cast<Half*>(problem.output) + pixel * channels + c), (__m256i)_mm512_cvtneps_pbh(average));
         }
     }
 }
