@@ -2,6 +2,7 @@
 
     python -m benchmarks.operator --sides 64,128,256,512 --out results
     python -m benchmarks.operator --dtype float32,bfloat16
+    python -m benchmarks.operator --sides 64,128,256,512,1024,2048 --longest 20
 
 Peers: the dense reference, chunked PyTorch, the C++ kernel, compiled FlexAttention, and NATTEN where it is installed. FlexAttention and NATTEN
 compute one step without a propagated state (they have no place for one); NATTEN moves windows inward at the
@@ -18,6 +19,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nlrn.inference.memory import default_budget
+from nlrn.inference.wavefront import stored_logits_bytes
 from nlrn.ops.nonlocal_attention import BACKENDS, nonlocal_attention, refusals
 
 from .common import peak_memory, plot, seconds, show, write
@@ -109,8 +112,12 @@ def largest_error(name: str, step: Step, arguments: list[Tensor], exact: Tensor,
     return difference.max().item()
 
 
-def propagated(name: str, arguments: list[Tensor], window: int, device: torch.device) -> float:
-    """Seconds of a step that takes and returns a stored state."""
+def propagated(name: str, arguments: list[Tensor], window: int, device: torch.device) -> float | None:
+    """Seconds of a step that takes and returns a stored state; `None` where that takes more than half of the free memory."""
+    _, _, value = arguments
+    side = value.shape[2]
+    if stored_logits_bytes(1, side, (side, side), window, value.itemsize) > default_budget(device):
+        return None
     state = nonlocal_attention(*arguments, window, backend=name, max_memory=64 << 30)[1]
 
     def step() -> None:
@@ -156,10 +163,15 @@ def in_one_dtype(
     wrong = {name: error for name, error in errors.items() if error > allowed and name != "reference"}
     if wrong:
         raise SystemExit(f"wrong numbers, no times: {wrong} (allowed {allowed:.1e})")
+    per_pixel: dict[str, float] = {}
     for side in map(int, options.sides.split(",")):
         arguments = images(side, channels, dtype, device)
         for name, step in peers(side, options.window, device, arguments).items():
+            if per_pixel.get(name, 0.0) * side**2 > options.longest:
+                print(f"{name}: more than {options.longest:g} s at side {side}")
+                continue
             row = measure(name, step, arguments, options.window, device) | {"error": errors[name]}
+            per_pixel[name] = row["seconds"] / side**2
             if "," in options.dtype:
                 row["backend"] = f"{name}, {str(dtype).removeprefix('torch.')}"
             rows.append(row)
@@ -173,6 +185,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=45)
     parser.add_argument("--channels", default="64,128", help="of queries and keys, and of values")
     parser.add_argument("--dtype", default="float32", help="one, or several to compare")
+    parser.add_argument("--longest", type=float, default=60, help="seconds that a step of a peer may take")
     parser.add_argument("--out", type=Path, help="folder for operator.jsonl and operator.png")
     options = parser.parse_args()
     device = torch.device(options.device)
