@@ -149,6 +149,18 @@ def test_little_noise_changes_little(name, sigma):
         assert change.square().mean().sqrt() < 2.5 / 255
 
 
+@pytest.mark.parametrize("name", ["nlrn-small-gray", "nlrn-small-color"])
+def test_light_noise_is_removed(name):
+    """A network can unlearn it in favour of changing nothing, which keeps it from drifting."""
+    model = nlrn.load_model(name)
+    image = torch.from_numpy(data.astronaut()[:200, :200] / np.float32(255)).permute(2, 0, 1)[None]
+    image = image if model.config.channels == 3 else image.mean(1, keepdim=True)
+    noise = 5 / 255 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        error = model(image + noise, 5 / 255) - image
+    assert error.norm() < 0.65 * noise.norm()
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 def test_it_beats_bicubic(scale):
     from skimage.data import camera
