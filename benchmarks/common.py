@@ -88,11 +88,11 @@ def plot(path: Path, rows: list[dict[str, object]], name: str, x: str, y: str) -
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4.5), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
     for series in dict.fromkeys(row[name] for row in rows):
         points = [(row[x], row[y]) for row in rows if row[name] == series and row[y] is not None]
         axes.plot(*zip(*points, strict=True), marker="o", label=series)
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     axes.grid(True, which="both", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path)
