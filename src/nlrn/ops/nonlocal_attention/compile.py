@@ -63,7 +63,9 @@ VARIANTS = {
         optional=True,
         gradients=True,
     ),
-    "avx512bf16": Variant("bfloat16", ("window_bf16.cpp",), BFLOAT16, optional=True),
+    "avx512bf16": Variant(
+        "bfloat16", ("window_bf16.cpp", "gradients_bf16.cpp"), BFLOAT16, optional=True, gradients=True
+    ),
 }
 
 

@@ -1,7 +1,7 @@
 """The CPU backend, in float32 or bfloat16, with stored logits or a history; the kernel in C++ is in `csrc/`.
 
-Gradients are for bfloat16 on processors with tile registers (AMX). A state is then the history: its products are computed anew
-in less time than stored logits would take to come from memory.
+Gradients are for bfloat16, on processors with AMX or AVX512-BF16. A state is then the history, whose products are computed anew: that takes
+less memory, and with tile registers less time, than stored logits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _library_refuses(dtype: torch.dtype, differentiable: bool) -> str | None:
     if isinstance(loaded, str):
         return loaded
     if differentiable and not loaded.has_gradients:
-        return "has gradients in bfloat16 on processors with AMX only"
+        return "has gradients in bfloat16 only, on processors with AMX or AVX512-BF16"
     return None
 
 

@@ -16,6 +16,12 @@ constexpr int CHANNELS = 32;  // channels come in multiples of this
 inline const Half* halves(const Image& image) { return static_cast<const Half*>(image.data); }
 inline __m512i load_pairs(const void* p) { return _mm512_loadu_si512(p); }
 
+inline __m512bh spread(const Half* pair) {
+    int32_t both;
+    std::memcpy(&both, pair, sizeof both);
+    return (__m512bh)_mm512_set1_epi32(both);
+}
+
 // Transposes 16x16 numbers of 32 bits: bit by bit of the row's number is exchanged with that of the column's.
 inline void transpose(__m512i* rows) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -1,11 +1,13 @@
-// The gradients of windowed non-local attention in bfloat16, with tile registers (AMX), behind the interface of window.h.
+// The gradients of windowed non-local attention in bfloat16, behind the interface of window.h. Compiled to one library with tile
+// registers (AMX) and one without; the two differ in the matrix products of products_bf16.h.
 //
 // With the weights P = exp(S - normaliser) of a step and the gradient g of its output o
 //
 //     dS = P (g value^T - <g, o>)    dquery = dS key    dkey = dS^T query    dvalue = P^T g
 //
 // where S sums up the products of all queries and keys of the history, so that dS is the gradient of each of these products: nothing
-// is stored between steps. Tile registers make products cheaper than the memory that stored logits would take.
+// is stored between steps. Tile registers make products cheaper than the memory that stored logits would take; vectors of 16 pairs do
+// so for the few channels and steps of a network that trains on a CPU.
 //
 // A group is two tiles of 4x4 queries side by side, which fill a register's row: 32 queries or 32 keys are what one instruction
 // sums over. Products, weights and dS of a block of 32 keys lie as [key][32 queries], which is what the gradients of keys
@@ -14,15 +16,10 @@
 #include <array>
 #include <limits>
 
-#include "bfloat16.h"
-
-#ifdef __AMX_BF16__
+#include "products_bf16.h"
 
 namespace {
 
-constexpr int HALVES = 2;        // tiles of a group
-constexpr int BLOCK = 32;        // keys of a block, and queries of a group
-constexpr int SQUARE = 16 * 16;  // numbers of a tile register
 constexpr int ROWS = 2;          // of keys that go through each kind of product before the next
 constexpr float LOWEST = -60;    // logits that count, relative to the logarithm of their sum
 
@@ -133,6 +130,11 @@ struct Group {
     }
     int blocks() const { return up(right - left, BLOCK) / BLOCK; }
     int column(const Shape& shape, int block) const { return std::min(left + block * BLOCK, shape.width - BLOCK); }
+    // The keys of a block: one that would end beyond the row starts earlier, where the one before it has been.
+    Range keys(const Shape& shape, int block) const {
+        const int start = column(shape, block);
+        return {left + block * BLOCK - start, std::min(BLOCK, right - start)};
+    }
 
     // Pointers to the channels of each query; those that do not exist are others again.
     void pointers(const Image& image, int row_offset, const Half** query_of) const {
@@ -161,15 +163,13 @@ struct Group {
         left = half[0].left, right = half[1].right, top = half[0].top, bottom = half[0].bottom;
 
         columns.assign(size_t(blocks()) * BLOCK * HALVES, 0);
-        for (int block = 0; block < blocks(); block++)
-            for (int k = 0; k < BLOCK; k++) {
-                const int key = column(shape, block) + k;
-                // A block that would end beyond the row starts earlier, where the one before it has been.
-                if (key < left + block * BLOCK || key >= right) continue;
+        for (int block = 0; block < blocks(); block++) {
+            const Range range = keys(shape, block);
+            for (int k = range.first; k < range.end; k++)
                 for (int h = 0; h < HALVES; h++)
                     for (int q = 0; q < QUERIES; q++)
-                        columns[size_t(block * BLOCK + k) * HALVES + h] |= near(key, half[h].query[q][1], problem.radius) << q;
-            }
+                        columns[size_t(block * BLOCK + k) * HALVES + h] |= near(column(shape, block) + k, half[h].query[q][1], problem.radius) << q;
+        }
 
         const Half* queries[BLOCK];
         query.resize(size_t(shape.channels) / 2 * BLOCK), query_rows.resize(query.size());
@@ -198,82 +198,6 @@ struct Group {
     }
 };
 
-// products[key][half][16 queries] = sum over N blocks of 32 channels of key times query.
-inline void multiply(const Half* key, int64_t bytes, int channels, const Pair* query) {
-    const Half* second = key + 16 * (bytes / sizeof(Half));
-    for (int c = 0; c < channels; c += CHANNELS, query += HALVES * SQUARE) {
-        _tile_loadd(4, key + c, bytes);
-        _tile_loadd(6, query, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, query + SQUARE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, second + c, bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-}
-
-inline void zero_products() {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-}
-
-inline void store_products(float* products) {
-    _tile_stored(0, products, 128);
-    _tile_stored(1, products + 16, 128);
-    _tile_stored(2, products + 16 * BLOCK, 128);
-    _tile_stored(3, products + 16 * BLOCK + 16, 128);
-}
-
-// sums[key][channel] += sum_q factor[key][q] rows[q][channel]; the first factor lies in registers 4 and 5.
-inline void add_over_queries(const Pair* rows, int channels, float* sums) {
-    const int bytes = channels * sizeof(float);
-    for (int c = 0; c < channels; c += CHANNELS, rows += 2 * SQUARE) {
-        float *first = sums + c, *second = sums + 16 * channels + c;
-        _tile_loadd(0, first, bytes);
-        _tile_loadd(6, rows, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(1, first + 16, bytes);
-        _tile_loadd(7, rows + SQUARE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(2, second, bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(3, second + 16, bytes);
-        _tile_dpbf16ps(3, 5, 7);
-        _tile_stored(0, first, bytes);
-        _tile_stored(1, first + 16, bytes);
-        _tile_stored(2, second, bytes);
-        _tile_stored(3, second + 16, bytes);
-    }
-}
-
-// sums[channel][half][q] += sum_k plane[channel][k] dS[k][half][q] for some rows of keys, whose planes lie `distance` apart.
-inline void add_over_keys(const Half* plane, int64_t bytes, int64_t distance, int rows, const Pair* pairs, int channels, float* sums) {
-    const int64_t side = 16 * bytes / sizeof(Half);
-    for (int c = 0; c < channels; c += CHANNELS, plane += 2 * side, sums += 4 * SQUARE) {
-        _tile_loadd(0, sums, 64);
-        _tile_loadd(1, sums + SQUARE, 64);
-        _tile_loadd(2, sums + 2 * SQUARE, 64);
-        _tile_loadd(3, sums + 3 * SQUARE, 64);
-        for (int row = 0; row < rows; row++) {
-            _tile_loadd(4, pairs + row * HALVES * SQUARE, 64);
-            _tile_loadd(6, plane + row * distance, bytes);
-            _tile_dpbf16ps(0, 6, 4);
-            _tile_loadd(5, pairs + row * HALVES * SQUARE + SQUARE, 64);
-            _tile_dpbf16ps(1, 6, 5);
-            _tile_loadd(7, plane + row * distance + side, bytes);
-            _tile_dpbf16ps(2, 7, 4);
-            _tile_dpbf16ps(3, 7, 5);
-        }
-        _tile_stored(0, sums, 64);
-        _tile_stored(1, sums + SQUARE, 64);
-        _tile_stored(2, sums + 2 * SQUARE, 64);
-        _tile_stored(3, sums + 3 * SQUARE, 64);
-    }
-}
-
 // What a thread allocates, once for all its tasks.
 struct Workspace {
     Group group;
@@ -284,9 +208,9 @@ struct Workspace {
 };
 
 // Products and gradients of weights of a block become weights and gradients of products.
-void differentiate(Workspace& work, int row, const __mmask16* columns, const __mmask16* rows) {
+void differentiate(Workspace& work, int row, Range keys, const __mmask16* columns, const __mmask16* rows) {
     const Group& group = work.group;
-    for (int k = 0; k < BLOCK; k += 2) {
+    for (int k = keys.first / 2 * 2; k < keys.end; k += 2) {
         __m512 weight[2][HALVES], gradient[2][HALVES];
         for (int i = 0; i < 2; i++)
             for (int h = 0; h < HALVES; h++) {
@@ -297,7 +221,7 @@ void differentiate(Workspace& work, int row, const __mmask16* columns, const __m
                 const __mmask16 seen = columns[(k + i) * HALVES + h] & rows[h] & counts;
                 const __m512i p = exp_negative<false>(logit);
                 weight[i][h] = _mm512_castsi512_ps(_mm512_maskz_mov_epi32(seen, p));
-                gradient[i][h] = _mm512_mul_ps(weight[i][h], _mm512_sub_ps(_mm512_load_ps(work.weight_grads[row] + at), group.shared[h]));
+                gradient[i][h] = _mm512_maskz_mul_ps(seen, weight[i][h], _mm512_sub_ps(_mm512_load_ps(work.weight_grads[row] + at), group.shared[h]));
             }
         for (int i = 0; i < 2; i++) {
             _mm512_store_si512(work.weights[row] + (k + i) * BLOCK, (__m512i)_mm512_cvtne2ps_pbh(weight[i][1], weight[i][0]));
@@ -317,32 +241,24 @@ void run_group(const Shape& shape, const Gradients& gradients, const Band& band,
     for (int top = group.top; top < group.bottom; top += ROWS)
         for (int block = 0; block < group.blocks(); block++) {
             const int column = group.column(shape, block), rows = std::min(ROWS, group.bottom - top);
+            const Range keys = group.keys(shape, block);
             for (int row = 0; row < rows; row++) {
-                zero_products();
-                for (int step = 0; step < problem.steps; step++) {
-                    const Image& key = shape.key(step, band.image);
-                    const Half* from = halves(key) + (top + row) * key.row + column * key.column;
-                    multiply(from, key.column * sizeof(Half), channels, group.query.data() + size_t(step) * channels / 2 * BLOCK);
-                }
-                store_products(work.products[row]);
-                zero_products();
-                const Half* from = halves(value) + (top + row) * value.row + column * value.column;
-                multiply(from, value.column * sizeof(Half), value_channels, group.output_grad.data());
-                store_products(work.weight_grads[row]);
+                const auto row_of = [&](const Image& image) { return Row{halves(image) + (top + row) * image.row + column * image.column, image.column}; };
+                const auto key_of = [&](int step) { return row_of(shape.key(step, band.image)); };
+                const auto value_of = [&](int) { return row_of(value); };
+                multiply(key_of, problem.steps, channels, group.query.data(), keys, work.products[row]);
+                multiply(value_of, 1, value_channels, group.output_grad.data(), keys, work.weight_grads[row]);
             }
             const __mmask16* columns = group.columns.data() + size_t(block) * BLOCK * HALVES;
-            for (int row = 0; row < rows; row++) differentiate(work, row, columns, group.seen(problem, top + row).data());
+            for (int row = 0; row < rows; row++) differentiate(work, row, keys, columns, group.seen(problem, top + row).data());
             for (int row = 0; row < rows; row++) {
-                _tile_loadd(4, work.weights[row], 64);
-                _tile_loadd(5, work.weights[row] + 16 * BLOCK, 64);
-                add_over_queries(group.output_grad_rows.data(), value_channels, sums.value(shape, top + row, column));
-                _tile_loadd(4, work.product_grads[row], 64);
-                _tile_loadd(5, work.product_grads[row] + 16 * BLOCK, 64);
+                add_over_queries(work.weights[row], group.output_grad_rows.data(), value_channels, keys, sums.value(shape, top + row, column));
                 for (int step = 0; step < problem.steps; step++)
-                    add_over_queries(group.query_rows.data() + size_t(step) * channels / 2 * BLOCK, channels, sums.key(shape, step, top + row, column));
+                    add_over_queries(work.product_grads[row], group.query_rows.data() + size_t(step) * channels / 2 * BLOCK, channels, keys,
+                                     sums.key(shape, step, top + row, column));
             }
-            add_over_keys(work.planes.at(shape, top, 0, column), shape.width * sizeof(Half), int64_t(shape.channels) * shape.width, rows,
-                          work.product_grad_pairs[0], shape.channels, group.query_sums.data());
+            const Row plane = {work.planes.at(shape, top, 0, column), shape.width};
+            add_over_keys(plane, int64_t(shape.channels) * shape.width, rows, work.product_grad_pairs[0], shape.channels, keys, group.query_sums.data());
         }
     // Gradients of the queries, 16 channels at a time.
     for (int c = 0; c < shape.channels; c += 16)
@@ -422,5 +338,3 @@ EXPORT int nlrn_window_gradients(const Gradients* gradients, int threads) try {
 } catch (const std::exception&) {
     return 1;
 }
-
-#endif

@@ -25,12 +25,6 @@ constexpr int ROWS = 8;   // of keys that go through both products before the ne
 constexpr int KEYS = 16;  // of a tile register in the first product
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
-inline __m512bh spread(const Half* pair) {
-    int32_t both;
-    std::memcpy(&both, pair, sizeof both);
-    return (__m512bh)_mm512_set1_epi32(both);
-}
-
 // The values [image][row][pair of columns][channel], with zeros to the right of the image.
 struct Values {
     int64_t row;  // pairs
