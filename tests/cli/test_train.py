@@ -24,6 +24,8 @@ TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
         ((TINY, "--data", "data", "--steps", 1, "--hold-out", 0), "crops of 28 pixels need images as large"),
         (("none.yaml", "--data", "data", "--steps", 1), "No such file or directory: none.yaml"),
         (("--resume", "--data", "data", "--steps", 1), "run/checkpoint.safetensors"),
+        ((TINY, "--data", "data", "--steps", 1, "--frozen-norms"), "--frozen-norms needs trained weights"),
+        (("--resume", "--data", "data", "--steps", 1, "--frozen-norms"), "not to --resume"),
         (
             (TINY, "--data", "data", "--steps", 1, "--hold-out", 0, "--init", "nope"),
             "no model and no weight file",

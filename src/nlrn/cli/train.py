@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,12 @@ def train(
     init: Annotated[
         str | None, typer.Option(help="Model or weight file to start from.", show_default=False)
     ] = None,
+    frozen_norms: Annotated[
+        bool,
+        typer.Option(
+            "--frozen-norms", help="Freeze norms from the first step on: for --init with trained weights."
+        ),
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(help="Instead of the configuration's.", show_default=False)
     ] = None,
@@ -68,9 +75,9 @@ def train(
     try:
         length = Length(steps, minutes)
         if resume:
-            if changes or init is not None:
+            if changes or init is not None or frozen_norms:
                 raise CliError(
-                    "--seed, --hold-out and --init belong to the beginning of a run, not to --resume"
+                    "--seed, --hold-out, --init and --frozen-norms belong to the beginning of a run, not to --resume"
                 )
             settings, _, _ = read_header(out / CHECKPOINT)
         else:
@@ -80,6 +87,11 @@ def train(
                     f"{out / CHECKPOINT} exists; --resume goes on with it, --overwrite replaces it"
                 )
             settings = load_config(config, changes)
+            if frozen_norms:
+                if init is None:
+                    raise CliError("--frozen-norms needs trained weights to start from: --init")
+                phases = [dataclasses.replace(phase, frozen_norms=True) for phase in settings.phases]
+                settings = dataclasses.replace(settings, phases=tuple(phases))
         bar = _Bar(Console(stderr=True, highlight=False))
         options = Run(
             data,

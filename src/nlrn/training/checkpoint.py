@@ -106,52 +106,6 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
             trainer.optimizer.state[parameter] = state
 
 
-def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Released weights for a network that may have other image channels (grey to colour), no noise channel, or more heads.
-
-    The first convolution and norm spread a grey channel over three; the last convolution repeats it. For a network
-    without a noise channel theirs is left out. A head that the weights do not have begins as their last one.
-
-    Raises:
-        ValueError: weights of another network.
-    """
-    adapted, last = {}, max((int(k.split(".")[1]) for k in state if k.startswith("output_norms.")), default=0)
-    for name, target in to.items():
-        value = state.get(name)
-        if value is None and name.startswith("output_norms."):
-            value = state.get(".".join(["output_norms", str(last), name.split(".")[2]]))
-        if value is None and name.endswith("num_batches_tracked"):
-            value = target
-        if value is None:
-            raise ValueError(f"the weights to start from have no {name}")
-        if value.shape != target.shape:
-            value = _to_channels(name, value, target, len(state["output_conv.bias"]))
-        adapted[name] = value
-    return adapted
-
-
-def _to_channels(name: str, value: Tensor, target: Tensor, channels: int) -> Tensor:
-    """`value` of a network with so many image channels, for one of other image channels or without a noise level."""
-    given = tuple(value.shape)
-    if name.startswith("input_norm"):
-        picture, level = value[:channels], value[channels:]
-        if channels == 1 and len(target) >= 3:
-            picture = picture.expand(3)
-        value = torch.cat([picture, level])[: len(target)]
-    elif name == "input_conv.weight":
-        picture, level = value[:, :channels], value[:, channels:]
-        if channels == 1 and target.shape[1] >= 3:
-            picture = picture.expand(-1, 3, -1, -1) / 3
-        value = torch.cat([picture, level], 1)[:, : target.shape[1]]
-    elif name.startswith("output_conv.") and channels == 1:
-        value = value.expand(3, *value.shape[1:])
-    if value.shape != target.shape:
-        raise ValueError(
-            f"the weights to start from have {name} of {given}, this network needs {tuple(target.shape)}"
-        )
-    return value.clone()
-
-
 def export(checkpoint: Path, weights: Path, card: Path) -> None:
     """Writes a checkpoint's averaged weights as a release file, and a model card of what is known about them.
 

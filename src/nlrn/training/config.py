@@ -37,7 +37,8 @@ class Phase:
         crop: side of the square crops in pixels.
         batch: crops in a step, over all ranks together.
         frozen_norms: go on from the averaged weights with batch norms as they are used: with statistics that were
-            estimated once, when the phase begins, and not those of each batch. Such phases come last.
+            estimated once, when the phase begins, and not those of each batch; or with those that the run starts from,
+            if this is its first phase. Such phases come last.
     """
 
     share: float

@@ -25,9 +25,10 @@ from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Tri
 from ..inference.precision import float32_products
 from ..models.nlrn import NLRN
 from ..models.zoo import load_model, save_weights
-from .checkpoint import Progress, adapt_weights, load_checkpoint, read_header, save_checkpoint
+from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
 from .graph import Steps
+from .growth import adapt_weights
 from .schedule import Length, learning_rate_factor, phase_at
 from .step import Trainer, TrainingError, step_generator
 
@@ -171,7 +172,7 @@ class _Loop:
                     self.progress.step = step
                     self.save()  # in case the new step cannot be captured
                 if now.frozen_norms:
-                    self._freeze()
+                    self._freeze(step)
                 phase, take_step = now, Steps(self.trainer, self.crops, now, captured=self._captured)
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
@@ -297,11 +298,16 @@ class _Loop:
         sigma = None if strength is None else 255 * float(strength[chosen])
         return Trial(clean, degraded[chosen].float().numpy(), sigma, self.config.margin)
 
-    def _freeze(self) -> None:
-        """Weights and statistics become those of the average, and the norms stay so; once in a run."""
+    def _freeze(self, step: int) -> None:
+        """Weights and statistics become those of the average, and the norms stay so; once in a run.
+
+        A run that begins like this keeps the statistics that it starts from: weights that were trained with frozen norms
+        fit no others.
+        """
         if not self.progress.frozen_norms:
-            self._estimate()
-            self.trainer.model.load_state_dict(self.trainer.average.state_dict())
+            if step:
+                self._estimate()
+                self.trainer.model.load_state_dict(self.trainer.average.state_dict())
             self.progress.frozen_norms = True
         self.trainer.freeze_norms()
 
