@@ -105,9 +105,10 @@ inline std::vector<Task> cut(const Problem& problem, int threads, int narrowest)
     // Every thread should have several.
     while (columns > narrowest && int64_t(problem.batch) * down * ((problem.width + columns - 1) / columns) < 4 * threads) columns /= 2;
     std::vector<Task> tasks;
+    // Down strips of columns: the keys and values of a strip stay in the last cache, those of whole rows of a wide image would not.
     for (int image = 0; image < problem.batch; image++)
-        for (int y = 0; y < problem.rows; y += TILE)
-            for (int x = 0; x < problem.width; x += columns) tasks.push_back({image, y, x, std::min(x + columns, problem.width)});
+        for (int x = 0; x < problem.width; x += columns)
+            for (int y = 0; y < problem.rows; y += TILE) tasks.push_back({image, y, x, std::min(x + columns, problem.width)});
     return tasks;
 }
 
