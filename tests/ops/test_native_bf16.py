@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_native import error, recur, variants
+from bfloat16_variants import bfloat16_variants, use
+from test_native import error, recur
 from test_nonlocal_attention import CASES, inputs
 from torch import library as torch_library
 
@@ -12,14 +13,13 @@ from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators
 from nlrn.ops.nonlocal_attention.compile import compile_kernels
 
 NONE_HERE = native_operators.loaded_kernel(torch.bfloat16)
-FOUND = variants("bfloat16")
+FOUND = bfloat16_variants()
 needs_kernel = pytest.mark.skipif(not FOUND, reason=f"no bfloat16 kernel: {NONE_HERE}")
 
 
-@pytest.fixture(params=FOUND.values(), ids=lambda library: library.name)
+@pytest.fixture(params=FOUND)
 def variant(request, monkeypatch):
-    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: request.param)
-    return request.param
+    return use(FOUND[request.param](), monkeypatch)
 
 
 def in_bfloat16(steps):

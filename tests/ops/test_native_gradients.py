@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bfloat16_variants import bfloat16_variants, use
 from skimage import data
 from test_nonlocal_attention import CASES, inputs, largest_difference, recur
 from torch import library as torch_library
@@ -12,12 +13,15 @@ from trained import no_worse_than_twice_plain_pytorch, trained_steps
 from nlrn.models.zoo import load_model
 from nlrn.ops.nonlocal_attention import choose_backend, native_operators, nonlocal_attention
 
-NONE_HERE = native_operators.loaded_kernel(torch.bfloat16)
-HAS_GRADIENTS = isinstance(NONE_HERE, native_operators.Library) and NONE_HERE.has_gradients
+FOUND = bfloat16_variants()
 pytestmark = pytest.mark.skipif(
-    not HAS_GRADIENTS,
-    reason=f"no gradients: {NONE_HERE if isinstance(NONE_HERE, str) else 'the library has none'}",
+    not FOUND, reason=f"no bfloat16 kernel: {native_operators.loaded_kernel(torch.bfloat16)}"
 )
+
+
+@pytest.fixture(params=FOUND, autouse=True)
+def variant(request, monkeypatch):
+    return use(FOUND[request.param](), monkeypatch)
 
 
 @pytest.fixture(params=[1, 3], ids=["one-thread", "three-threads"])

@@ -210,7 +210,8 @@ struct Workspace {
 // Products and gradients of weights of a block become weights and gradients of products.
 void differentiate(Workspace& work, int row, Range keys, const __mmask16* columns, const __mmask16* rows) {
     const Group& group = work.group;
-    for (int k = keys.first / 2 * 2; k < keys.end; k += 2) {
+    keys = multiplied(keys);
+    for (int k = keys.first; k < keys.end; k += 2) {
         __m512 weight[2][HALVES], gradient[2][HALVES];
         for (int i = 0; i < 2; i++)
             for (int h = 0; h < HALVES; h++) {

@@ -26,6 +26,8 @@ struct Range {
 
 #ifdef __AMX_BF16__
 
+inline Range multiplied(Range) { return {0, BLOCK}; }
+
 // products[key][half][16 queries] = sum over all channels of all steps of key times query.
 template <class RowOf>
 inline void multiply(const RowOf& row_of, int steps, int channels, const Pair* query, Range, float* products) {
@@ -106,6 +108,9 @@ inline void add_over_keys(Row plane, int64_t distance, int rows, const Pair* pai
 
 #else
 
+// The keys, in pairs, that the products read and write.
+inline Range multiplied(Range keys) { return {keys.first / 2 * 2, (keys.end + 1) / 2 * 2}; }
+
 // N rows of two vectors: sum[n][v] += sum over pairs p of first[n][p] second[v][p], which lies as [v][16 pairs][16 numbers].
 template <int N>
 struct Rows {
@@ -168,7 +173,7 @@ inline void add_over_keys(Row plane, int64_t distance, int count, const Pair* pa
         in_rows(0, 16, [&](auto rows, int i) {
             rows.load(sums + i * 16, 16, SQUARE);
             for (int row = 0; row < count; row++)
-                rows.add(plane.data + row * distance + (c + i) * plane.column, plane.column, pairs + row * HALVES * SQUARE, keys.first / 2, (keys.end + 1) / 2);
+                rows.add(plane.data + row * distance + (c + i) * plane.column, plane.column, pairs + row * HALVES * SQUARE, multiplied(keys).first / 2, multiplied(keys).end / 2);
             rows.store(sums + i * 16, 16, SQUARE);
         });
 }
