@@ -136,6 +136,8 @@ def test_norms_frozen_from_the_start_keep_their_statistics(data, tmp_path):
     begun, ended = load_file(tmp_path / "begun.safetensors"), load_file(path)
     assert all(torch.equal(ended[name], begun[name]) for name in begun if "running_" in name)
     assert not torch.equal(ended["conv_a.weight"], begun["conv_a.weight"])
+    fresh = load_file(train(settings, options(data, tmp_path / "fresh", 1)))
+    assert (fresh["input_norm.running_var"] != 1).all()
 
 
 def test_killed_and_resumed(data, tmp_path):

@@ -301,11 +301,11 @@ class _Loop:
     def _freeze(self, step: int) -> None:
         """Weights and statistics become those of the average, and the norms stay so; once in a run.
 
-        A run that begins like this keeps the statistics that it starts from: weights that were trained with frozen norms
-        fit no others.
+        A run that begins like this keeps the statistics of the weights that it starts from: those that were trained with
+        frozen norms fit no others.
         """
         if not self.progress.frozen_norms:
-            if step:
+            if step or self.options.init is None:
                 self._estimate()
                 self.trainer.model.load_state_dict(self.trainer.average.state_dict())
             self.progress.frozen_norms = True
