@@ -1,4 +1,4 @@
-"""`nlrn train`: what it refuses."""
+"""`nlrn train`: what it refuses, and options that change a configuration."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from nlrn import NLRN
 from nlrn.data.images import Image, write_image
+from nlrn.models.zoo import save_weights
+from nlrn.training.config import load_config
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
 
@@ -42,3 +47,23 @@ def test_refused(nlrn, tmp_path, arguments, message):
     assert outcome.code == 2
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+def test_frozen_norms(nlrn, tmp_path):
+    """The norms keep the statistics that the weights came with, though the configuration says nothing of it."""
+    (tmp_path / "data").mkdir()
+    drawn = np.random.default_rng(0).integers(0, 256, (2, 60, 60), np.uint8)
+    for i, picture in enumerate(drawn):
+        write_image(Image(picture), tmp_path / "data" / f"{i}.png")
+    config = load_config(TINY).model
+    state = NLRN(config).state_dict()
+    for name, value in state.items():
+        if "running_" in name:
+            value.uniform_(0.5, 2)
+    save_weights(tmp_path / "begun.safetensors", config, state)
+    run = (TINY, "--data", "data", "--steps", 2, "--hold-out", 0, "--init", "begun.safetensors")
+    for options, kept in (((), False), (("--frozen-norms",), True)):
+        assert nlrn("train", *run, *options, "--overwrite").code == 0
+        ended = load_file(tmp_path / "run" / "model.safetensors")
+        same = [torch.equal(ended[name], state[name]) for name in ended if "running_" in name]
+        assert all(same) if kept else not any(same)

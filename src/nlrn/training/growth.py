@@ -24,7 +24,7 @@ def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, 
         to: of the new network, freshly initialised.
 
     Raises:
-        ValueError: weights of another network, or of a larger one.
+        ValueError: weights of another network, or of one with more features or a larger embedding.
     """
     channels = len(state["output_conv.bias"])
     adapted = {}

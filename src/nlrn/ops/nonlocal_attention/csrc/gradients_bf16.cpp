@@ -6,8 +6,8 @@
 //     dS = P (g value^T - <g, o>)    dquery = dS key    dkey = dS^T query    dvalue = P^T g
 //
 // where S sums up the products of all queries and keys of the history, so that dS is the gradient of each of these products: nothing
-// is stored between steps. Tile registers make products cheaper than the memory that stored logits would take; vectors of 16 pairs do
-// so for the few channels and steps of a network that trains on a CPU.
+// is stored between steps. Tile registers make products cheaper than the memory that stored logits would take;
+// vectors do the same, in less memory.
 //
 // A group is two tiles of 4x4 queries side by side, which fill a register's row: 32 queries or 32 keys are what one instruction
 // sums over. Products, weights and dS of a block of 32 keys lie as [key][32 queries], which is what the gradients of keys

@@ -3,8 +3,6 @@
 
 #pragma once
 
-#include <type_traits>
-
 #include "bfloat16.h"
 
 namespace {
