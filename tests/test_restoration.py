@@ -339,9 +339,14 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
     assert Restorer(tiny_grey, ensemble=True).estimate_seconds((64, 64)) == 8
 
 
-def test_faster_options():
-    assert Restorer("nlrn-small-gray", device="cpu").faster_options((9, 9)) == ["--steps 4", "a CUDA GPU"]
-    assert Restorer("nlrn-small-gray", device="cpu", steps=2, ensemble=True).faster_options((9, 9)) == [
-        "no --ensemble",
-        "a CUDA GPU",
-    ]
+@pytest.mark.parametrize("kernel", [True, False])
+def test_faster_options(kernel, monkeypatch):
+    monkeypatch.setattr("nlrn.restoration.loaded_kernel", lambda dtype: object() if kernel else "none")
+
+    def faster(**settings):
+        return Restorer("nlrn-small-gray", device="cpu", **settings).faster_options((9, 9))
+
+    precision = ["--precision bfloat16"] if kernel else []
+    assert faster() == [*precision, "--steps 4", "a CUDA GPU"]
+    assert faster(steps=2, ensemble=True) == ["no --ensemble", *precision, "a CUDA GPU"]
+    assert faster(precision="bfloat16") == ["--steps 4", "a CUDA GPU"]

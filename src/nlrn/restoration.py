@@ -25,6 +25,7 @@ from .inference.precision import Precision, pick_precision
 from .models.nlrn import NLRNConfig
 from .models.zoo import ModelError, default_model, load_model, smallest_model
 from .noise import estimate_noise
+from .ops.nonlocal_attention.native_operators import loaded_kernel
 from .upscaling import check_scale, enlarge, recolour
 
 log = logging.getLogger(__name__)
@@ -245,6 +246,9 @@ class Restorer:
         options = ["no --ensemble"] if self._ensemble else []
         config = getattr(model, "config", None)
         if isinstance(config, NLRNConfig):
+            on_cpu = self.device.type == "cpu" and self._precision is torch.float32
+            if on_cpu and not isinstance(loaded_kernel(torch.bfloat16), str):
+                options.append("--precision bfloat16")
             heads = [head for head in config.heads if head < (self._steps or config.num_steps)]
             options += [f"--steps {heads[-1]}"] if heads else []
             if config.patch_protocol is not None:

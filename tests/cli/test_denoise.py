@@ -206,7 +206,10 @@ def test_a_long_job_says_so_and_what_is_faster(nlrn, tmp_path, monkeypatch):
     picture(tmp_path / "a.png")
     monkeypatch.setattr(batch, "LONG_JOB_SECONDS", 1e-6)
     outcome = nlrn("denoise", "a.png", "--sigma", 20, "--device", "cpu")
-    assert re.search(r"this will take about \d+ seconds; faster: --steps 4, a CUDA GPU", outcome.err)
+    assert re.search(
+        r"this will take about \d+ seconds; faster: (--precision bfloat16, )?--steps 4, a CUDA GPU",
+        outcome.err,
+    )
     monkeypatch.setattr(batch, "LONG_JOB_SECONDS", 60)
     assert "will take" not in nlrn("denoise", "a.png", "--sigma", 20, "--overwrite").err
 
