@@ -186,6 +186,21 @@ def test_the_network_without_the_kernel(monkeypatch):
     assert (restore(model, image) - fast).abs().max() < 1e-4
 
 
+def test_a_whole_network_compiles_and_is_exported():
+    torch.manual_seed(0)
+    model = NLRN(
+        NLRNConfig(width=16, embedding=8, num_steps=3, window_size=9, initialization="official")
+    ).eval()
+    image, other = torch.rand(1, 1, 20, 24), torch.rand(1, 1, 33, 47)
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(image), model(image))
+        sizes = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+        exported = torch.export.export(model, (image,), dynamic_shapes=(sizes,))
+        assert torch.equal(exported.module()(other), model(other))
+    assert sum(node.target is torch.ops.nlrn.window_step.default for node in exported.graph.nodes) == 3
+
+
 def test_no_libraries(monkeypatch, tmp_path):
     monkeypatch.setattr(native_operators, "LIBRARIES", tmp_path)
     assert "was not compiled" in native_operators.loaded_kernel.__wrapped__()

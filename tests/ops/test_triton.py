@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from interpreter import INSTALLED, INTERPRETED, in_interpreter, on_gpu, passes_in_the_interpreter
 from test_nonlocal_attention import inputs, largest_difference, recur
 from torch import library as torch_library
 
+from nlrn import NLRN, NLRNConfig
+from nlrn.ops import nonlocal_attention as package
 from nlrn.ops.nonlocal_attention import (
     AttentionState,
     choose_backend,
@@ -243,47 +247,98 @@ def test_torch_compile_sees_through_it():
         assert torch.equal(actual.nan_to_num(), expected.nan_to_num())
 
 
+@in_interpreter
+def test_a_whole_network_compiles_and_is_exported(monkeypatch):
+    """Through the operators: with and without logits that are handed on."""
+    config = NLRNConfig(width=16, embedding=8, num_steps=3, window_size=5, initialization="official")
+    model, image = NLRN(config).eval(), torch.rand(1, 1, 8, 9)
+    monkeypatch.setattr(package, "choose_backend", lambda *arguments: "triton")
+    with torch.no_grad():
+        expected = model(image)
+        assert torch.equal(torch.compile(model, backend="aot_eager", fullgraph=True)(image), expected)
+        exported = torch.export.export(model, (image,))
+    operators = [node.target for node in exported.graph.nodes if "triton_attention" in str(node.target)]
+    assert len(operators) == config.num_steps
+    assert torch.equal(exported.module()(image), expected)
+
+
 # (architecture, bytes of shared memory a program may take)
 GPUS = {"A100": (80, 163 << 10), "RTX 4090": (89, 99 << 10), "H100": (90, 227 << 10)}
+NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED or not INSTALLED, reason="needs triton's compiler")
-@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS.keys())
-@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
-def test_compiles_for_gpus_that_are_not_here(gpu, dtype, monkeypatch, tmp_path):
-    """The interpreter takes code that the compiler does not."""
+def flags(kernel, dtype):
+    """Every way in which a kernel is launched for images of a dtype, the full network's first."""
+    relative = dtype != torch.float32
+    if kernel == "forward":
+        steps = [
+            {"LOAD": load, "STORE": store, "RELATIVE": relative}
+            for load in (True, False)
+            for store in (True, False)
+        ]
+        history = {"LOAD": False, "STORE": False, "RELATIVE": False, "ONE_BLOCK": False}
+        return [*({**step, "ONE_BLOCK": relative} for step in steps), history]
+    if kernel == "backward_query":
+        channels = {"RELATIVE": relative, "ONE_BLOCK": True, "ONE_VALUE_BLOCK": relative}
+        ways = [
+            ("rewound", True, True),
+            ("stored", False, True),
+            ("computed", False, True),
+            ("stored", False, False),
+        ]
+        return [{"LOGITS": where, "ADD": add, "UPDATE": update, **channels} for where, add, update in ways]
+    return [{"RELATIVE": relative}]
+
+
+def compiled(kernel, dtype, constants, gpu):
+    """For a GPU that is not here, told what a launch would tell: which pointers and numbers are multiples of 16."""
     from triton import compile as compile_kernel
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     (architecture, most_shared), kernels = gpu, triton_operators.loaded_kernels()
-    flags = {
-        "forward": {"LOAD": True, "STORE": True, "RELATIVE": dtype == "fp16", "ONE_BLOCK": dtype == "fp16"},
-        "backward_query": {
-            "UPDATE": True,
-            "LOGITS": "rewound",
-            "ADD": True,
-            "RELATIVE": dtype == "fp16",
-            "ONE_BLOCK": True,
-            "ONE_VALUE_BLOCK": dtype == "fp16",
-        },
-        "backward_key": {"RELATIVE": dtype == "fp16"},
+    image = torch.empty(0, dtype=dtype)
+    constants = constants | {"TILE": triton.TILE, **kernels.blocks(kernel, image, 64, 128, most_shared)}
+    options = {x: constants.pop(x) for x in ("num_warps", "num_stages")}
+    logits = "fp16" if constants["RELATIVE"] else "fp32"
+    types = dict.fromkeys(("references", "normaliser", "shared"), "*fp32") | {"logits": "*" + logits}
+    images = ("query", "key", "value", "output", "output_grad", "other_query", "other_key")
+    gradients = ("logits_grad", "query_grad", "key_grad", "value_grad")
+    types |= dict.fromkeys((*images, *gradients), "*" + NAMES[dtype])
+    function = getattr(kernels, kernel)
+    signature = {x: "constexpr" if x in constants else types.get(x, "i32") for x in function.arg_names}
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(function.arg_names)
+        if signature[name] != "constexpr" and name not in kernels.SIZES
     }
-    image = torch.empty(0, dtype={"fp16": torch.float16, "fp32": torch.float32}[dtype])
-    for name, constants in flags.items():
-        constants |= {"TILE": triton.TILE, **kernels.blocks(name, image, 64, 128, most_shared)}
-        options = {x: constants.pop(x) for x in ("num_warps", "num_stages")}
-        types = dict.fromkeys(("references", "normaliser", "shared"), "*fp32")
-        types |= dict.fromkeys(("query", "key", "value", "output", "output_grad"), "*" + dtype)
-        types |= dict.fromkeys(("logits", "logits_grad", "other_query", "other_key"), "*" + dtype)
-        types |= dict.fromkeys(("query_grad", "key_grad", "value_grad"), "*" + dtype)
-        kernel = getattr(kernels, name)
-        signature = {x: "constexpr" if x in constants else types.get(x, "i32") for x in kernel.arg_names}
-        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-        compiled = compile_kernel(source, target=GPUTarget("cuda", architecture, 32), options=options)
-        assert compiled.metadata.shared <= most_shared
+    source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
+    return compile_kernel(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+needs_the_compiler = pytest.mark.skipif(INTERPRETED or not INSTALLED, reason="needs triton's compiler")
+
+
+@needs_the_compiler
+@pytest.mark.parametrize("kernel", ["forward", "backward_query"])
+def test_logits_travel_in_vectors(kernel, monkeypatch, tmp_path):
+    """16 bytes at a time: the mask must not depend on a single key. They are most of what a step reads and writes."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    assembly = compiled(kernel, torch.float16, flags(kernel, torch.float16)[0], GPUS["H100"]).asm["ptx"]
+    assert "st.global.v4" in assembly
+    assert not re.search(r"(ld|st)\.global\S*\.b16", assembly)
+
+
+@pytest.mark.slow
+@needs_the_compiler
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS.keys())
+@pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
+@pytest.mark.parametrize("kernel", ["forward", "backward_query", "backward_key"])
+def test_compiles_for_gpus_that_are_not_here(kernel, dtype, gpu, monkeypatch, tmp_path):
+    """The interpreter takes code that the compiler does not."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for constants in flags(kernel, dtype):
+        assert compiled(kernel, dtype, constants, gpu).metadata.shared <= gpu[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=["float32", "float16", "bfloat16"])

@@ -38,6 +38,11 @@ def _library_refuses(dtype: torch.dtype, differentiable: bool) -> str | None:
     return None
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _threads() -> int:
+    return torch.get_num_threads()
+
+
 def refusal(
     query: Tensor,
     key: Tensor,
@@ -106,7 +111,8 @@ def _parts(images: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]
 def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps: int = 1) -> int:
     """What all threads allocate besides inputs, output and stored state; `steps` is the length of the history."""
     batch, value_channels, height, width = value.shape
-    channels, threads = query.shape[1], torch.get_num_threads()
+    channels: int = query.shape[1]
+    threads: int = _threads()
     radius = _radius(window_size, height, width)
     span = min(width, 2 * radius + TILE)
     if value.dtype == torch.float32:
@@ -127,7 +133,8 @@ def gradient_workspace_bytes(
     batch, _, rows, _ = query.shape
     _, value_channels, height, width = value.shape
     value_channels, channels = up(value_channels, 32), steps * up(query.shape[1], 32)
-    threads, width = torch.get_num_threads(), max(width, GRADIENT_BLOCK)
+    threads: int = _threads()
+    width = max(width, GRADIENT_BLOCK)
     bands = min(-(-threads // batch), -(-rows // TILE))
     seen = min(height, -(-rows // bands) + TILE + 2 * _radius(window_size, height, width))
     sums = 4 * seen * width * (channels + value_channels) * (threads if bands == 1 else batch * bands)

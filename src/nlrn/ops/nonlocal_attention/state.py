@@ -71,8 +71,8 @@ class AttentionState:
     # their backward passes; it stays out of the tape, which those passes hold, so that nothing holds itself alive.
     tape: Tape | None = None
     token: Tensor | None = None
-    # One counter shared by all states of a recurrence: the number of the newest state.
-    newest: Tensor = field(default_factory=lambda: torch.ones((), dtype=torch.int64))
+    # One number shared by all states of a recurrence: that of the newest state.
+    newest: list[int] = field(default_factory=lambda: [1])
 
     @classmethod
     def from_history(cls, queries: tuple[Tensor, ...], keys: tuple[Tensor, ...]) -> AttentionState:
@@ -98,7 +98,7 @@ class AttentionState:
 
     def consume(self) -> None:
         """Marks this state as used up; raises `ValueError` if it already was."""
-        if int(self.newest) != self.step:
+        if self.newest[0] != self.step:
             raise ValueError(
                 f"this attention state (step {self.step}) was already consumed by a later step; "
                 "without gradients, and in the triton backend, a state can be used once"
@@ -108,7 +108,7 @@ class AttentionState:
                 f"this attention state (step {self.step}) was wound back by a backward pass; "
                 "in the triton backend the steps after it must come before that"
             )
-        self.newest.add_(1)
+        self.newest[0] += 1
 
     @staticmethod
     def check_shape(of_state: Sequence[int], of_call: Sequence[int]) -> None:

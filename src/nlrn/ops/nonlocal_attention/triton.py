@@ -30,8 +30,14 @@ COMPUTE_CAPABILITY = (8, 0)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@functools.cache
 def _device_refuses(device: torch.device) -> str | None:
+    """Why kernels cannot run on a GPU."""
+    # Not cached itself: the compiler would look into a cache, and trace what it holds.
+    return _probe(device)
+
+
+@functools.cache
+def _probe(device: torch.device) -> str | None:
     """Why kernels cannot run on a GPU, found out by running one."""
     kernels = loaded_kernels()
     if isinstance(kernels, str):
@@ -41,7 +47,7 @@ def _device_refuses(device: torch.device) -> str | None:
     # No C compiler, no Python headers, a driver too old: what Triton raises then has no common type.
     try:
         with torch.cuda.device(device):
-            kernels.probe[(1,)](torch.empty(1, dtype=torch.int32, device=device))
+            kernels.probe[(1,)](2)
     except Exception as error:
         return f"triton cannot build kernels here ({error})"
     return None

@@ -78,10 +78,14 @@ def blocks(
     return chosen
 
 
+# Sizes that change from image to image and from band to band: compiling anew where one happens to be a multiple of 16 gains nothing.
+SIZES = ("rows", "height", "width", "radius", "row_offset")
+
+
 @triton.jit
 def probe(number):
-    """Writes 1: shows that kernels can be compiled and run here."""
-    tl.store(number, 1)
+    """Nothing: shows that kernels can be compiled and launched here."""
+    pass
 
 
 @triton.jit
@@ -150,6 +154,15 @@ def _products(
 
 
 @triton.jit
+def _in_row(number, keys):
+    """`[1, keys]`: which places of a row of stored logits are for keys, and its padding (to `ROW_MULTIPLE`).
+
+    The padding lets whole vectors be loaded and stored; nobody uses what is there.
+    """
+    return (number // 16 * 16 < keys)[None, :]
+
+
+@triton.jit
 def _seen(y, x, key_y, key_x, radius):
     """`[queries, keys]`: which keys lie in the windows."""
     near_y = tl.abs(y[:, None] - key_y[None, :]) <= radius
@@ -165,7 +178,7 @@ def _store_relative(logits, references, at, reference_at, s, largest, seen, mask
     tl.store(references + reference_at, reference)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward(
     query,
     key,
@@ -226,16 +239,17 @@ def forward(
         )
         at = row[:, None] * row_length + number[None, :]
         reference_at = row * (row_length // 2) + stored_keys // 2 + start // BLOCK_KEYS
+        in_row = _in_row(number, keys)
         if LOAD:
-            s += tl.load(logits + at, mask=key_exists[None, :], other=0.0).to(tl.float32)
+            s += tl.load(logits + at, mask=in_row, other=0.0).to(tl.float32)
             if RELATIVE:
                 s += tl.load(references + reference_at)[:, None]
         if STORE and not RELATIVE:
-            tl.store(logits + at, s, mask=key_exists[None, :])
+            tl.store(logits + at, s, mask=in_row)
         s = tl.where(seen, s, float("-inf"))
         largest_here = tl.max(s, 1)
         if STORE and RELATIVE:
-            _store_relative(logits, references, at, reference_at, s, largest_here, seen, key_exists[None, :])
+            _store_relative(logits, references, at, reference_at, s, largest_here, seen, in_row)
 
         new_largest = tl.maximum(largest, largest_here)
         # A query that has seen no key yet has no maximum to subtract.
@@ -254,7 +268,7 @@ def forward(
     tl.store(normaliser + pixel, largest + tl.log(total), mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def backward_query(
     key,
     value,
@@ -314,10 +328,10 @@ def backward_query(
         key_y, key_x = top + number // span_width, left + number % span_width
         key_pixel, key_exists = (batch * height + key_y).to(tl.int64) * width + key_x, number < keys
         at = row[:, None] * row_length + number[None, :]
-        in_row = key_exists[None, :]
+        in_row = _in_row(number, keys)
         if UPDATE:
             reference_at = row * (row_length // 2) + stored_keys // 2 + start // BLOCK_KEYS
-            seen = _seen(y + row_offset, x, key_y, key_x, radius) & exists[:, None] & in_row
+            seen = _seen(y + row_offset, x, key_y, key_x, radius) & exists[:, None] & key_exists[None, :]
             # [queries, keys]
             s = tl.zeros([TILE * TILE, BLOCK_KEYS], tl.float32)
             if LOGITS != "computed":
@@ -367,7 +381,7 @@ def backward_query(
     _store(query_grad, pixel, exists, channels, first_channel, sums, BLOCK_CHANNELS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def backward_key(
     query,
     output_grad,
