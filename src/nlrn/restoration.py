@@ -35,7 +35,8 @@ Task = Literal["denoise", "upscale", "dejpeg"]
 
 # What models may have been trained for (`NLRNConfig.task`) to do a task; a name that is not here fits them all.
 FITTING = {"denoise": ("denoise", "photo"), "upscale": ("upscale",), "dejpeg": ("dejpeg",)}
-TRIAL_SIDE = 64
+# Of the image that a time is estimated from: on a GPU a small one takes as long as it takes to launch the kernels.
+TRIAL_SIDE, TRIAL_SIDE_ON_GPU = 64, 512
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ class Restorer:
         config = getattr(model, "config", None)
         own = getattr(config, "channels", channels)
         protocol = getattr(config, "patch_protocol", None)
-        side, units = TRIAL_SIDE, shape[0] * shape[1] / TRIAL_SIDE**2
+        side = TRIAL_SIDE if self.device.type == "cpu" else TRIAL_SIDE_ON_GPU
+        units = shape[0] * shape[1] / side**2
         if protocol is not None:
             side = protocol[0]
             units = math.prod(len(patch_positions(length, *protocol)) for length in shape[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from nlrn.inference.patches import patch_positions, restore_tiles
 from nlrn.inference.planning import MIB, Plan, peak_memory, plans
 from nlrn.inference.precision import ieee_float32
 from nlrn.inference.wavefront import BandPlan, run_bands
-from nlrn.ops.nonlocal_attention import nonlocal_attention
+from nlrn.ops.nonlocal_attention import AttentionState, nonlocal_attention, triton
 
 CONFIGS = {
     "propagating": {},
@@ -166,10 +167,17 @@ def test_falls_back_when_memory_runs_out(monkeypatch):
     assert len(tried) > 2
     monkeypatch.setattr(
         "nlrn.inference.run_bands",
-        lambda *a, **k: (_ for _ in ()).throw(RuntimeError("DefaultCPUAllocator: can't allocate memory")),
+        lambda *a, **k: (_ for _ in ()).throw(RuntimeError(next(words))),
     )
-    with pytest.raises(MemoryError, match="even in the smallest pieces"):
-        restore(model, image)
+    for message in (
+        "DefaultCPUAllocator: can't allocate memory",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate",
+        "CUDA error: out of memory",
+    ):
+        words = itertools.repeat(message)
+        with pytest.raises(MemoryError, match="even in the smallest pieces"):
+            restore(model, image)
     monkeypatch.setattr(
         "nlrn.inference.run_bands", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("other"))
     )
@@ -229,6 +237,42 @@ def test_memory_of_a_band_does_not_depend_on_the_height():
         plan = Plan(BandPlan(24, store))
         low, high = (peak_memory(config, (1, 1, h, 4000), 12, plan) for h in (1000, 6000))
         assert high - low == 8 * 4000 * 5000  # the image itself
+
+
+@pytest.mark.parametrize("window", [45, None])
+def test_a_history_has_room_on_a_gpu(window, monkeypatch):
+    """Where it has not, the triton backend refuses, and another one would compute a photograph in its stead."""
+    config, width, seen = NLRNConfig(window_size=window), 4096 if window else 40, []
+
+    def operation(query, key, value, window, state, *, max_memory, **options):
+        if state is not None:
+            seen.append(triton.history_bytes(state, query, value, window, triton.TILE) - max_memory)
+        return torch.empty_like(value[:, :, : query.shape[2]]), None
+
+    monkeypatch.setattr(wavefront, "nonlocal_attention", operation)
+    plan = BandPlan(32, False, workspace=0)
+    model, image = NLRN(config).eval().half().to("meta"), torch.empty(1, 1, 96, width, device="meta").half()
+    with torch.no_grad():
+        run_bands(model, image, None, 12, plan)
+    assert max(seen) <= 0
+    assert len(seen) == 11 * 3
+    gpu, cpu = (
+        peak_memory(config, (1, 1, 96, width), 12, Plan(plan), torch.float16, device)
+        for device in ("cuda", "cpu")
+    )
+    steps = [torch.empty(1, 64, 96, width, device="meta", dtype=torch.float16)] * 11
+    state = AttentionState.from_history(tuple(steps), tuple(steps))
+    value = torch.empty(1, 128, 96, width, device="meta", dtype=torch.float16)
+    assert gpu - cpu == triton.history_bytes(state, steps[0], value, window, triton.TILE)
+
+
+def test_the_level_is_looked_at_once(monkeypatch):
+    """Not in every band: on a GPU each look waits for all that was started before."""
+    model, looks = network(**CONFIGS["noise-channel"]), []
+    check = NLRN.check_sigma
+    monkeypatch.setattr(NLRN, "check_sigma", lambda *args: looks.append(1) or check(*args))
+    run_bands(model, torch.rand(1, 3, 64, 16), torch.tensor([0.1]), 3, BandPlan(8, True))
+    assert len(looks) == 1
 
 
 def test_wide_images_walk_along_the_width():

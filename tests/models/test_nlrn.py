@@ -131,7 +131,8 @@ class TestNoiseChannel:
 
     def test_level_is_four_sigma(self):
         model = tiny(**self.options)
-        encoded = model.encode(torch.zeros(1, 1, 2, 2), 0.1)
+        image = torch.zeros(1, 1, 2, 2)
+        encoded = model.encode(image, model.noise_level(image, 0.1))
         assert torch.allclose(encoded[:, 1], torch.tensor(0.4) / torch.tensor(1.001).sqrt())
 
     @pytest.mark.parametrize("sigma", [-0.1, float("nan"), float("inf")])

@@ -7,7 +7,7 @@ import torch
 from test_nonlocal_attention import CASES, inputs
 from torch import library as torch_library
 
-from nlrn import NLRN, NLRNConfig
+from nlrn import NLRN, NLRNConfig, load_model
 from nlrn.inference import restore
 from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators, nonlocal_attention
 from nlrn.ops.nonlocal_attention.compile import LIBRARIES, VARIANTS, CompileError, compile_kernels
@@ -187,18 +187,16 @@ def test_the_network_without_the_kernel(monkeypatch):
 
 
 def test_a_whole_network_compiles_and_is_exported():
-    torch.manual_seed(0)
-    model = NLRN(
-        NLRNConfig(width=16, embedding=8, num_steps=3, window_size=9, initialization="official")
-    ).eval()
-    image, other = torch.rand(1, 1, 20, 24), torch.rand(1, 1, 33, 47)
+    model = load_model("nlrn-small-gray")
+    image, other, sigma = torch.rand(1, 1, 20, 24), torch.rand(1, 1, 33, 47), torch.tensor([0.1])
     with torch.no_grad():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-        assert torch.equal(compiled(image), model(image))
+        assert torch.equal(compiled(image, sigma), model(image, sigma))
+        assert torch.equal(compiled(image, 0.1), model(image, 0.1))
         sizes = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
-        exported = torch.export.export(model, (image,), dynamic_shapes=(sizes,))
-        assert torch.equal(exported.module()(other), model(other))
-    assert sum(node.target is torch.ops.nlrn.window_step.default for node in exported.graph.nodes) == 3
+        exported = torch.export.export(model, (image, sigma), dynamic_shapes=(sizes, None))
+        assert torch.equal(exported.module()(other, sigma), model(other, sigma))
+    assert sum(node.target is torch.ops.nlrn.window_step.default for node in exported.graph.nodes) == 6
 
 
 def test_no_libraries(monkeypatch, tmp_path):

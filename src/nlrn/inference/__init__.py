@@ -140,14 +140,16 @@ def _restore_once(
 
     shape = (1, image.shape[1], min(size[0], image.shape[2]), min(size[0], image.shape[3]))
     batch = 32
-    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, dtype, budget):
+    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, image.device.type, dtype, budget):
         batch //= 2
     return restore_patches(restore_batch, image, levels, size, batch, progress)
 
 
-def _fits(model: NLRN, shape: tuple[int, int, int, int], steps: int, dtype: torch.dtype, budget: int) -> bool:
+def _fits(
+    model: NLRN, shape: tuple[int, int, int, int], steps: int, device: str, dtype: torch.dtype, budget: int
+) -> bool:
     try:
-        return plans(model.config, shape, steps, budget, dtype=dtype)[0].bands.store_logits
+        return plans(model.config, shape, steps, budget, device, dtype)[0].bands.store_logits
     except MemoryError:
         return False
 
@@ -185,7 +187,9 @@ def _restore_whole(
 
 def _out_of_memory(error: Exception) -> bool:
     kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
+    # The CPU's allocator, and CUDA's libraries, which PyTorch passes on as they are.
+    words = ("can't allocate memory", "STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+    return isinstance(error, kinds) or any(word in str(error) for word in words)
 
 
 def _run_plan(

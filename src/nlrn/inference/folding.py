@@ -12,6 +12,7 @@ The norm of the input stays: it precedes a convolution that pads with zeros, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -22,22 +23,28 @@ from ..models.nlrn import NLRN
 
 @dataclass(frozen=True)
 class Affine:
-    """`scale * x + shift`, both `[1, C, 1, 1]`."""
+    """`scale * x + shift`, both `[1, C, 1, 1]`, or `[n, 1, C, 1, 1]` for n norms."""
 
     scale: Tensor
     shift: Tensor
 
     @classmethod
-    def of(cls, norm: nn.Module, dtype: torch.dtype) -> Affine:
-        """What a batch norm does in evaluation mode."""
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
+    def of(cls, norms: Iterable[nn.Module], dtype: torch.dtype) -> Affine:
+        """What batch norms of the same size do in evaluation mode."""
+        found, same = [], set()
+        for norm in norms:
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            found.append((norm.running_mean, norm.running_var, norm.weight, norm.bias))
+            same.add(norm.eps)
+        # All at once: they are many, and small.
         mean, variance, weight, bias = (
-            x.to(dtype) for x in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            torch.stack(x).to(dtype)[:, None, :, None, None] for x in zip(*found, strict=True)
         )
-        scale = weight / (variance + norm.eps).sqrt()
-        return cls(scale.view(1, -1, 1, 1), (bias - mean * scale).view(1, -1, 1, 1))
+        (eps,) = same
+        scale = weight / (variance + eps).sqrt()
+        return cls(scale, bias - mean * scale)
 
 
 @dataclass(frozen=True)
@@ -97,35 +104,40 @@ def fold(model: NLRN, steps: int, dtype: torch.dtype, *, transposed: bool = Fals
     """
     exact = torch.promote_types(model.input_conv.weight.dtype, torch.float32)
 
-    def kernel(conv: nn.Conv2d, after: Affine | None = None) -> Kernel:
+    def laid_out(weight: Tensor) -> Tensor:
+        """`[O, k, k, I]`: channels last, as the images are, or every call would bring the weight there."""
+        return (weight.transpose(2, 3) if transposed else weight).movedim(1, -1).contiguous()
+
+    def kernel(conv: nn.Conv2d) -> Kernel:
         assert conv.bias is not None
-        weight, bias = conv.weight.to(exact), conv.bias.to(exact)
-        if after is not None:
-            weight = weight * after.scale.view(-1, 1, 1, 1)
-            bias = bias * after.scale.flatten() + after.shift.flatten()
-        return Kernel((weight.transpose(2, 3) if transposed else weight).to(dtype), bias.to(dtype))
+        return Kernel(laid_out(conv.weight).to(dtype).movedim(-1, 1), conv.bias.to(dtype))
 
-    def norm(module: nn.Module) -> Affine:
-        return Affine.of(module, exact)
+    def kernels(conv: nn.Conv2d, after: Affine) -> list[Kernel]:
+        """The convolution followed by each of some norms."""
+        assert conv.bias is not None
+        scale, shift = after.scale.flatten(1), after.shift.flatten(1)
+        weights = (laid_out(conv.weight).to(exact) * scale[:, :, None, None, None]).to(dtype).movedim(-1, 2)
+        biases = (conv.bias.to(exact) * scale + shift).to(dtype)
+        return [Kernel(*pair) for pair in zip(weights.unbind(), biases.unbind(), strict=True)]
 
-    befores = [norm(m) for m in [*model.attention_norms[:steps], model.output_norms[str(steps)]]]
-    folded = []
-    for t in range(steps):
-        before_a, before_b, after = norm(model.conv_a_norms[t]), norm(model.conv_b_norms[t]), befores[t + 1]
-        folded.append(
-            FoldedStep(
-                kernel(model.attention.value, before_a),
-                before_a.scale.to(dtype),
-                kernel(model.conv_a, before_b),
-                kernel(model.conv_b, after),
-                after.scale.to(dtype),
-            )
-        )
+    befores = Affine.of([*model.attention_norms[:steps], model.output_norms[str(steps)]], exact)
+    before_a, before_b = (
+        Affine.of(norms[:steps], exact) for norms in (model.conv_a_norms, model.conv_b_norms)
+    )
+    afters = Affine(befores.scale[1:], befores.shift[1:])
+    folded = map(
+        FoldedStep,
+        kernels(model.attention.value, before_a),
+        before_a.scale.to(dtype).unbind(),
+        kernels(model.conv_a, before_b),
+        kernels(model.conv_b, afters),
+        afters.scale.to(dtype).unbind(),
+    )
     return Folded(
         kernel(model.input_conv),
-        Affine(befores[0].scale.to(dtype), befores[0].shift.to(dtype)),
+        Affine(befores.scale[0].to(dtype), befores.shift[0].to(dtype)),
         kernel(model.attention.query),
         kernel(model.attention.key),
-        folded,
+        list(folded),
         kernel(model.output_conv),
     )

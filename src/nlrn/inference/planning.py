@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..models.nlrn import NLRNConfig
-from .wavefront import BandPlan, stored_logits_bytes
+from .wavefront import BandPlan, history_bytes, stored_logits_bytes
 
 MIB = 1 << 20
 # Band heights, fastest first; multiples of the eight rows of a query tile.
@@ -79,7 +79,7 @@ def plans(
                 candidates += [
                     Plan(BandPlan(h, store, 64 * MIB), tile=tile) for store in (True, False) for h in (64, 8)
                 ]
-    needed = [peak_memory(config, shape, steps, plan, dtype) for plan in candidates]
+    needed = [peak_memory(config, shape, steps, plan, dtype, device) for plan in candidates]
     fitting = [plan for plan, bytes_ in zip(candidates, needed, strict=True) if bytes_ <= budget]
     if not fitting:
         raise MemoryError(
@@ -95,6 +95,7 @@ def peak_memory(
     steps: int,
     plan: Plan,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> int:
     """An upper estimate in bytes of what a plan allocates, the result included."""
     batch, channels, height, width = shape
@@ -106,7 +107,10 @@ def peak_memory(
         result += 12 * batch * channels * height * width
     if plan.transposed:
         height, width = width, height
-    return result + _band_memory(config, batch, height, width, steps, plan.bands, dtype.itemsize)
+    memory = result + _band_memory(config, batch, height, width, steps, plan.bands, dtype.itemsize)
+    if device != "cpu" and config.correlation_propagation and not plan.bands.store_logits:
+        memory += history_bytes(config, batch, (height, width), steps, dtype.itemsize)
+    return memory
 
 
 def _band_memory(

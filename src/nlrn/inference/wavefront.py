@@ -158,20 +158,21 @@ class AttentionStage:
         a, b = self._next, min(run.height, self._next + run.plan.height)
         top, bottom = max(0, a - self._radius), min(run.height, b + self._radius)
         propagate = run.config.correlation_propagation
-        state = None
+        seen, own, folded = run.features[t].get(top, bottom), run.features[t].get(a, b), run.folded.steps[t]
+        size, item = (run.height, run.width), own.itemsize
+        state, memory = None, run.plan.workspace
         if propagate and t and run.plan.store_logits:
             state = run.states.pop(a)
         elif propagate and t:
+            if own.device.type != "cpu":
+                memory += history_bytes(run.config, run.batch, size, t + 1, item)
             state = AttentionState.from_history(
                 tuple(_project(features.get(a, b), run.folded.query) for features in run.features[:t]),
                 tuple(_project(features.get(top, bottom), run.folded.key) for features in run.features[:t]),
             )
         keep = propagate and run.plan.store_logits and t + 1 < run.steps
-        new_state = 0
         if keep and not t:
-            size, item = (run.height, run.width), run.folded.query.weight.itemsize
-            new_state = stored_logits_bytes(run.batch, b - a, size, run.config.window_size, item)
-        seen, own, folded = run.features[t].get(top, bottom), run.features[t].get(a, b), run.folded.steps[t]
+            memory += stored_logits_bytes(run.batch, b - a, size, run.config.window_size, item)
         result, state = nonlocal_attention(
             _project(own, run.folded.query),
             _project(seen, run.folded.key),
@@ -180,7 +181,7 @@ class AttentionStage:
             state,
             keep_state=keep,
             row_offset=a - top,
-            max_memory=run.plan.workspace + new_state,
+            max_memory=memory,
         )
         if keep:
             assert state is not None
@@ -293,9 +294,9 @@ def run_bands(
     stages.append(OutputStage(run))
 
     residual = torch.empty_like(image, memory_format=torch.contiguous_format)
-    done = 0
+    level, done = model.noise_level(image, sigma), 0
     for y in range(0, height, plan.height):
-        rows = model.encode(image[:, :, y : y + plan.height], sigma).to(dtype or image.dtype)
+        rows = model.encode(image[:, :, y : y + plan.height], level).to(dtype or image.dtype)
         for result in _flow(stages, rows.contiguous(memory_format=torch.channels_last)):
             residual[:, :, done : done + result.shape[2]] = result
             done += result.shape[2]
@@ -340,10 +341,18 @@ def stored_logits_bytes(
     for side in size:
         # Eight by eight queries see window_size + 7 keys along an axis, or all there are.
         keys *= side if window_size is None else min(side, window_size + 7)
+    # The triton backend pads them.
+    keys = _up(keys, 16)
     if itemsize == 2:
         keys += 2 * -(-keys // 64)
-    # The triton backend pads them.
     return itemsize * batch * _up(keys, 16) * _up(rows, 8) * _up(size[1], 8)
+
+
+def history_bytes(config: NLRNConfig, batch: int, size: tuple[int, int], steps: int, itemsize: int) -> int:
+    """What the triton backend needs at least to recompute logits: queries and keys of all steps side by side, and values, for a row of tiles."""
+    height, width = size
+    seen = height if config.window_size is None else min(height, config.window_size + 7)
+    return itemsize * batch * width * (steps * config.embedding * (8 + seen) + config.width * seen)
 
 
 def _up(n: int, multiple: int) -> int:

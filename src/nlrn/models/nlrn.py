@@ -209,7 +209,7 @@ class NLRN(nn.Module):
             ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or NaN.
         """
         steps = self.check_steps(steps)
-        start = features = self.input_conv(self.encode(image, sigma))
+        start = features = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
         state = None
         for t in range(steps):
             features, state = self.step(t, features, start, state, last=t + 1 == steps)
@@ -218,7 +218,7 @@ class NLRN(nn.Module):
 
     def all_heads(self, image: Tensor, sigma: float | Tensor | None = None) -> list[Tensor]:
         """The restored images of every head, in the order of `config.heads`: what training compares."""
-        start = features = self.input_conv(self.encode(image, sigma))
+        start = features = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
         state, restored = None, []
         for t in range(self.config.num_steps):
             features, state = self.step(t, features, start, state, last=t + 1 == self.config.num_steps)
@@ -238,14 +238,21 @@ class NLRN(nn.Module):
         features = self.conv_b(F.relu(self.conv_b_norms[t](features)))
         return features + start, state
 
-    def encode(self, image: Tensor, sigma: float | Tensor | None) -> Tensor:
-        """The normalised input of the first convolution: the image and, if the model has one, its noise channel."""
+    def noise_level(self, image: Tensor, sigma: float | Tensor | None) -> Tensor | None:
+        """The noise channel of an image, `[B, 1, 1, 1]`; `None` for a model that has none.
+
+        Raises:
+            ValueError: an image or a sigma as in `forward`.
+        """
         if image.ndim != 4 or image.shape[1] != self.config.channels or 0 in image.shape:
             raise ValueError(
                 f"image must be [B, {self.config.channels}, H, W] and not empty, got shape {tuple(image.shape)}"
             )
-        if self.config.noise_channel:
-            level = 4 * self.check_sigma(sigma, image)
+        return 4 * self.check_sigma(sigma, image) if self.config.noise_channel else None
+
+    def encode(self, image: Tensor, level: Tensor | None) -> Tensor:
+        """The normalised input of the first convolution: the image and, if the model has one, its noise channel."""
+        if level is not None:
             image = torch.cat([image, level.expand(-1, -1, *image.shape[2:])], 1)
         encoded: Tensor = self.input_norm(image)
         return encoded
@@ -261,11 +268,17 @@ class NLRN(nn.Module):
             raise ValueError(
                 f"sigma must be a number or one per image ({image.shape[0]},), got shape {tuple(level.shape)}"
             )
-        if self.training:
-            # A look at the values would wait for the device in every step; a bad one shows in the loss.
-            return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
-        smallest, largest = float(level.min()), float(level.max())
-        if not (smallest >= 0 and math.isfinite(largest)):
+        if isinstance(sigma, int | float):
+            self._check_range(sigma, sigma)
+        elif not (self.training or torch.compiler.is_compiling()):
+            # A look at the values waits for the device, and has no place in a graph. In training a bad one shows in the loss.
+            self._check_range(float(level.min()), float(level.max()))
+        return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
+
+    def _check_range(self, smallest: float, largest: float) -> None:
+        assert self.config.sigma_range is not None
+        low, high = self.config.sigma_range
+        if not (smallest >= 0 and largest < math.inf):
             raise ValueError(f"sigma must be finite and >= 0, got {smallest if smallest < 0 else largest}")
         slack = 1e-6 + 1e-3 * high
         if smallest < low - slack or largest > high + slack:
@@ -276,7 +289,6 @@ class NLRN(nn.Module):
                 f"({low * 255:.0f}..{high * 255:.0f}, in 8-bit grey levels); using {nearest * 255:.0f}",
                 stacklevel=2,
             )
-        return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
 
     def check_steps(self, steps: int | None) -> int:
         """`steps` if it is a head, the last head for `None`."""
