@@ -7,7 +7,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,30 +16,52 @@ from rich.console import Console
 from rich.table import Table
 
 from nlrn.evaluation.benchmark import provenance
+from nlrn.ops import nonlocal_attention as operation
 
 MIB = 1 << 20
+SHORTEST = 0.5  # seconds that are measured at least
+
+
+@contextmanager
+def only(backend: str) -> Iterator[None]:
+    """Within, every non-local operation is computed by one backend."""
+    kept = operation.refusals
+
+    def refusals(*args: object) -> dict[str, str | None]:
+        reasons = {
+            name: reason if name == backend else "not in this comparison"
+            for name, reason in kept(*args).items()
+        }
+        if reasons[backend] == operation.ON_REQUEST:
+            reasons[backend] = None
+        return reasons
+
+    operation.refusals = refusals
+    try:
+        yield
+    finally:
+        operation.refusals = kept
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """The best of some runs, after one that warms up."""
-    best = float("inf")
-    for i in range(repeats + 1):
+    """The best of some runs and of half a second, after one that warms up."""
+    times: list[float] = []
+    while len(times) <= repeats or sum(times[1:]) < SHORTEST:
         started = time.perf_counter()
         function()
         if device.type == "cuda":
-            torch.cuda.synchronize()
-        if i:
-            best = min(best, time.perf_counter() - started)
-    return best
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
 
 
 def peak_memory(function: Callable[[], object], device: torch.device) -> float:
     """MiB that a run holds at most beyond what was held before; on the CPU sampled every millisecond."""
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         function()
-        return (torch.cuda.max_memory_allocated() - before) / MIB
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
     pages, stop, most = Path("/proc/self/statm"), threading.Event(), 0
 
     def resident() -> int:

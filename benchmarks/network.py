@@ -1,6 +1,7 @@
 """Whole networks: every backend and precision against the official patch protocol, first the numbers, then time and memory.
 
-    python -m benchmarks.network --sides 64,128,256,512 --model nlrn-small-gray --out results
+    python -m benchmarks.network --sizes 64,128,256,512 --model nlrn-small-gray --out results
+    python -m benchmarks.network --sizes 4096x6144 --max-memory 16G --longest 0
 
 `full` is the network of the paper (T = 12, 128 channels, window 45) with random weights. The official protocol restores the same network's
 45x45 patches at a stride of 7 with whole-patch attention and averages them. Here the same kernels compute it, in the same precisions; its time
@@ -10,34 +11,28 @@ is that of some patches, times their number.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
+import math
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from nlrn import NLRN, NLRNConfig, load_model
+from nlrn.cli.options import parse_memory
 from nlrn.inference import restore
 from nlrn.inference.patches import patch_positions
 from nlrn.ops.nonlocal_attention import native_operators
 
-from .common import peak_memory, plot, seconds, show, write
+from .common import only, peak_memory, plot, seconds, show, write
 
 PATCHES = (45, 7)
-BATCH = 32
-
-
-@contextmanager
-def without_kernel() -> Iterator[None]:
-    kept = native_operators.loaded_kernel
-    native_operators.loaded_kernel = lambda dtype: "switched off"
-    try:
-        yield
-    finally:
-        native_operators.loaded_kernel = kept
+CHUNKED, OFFICIAL = "chunked PyTorch", "official patches"
+# Patches at once: on a GPU as many as it takes to keep it busy.
+BATCH = {"cpu": 32, "cuda": 256}
 
 
 def official(
@@ -45,18 +40,24 @@ def official(
 ) -> tuple[Callable[[], Tensor], float]:
     """A batch of patches, and how many such batches an image takes."""
     size, stride = PATCHES
-    side = image.shape[2]
+    batch, (height, width) = BATCH[image.device.type], image.shape[2:]
     whole_patch = NLRN(dataclasses.replace(model.config, window_size=None)).eval().to(image.device)
     whole_patch.load_state_dict(model.state_dict())
-    positions = patch_positions(side, min(size, side), stride)
-    patches = torch.rand(BATCH, image.shape[1], min(size, side), min(size, side), device=image.device)
-    return lambda: restore(whole_patch, patches, sigma, precision=precision), len(positions) ** 2 / BATCH
+    count = math.prod(len(patch_positions(length, min(size, length), stride)) for length in (height, width))
+    patches = torch.rand(batch, image.shape[1], min(size, height), min(size, width), device=image.device)
+    return lambda: restore(whole_patch, patches, sigma, precision=precision), count / batch
+
+
+def psnr(other: Tensor, exact: Tensor) -> float:
+    return -10 * math.log10((other.double() - exact).square().mean().item())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--sides", default="64,128,256")
+    parser.add_argument("--sizes", default="64,128,256", help="sides, or heights x widths such as 4096x6144")
+    parser.add_argument("--max-memory", help="for nlrn, such as 16G; by default half of what is free")
+    parser.add_argument("--longest", type=float, default=300, help="seconds that a peer may take")
     parser.add_argument("--model", default="full", help="full, or a name of nlrn models")
     parser.add_argument("--out", type=Path, help="folder for network.jsonl and network.png")
     options = parser.parse_args()
@@ -67,64 +68,76 @@ def main() -> None:
     model.to(device)
     sigma = None if model.config.sigma_range is None else 25 / 255
 
-    def image(side: int) -> Tensor:
-        return torch.rand(1, model.config.channels, side, side, device=device)
+    memory = parse_memory(options.max_memory)
 
-    sample = image(100)
-    with without_kernel():
+    def image(height: int, width: int) -> Tensor:
+        return torch.rand(1, model.config.channels, height, width, device=device)
+
+    sample = image(100, 100)
+    with only("chunked"):
         plain = restore(model, sample, sigma)
-    exact = restore(model, sample, sigma)
-
-    def check(name: str, other: Tensor, allowed: float) -> None:
-        """Relative to what the network adds to the image."""
-        error = ((other - exact).square().mean() / (exact - sample).square().mean()).sqrt().item()
-        if not error <= allowed:
-            raise SystemExit(f"wrong numbers, no times: {name} is off by {error:.1e} of the residual")
-
-    check("chunked PyTorch", plain, 1e-4)
+        # The same network in float64: what all others are held against.
+        exact = restore(copy.deepcopy(model).double(), sample.double(), sigma)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     half_name = str(half).removeprefix("torch.")
     kernel = native_operators.loaded_kernel(half) if device.type == "cpu" else ""
-    fast = not isinstance(kernel, str) or device.type == "cuda"
-    if fast:
-        check(str(half), restore(model, sample, sigma, precision=half), 3e-2)
+    results = {"nlrn": restore(model, sample, sigma), CHUNKED: plain}
+    if fast := not isinstance(kernel, str) or device.type == "cuda":
+        results[f"nlrn, {half_name}"] = restore(model, sample, sigma, precision=half)
     else:
         print(f"bfloat16: {kernel}")
+    exactness = {}
+    for name, result in results.items():
+        # Relative to what the network adds to the image.
+        error = ((result - exact).square().mean() / (exact - sample).square().mean()).sqrt().item()
+        exactness[name] = psnr(result, exact)
+        if not error <= (3e-2 if half_name in name else 1e-4):
+            raise SystemExit(f"wrong numbers, no times: {name} is off by {error:.1e} of the residual")
 
     rows: list[dict[str, object]] = []
+    per_pixel: dict[str, float] = {}
 
-    def measure(name: str, side: int, run: Callable[[], Tensor], times: float = 1.0) -> None:
+    def measure(name: str, picture: Tensor, run: Callable[[], Tensor], times: float = 1.0) -> None:
+        height, width = picture.shape[2:]
+        if not name.startswith("nlrn") and per_pixel.get(name, 0.0) * height * width > options.longest:
+            print(f"{name}: more than {options.longest:g} s at {height}x{width}")
+            return
         took = seconds(run, device, repeats=2) * times
-        memory = peak_memory(run, device)
+        per_pixel[name] = took / (height * width)
         rows.append(
-            {"path": name, "side": side, "seconds": took, "us/pixel": 1e6 * took / side**2, "MiB": memory}
+            {
+                "path": name,
+                "size": f"{height}x{width}",
+                "megapixels": height * width / 1e6,
+                "seconds": took,
+                "us/pixel": 1e6 * took / (height * width),
+                "MiB": peak_memory(run, device),
+                "PSNR to float64": exactness.get(name, ""),
+            }
         )
 
-    for side in map(int, options.sides.split(",")):
-        picture = image(side)
-        first = len(rows)
-        measure("nlrn", side, lambda picture=picture: restore(model, picture, sigma))
+    for size in options.sizes.split(","):
+        height, _, width = size.partition("x")
+        picture, first = image(int(height), int(width or height)), len(rows)
+
+        def whole(dtype: torch.dtype, picture: Tensor = picture) -> Callable[[], Tensor]:
+            return lambda: restore(model, picture, sigma, precision=dtype, max_memory=memory)
+
+        measure("nlrn", picture, whole(torch.float32))
         if fast:
-            measure(
-                f"nlrn, {half_name}",
-                side,
-                lambda picture=picture: restore(model, picture, sigma, precision=half),
-            )
-        if device.type == "cpu":
-            with without_kernel():
-                measure("nlrn, chunked PyTorch", side, lambda picture=picture: restore(model, picture, sigma))
-        protocols = {"official patches": torch.float32, f"official patches, {half_name}": half}
-        for name, dtype in protocols.items():
+            measure(f"nlrn, {half_name}", picture, whole(half))
+        with only("chunked"):
+            measure(CHUNKED, picture, whole(torch.float32))
+        for name, dtype in {OFFICIAL: torch.float32, f"{OFFICIAL}, {half_name}": half}.items():
             if fast or dtype == torch.float32:
-                batch, batches = official(model, picture, sigma, dtype)
-                measure(name, side, batch, batches)
+                measure(name, picture, *official(model, picture, sigma, dtype))
         for row in rows[first:]:
             row["times nlrn"] = row["seconds"] / rows[first]["seconds"]
     about = f"{options.model}, window {model.config.window_size}, {model.config.num_steps} steps"
     show(f"{about}, {device}", rows)
     if options.out:
         write(options.out / "network.jsonl", rows, device, about)
-        plot(options.out / f"network-{options.model}.png", rows, "path", "side", "seconds")
+        plot(options.out / f"network-{options.model}.png", rows, "path", "megapixels", "seconds")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ border instead of cutting them off, so its numbers are checked, and mean somethi
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -90,8 +91,8 @@ def images(side: int, channels: tuple[int, int], dtype: torch.dtype, device: tor
 
 def peers(
     side: int, window: int, device: torch.device, sample: list[Tensor], slow: Collection[str] = ()
-) -> dict[str, Step]:
-    """All but the slow ones: a mask for FlexAttention alone takes minutes at large sides."""
+) -> dict[str, Callable[[], Step]]:
+    """What makes each of them, all but the slow ones: a mask for FlexAttention alone takes minutes at large sides."""
     found = {}
     for name, reason in refusals(*sample, window).items():
         if name in slow:
@@ -99,13 +100,13 @@ def peers(
         if name == "reference" and side > 64:
             continue  # a quarter of a gigabyte of logits at 64x64, 4 GB at 128x128
         if name == "reference" or reason is None:
-            found[name] = backend(name, window)
+            found[name] = functools.partial(backend, name, window)
         else:
             print(f"{name}: {reason}")
     if "FlexAttention" not in slow and side % TILE[0] == 0 and side % TILE[1] == 0:
-        found["FlexAttention"] = flex_attention(side, side, window, device)
+        found["FlexAttention"] = functools.partial(flex_attention, side, side, window, device)
     if "NATTEN" not in slow and importlib.util.find_spec("natten"):
-        found["NATTEN"] = natten(window)
+        found["NATTEN"] = functools.partial(natten, window)
     return found
 
 
@@ -159,8 +160,8 @@ def in_one_dtype(
     small = images(64, channels, dtype, device)
     exact = backend("reference", options.window)(*(x.double() for x in small))
     errors = {
-        name: largest_error(name, step, small, exact, options.window)
-        for name, step in peers(64, options.window, device, small).items()
+        name: largest_error(name, make(), small, exact, options.window)
+        for name, make in peers(64, options.window, device, small).items()
     }
     # Below float32 the reference is no measure: it rounds logits and weights to the dtype.
     rounded = torch.finfo(dtype).eps * exact.abs().max().item()
@@ -174,8 +175,14 @@ def in_one_dtype(
         slow = {name for name, took in per_pixel.items() if took * side**2 > options.longest}
         if slow:
             print(f"more than {options.longest:g} s at side {side}: {', '.join(sorted(slow))}")
-        for name, step in peers(side, options.window, device, arguments, slow).items():
-            row = measure(name, step, arguments, options.window, device) | {"error": errors[name]}
+        torch.compiler.reset()  # FlexAttention's limit of compilations is one of the process
+        for name, make in peers(side, options.window, device, arguments, slow).items():
+            try:
+                row = measure(name, make(), arguments, options.window, device) | {"error": errors[name]}
+            except torch.OutOfMemoryError as error:
+                print(f"{name} at side {side}: {str(error).splitlines()[0]}")
+                per_pixel[name] = float("inf")
+                continue
             per_pixel[name] = row["seconds"] / side**2
             if "," in options.dtype:
                 row["backend"] = f"{name}, {str(dtype).removeprefix('torch.')}"

@@ -10,45 +10,36 @@ before anything is timed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from nlrn.data.datasets import Crops
 from nlrn.inference.precision import float32_products
 from nlrn.models.nlrn import NLRNConfig
-from nlrn.ops import nonlocal_attention as operation
 from nlrn.training.config import Phase, TrainingConfig, load_config
 from nlrn.training.graph import Steps
 from nlrn.training.step import Trainer
 
-from .common import peak_memory, seconds, show, write
+from .common import only, peak_memory, seconds, show, write
 
 RATE = 1e-4
+# By name: the only backend (`None`: what serves), whether the step is captured, whether the network is compiled.
+Peers = dict[str, tuple[str | None, bool, bool]]
+Row = dict[str, Any]
 # Parts of a step by what their operations or kernels are called; the first that fits counts.
 PARTS = {
-    "convolutions": ("conv", "cudnn", "xmma", "cutlass", "implicit"),
-    "non-local": ("nlrn", "_window", "bmm", "matmul", "gemm", "softmax", "masked_fill"),
+    "non-local": ("nonlocal", "nlrn", "_window", "bmm", "matmul", "softmax", "masked_fill"),
+    "convolutions": ("conv", "cudnn", "xmma", "cutlass", "implicit", "gemm"),
     "norms": ("batch_norm", "bn_"),
     "optimiser": ("adam", "foreach", "multi_tensor", "norm"),
 }
-
-
-@contextmanager
-def only(backend: str) -> Iterator[None]:
-    """Within, every non-local operation is computed by one backend."""
-    kept = operation.refusals
-    operation.refusals = lambda *args: {
-        name: reason if name == backend else "not in this comparison" for name, reason in kept(*args).items()
-    }
-    try:
-        yield
-    finally:
-        operation.refusals = kept
 
 
 def flops(config: NLRNConfig, crop: int) -> float:
@@ -91,16 +82,56 @@ def parts(run: Callable[[], object], device: torch.device) -> dict[str, float]:
     with profile(activities=activities) as recorded:
         run()
         if device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
     total = dict.fromkeys([*PARTS, "the rest"], 0.0)
     for event in recorded.key_averages():
-        spent = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
-        name = event.key.lower()
-        total[next((part for part, words in PARTS.items() if any(w in name for w in words)), "the rest")] += (
-            spent
-        )
+        name, spent = event.key.lower(), event.self_cpu_time_total
+        if device.type == "cuda":
+            # What was launched; what launched it has the same time once more.
+            spent = event.self_device_time_total if event.device_type == DeviceType.CUDA else 0.0
+        part = next((part for part, words in PARTS.items() if any(w in name for w in words)), "the rest")
+        total[part] += spent
     whole = sum(total.values()) or 1.0
     return {part: 100 * spent / whole for part, spent in total.items()}
+
+
+def in_one_phase(
+    config: TrainingConfig, phase: Phase, peers: Peers, device: torch.device, repeats: int
+) -> tuple[list[Row], list[Row]]:
+    """Times and shares of every peer; none before all their losses agree."""
+    made, losses, memory = {}, {}, {}
+    for name, (backend, captured, compiled) in peers.items():
+        with only(backend) if backend else nullcontext(), float32_products("tf32"):
+
+            def begin(name: str = name, captured: bool = captured, compiled: bool = compiled) -> None:
+                run = made[name] = stepper(config, phase, device, captured=captured, compiled=compiled)
+                losses[name] = [run().item() for _ in range(6)]
+
+            memory[name] = peak_memory(begin, device)  # a captured step takes its memory at its capture
+    allowed = 1e-4 if config.precision == "float32" else 3e-2
+    wrong = {n: x for n, x in losses.items() if not np.allclose(x, losses["plain PyTorch"], rtol=allowed)}
+    if wrong:
+        raise SystemExit(f"the losses of {phase} differ, no times: {losses}")
+    pixels, crops = phase.batch * phase.crop**2, f"{phase.batch} of {phase.crop}x{phase.crop}"
+    rows: list[Row] = []
+    shares: list[Row] = []
+    for name, (backend, *_) in peers.items():
+        with only(backend) if backend else nullcontext(), float32_products("tf32"):
+            took = seconds(made[name], device, repeats)
+            row: Row = {
+                "path": name,
+                "crops": crops,
+                "Mpixel/s": pixels / took / 1e6,
+                "ms": 1e3 * took,
+                "TFLOP/s": pixels * flops(config.model, phase.crop) / took / 1e12,
+                "MiB": memory[name],
+            }
+            rows.append(row)
+            shares.append({"path": name, "crops": crops, **parts(made.pop(name), device)})
+    plain = next(row["ms"] for row in rows if row["path"] == "plain PyTorch")
+    for row in rows:
+        row["speed-up"] = plain / row["ms"]
+    return rows, shares
 
 
 def main() -> None:
@@ -119,44 +150,17 @@ def main() -> None:
     if options.crops:
         phases = tuple(Phase(1.0, *map(int, crop.split("x"))) for crop in options.crops.split(","))
     cuda = device.type == "cuda"
-    peers = {"nlrn": (None, cuda, False), **({"nlrn, no graph": (None, False, False)} if cuda else {})}
+    peers: Peers = {"nlrn": (None, cuda, False), **({"nlrn, no graph": (None, False, False)} if cuda else {})}
     peers |= {"plain PyTorch": ("dense", False, False)}
     peers |= {"plain PyTorch, compiled": ("dense", False, True)} if options.compile else {}
-    rows: list[dict[str, object]] = []
-    shares: list[dict[str, object]] = []
-    for phase in phases:
-        made, losses = {}, {}
-        for name, (backend, captured, compiled) in peers.items():
-            with only(backend) if backend else nullcontext(), float32_products("tf32"):
-                run = made[name] = stepper(config, phase, device, captured=captured, compiled=compiled)
-                losses[name] = [run().item() for _ in range(6)]
-        allowed = 1e-4 if config.precision == "float32" else 3e-2
-        wrong = {n: x for n, x in losses.items() if not np.allclose(x, losses["plain PyTorch"], rtol=allowed)}
-        if wrong:
-            raise SystemExit(f"the losses of {phase} differ, no times: {losses}")
-        pixels, crops = phase.batch * phase.crop**2, f"{phase.batch} of {phase.crop}x{phase.crop}"
-        for name, (backend, *_) in peers.items():
-            with only(backend) if backend else nullcontext(), float32_products("tf32"):
-                took = seconds(made[name], device, options.repeats)
-                row = {
-                    "path": name,
-                    "crops": crops,
-                    "Mpixel/s": pixels / took / 1e6,
-                    "ms": 1e3 * took,
-                    "TFLOP/s": pixels * flops(config.model, phase.crop) / took / 1e12,
-                    "MiB": peak_memory(made[name], device),
-                }
-                rows.append(row)
-                shares.append({"path": name, "crops": crops, **parts(made.pop(name), device)})
-        plain = rows[-len(peers) :][list(peers).index("plain PyTorch")]["ms"]
-        for row in rows[-len(peers) :]:
-            row["speed-up"] = plain / row["ms"]
     about = f"{options.config.stem}, {config.precision}"
-    show(f"Training steps: {about}, {device}", rows)
-    show("Shares of the time in percent", shares)
-    if options.out:
-        whole = [row | share for row, share in zip(rows, shares, strict=True)]
-        write(options.out / "training.jsonl", whole, device, about)
+    for phase in phases:
+        rows, shares = in_one_phase(config, phase, peers, device, options.repeats)
+        show(f"Training steps: {about}, {device}", rows)
+        show("Shares of the time in percent", shares)
+        if options.out:
+            whole = [row | share for row, share in zip(rows, shares, strict=True)]
+            write(options.out / "training.jsonl", whole, device, about)
 
 
 if __name__ == "__main__":
