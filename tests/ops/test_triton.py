@@ -270,7 +270,7 @@ NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 def flags(kernel, dtype):
     """Every way in which a kernel is launched for images of a dtype, the full network's first."""
     relative = dtype != torch.float32
-    if kernel == "forward":
+    if kernel == "nonlocal_forward":
         steps = [
             {"LOAD": load, "STORE": store, "RELATIVE": relative}
             for load in (True, False)
@@ -278,7 +278,7 @@ def flags(kernel, dtype):
         ]
         history = {"LOAD": False, "STORE": False, "RELATIVE": False, "ONE_BLOCK": False}
         return [*({**step, "ONE_BLOCK": relative} for step in steps), history]
-    if kernel == "backward_query":
+    if kernel == "nonlocal_backward_query":
         channels = {"RELATIVE": relative, "ONE_BLOCK": True, "ONE_VALUE_BLOCK": relative}
         ways = [
             ("rewound", True, True),
@@ -320,7 +320,7 @@ needs_the_compiler = pytest.mark.skipif(INTERPRETED or not INSTALLED, reason="ne
 
 
 @needs_the_compiler
-@pytest.mark.parametrize("kernel", ["forward", "backward_query"])
+@pytest.mark.parametrize("kernel", ["nonlocal_forward", "nonlocal_backward_query"])
 def test_logits_travel_in_vectors(kernel, monkeypatch, tmp_path):
     """16 bytes at a time: the mask must not depend on a single key. They are most of what a step reads and writes."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -333,7 +333,7 @@ def test_logits_travel_in_vectors(kernel, monkeypatch, tmp_path):
 @needs_the_compiler
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS.keys())
 @pytest.mark.parametrize("dtype", NAMES, ids=NAMES.values())
-@pytest.mark.parametrize("kernel", ["forward", "backward_query", "backward_key"])
+@pytest.mark.parametrize("kernel", ["nonlocal_forward", "nonlocal_backward_query", "nonlocal_backward_key"])
 def test_compiles_for_gpus_that_are_not_here(kernel, dtype, gpu, monkeypatch, tmp_path):
     """The interpreter takes code that the compiler does not."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

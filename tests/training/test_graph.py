@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from nlrn.data.datasets import Crops
+from nlrn.degradations import resize
 from nlrn.training import graph
-from nlrn.training.config import Phase, load_config
+from nlrn.training.config import Phase, degradation, load_config
 from nlrn.training.graph import WARM_UP, Steps
 from nlrn.training.step import Trainer, TrainingError
 
@@ -202,8 +203,10 @@ def test_a_bad_step_changes_nothing_when_replayed(tapes, monkeypatch):
             assert torch.equal(value, before[name]), name
 
 
-def test_a_step_that_cannot_be_captured(monkeypatch):
-    class Refusing:
+def test_why_a_step_cannot_be_captured(monkeypatch):
+    """The first error, not that of the capture's end, which fails after it."""
+
+    class Capture:
         def __init__(self, *args, **kwargs):
             pass
 
@@ -211,12 +214,40 @@ def test_a_step_that_cannot_be_captured(monkeypatch):
             pass
 
         def __enter__(self):
-            raise RuntimeError("operation not permitted when stream is capturing\nmore")
-
-        def __exit__(self, *args):
             pass
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Refusing)
-    monkeypatch.setattr(torch.cuda, "graph", Refusing)
-    with pytest.raises(TrainingError, match=r"capturing\); --no-graph trains without"):
-        graph.capture(lambda: None, torch.Generator())
+        def __exit__(self, *args):
+            raise RuntimeError("capture failed due to a previous error")
+
+    def body():
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Capture)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    with pytest.raises(TrainingError, match=r"\(RuntimeError: operation not permitted .* is capturing\)$"):
+        graph.capture(body, torch.Generator())
+
+
+def test_a_step_that_cannot_be_captured_is_taken_without(monkeypatch, caplog):
+    def refusing(body, generator):
+        raise TrainingError("the training step cannot be captured")
+
+    monkeypatch.setattr(graph, "warm_up", lambda body: body())
+    monkeypatch.setattr(graph, "capture", refusing)
+    settings, side = TASKS["gaussian"]
+    _, losses, _ = run(settings, side, captured=False)
+    _, without, taken = run(settings, side, captured=True)
+    assert caplog.text.count("training goes on without, more slowly") == 1
+    assert all(taken)
+    assert torch.equal(without, losses)
+
+
+def test_a_captured_enlargement_keeps_what_it_reads(monkeypatch):
+    """The cache that others share forgets, and a graph reads memory that it was captured with."""
+    settings, side = TASKS["bicubic"]
+    degrade, made = degradation(settings), []
+    monkeypatch.setattr(resize, "_recent_taps", lambda *key: made.append(key))
+    clean, generator = torch.rand(4, 1, side, side), torch.Generator()
+    first, again = degrade(clean, generator)[0], degrade(clean, generator)[0]
+    assert torch.equal(first, again)
+    assert not made

@@ -22,7 +22,9 @@ from nlrn import NLRN, load_model
 from nlrn.data.datasets import Crops
 from nlrn.data.images import Image, write_image
 from nlrn.degradations.resize import low_resolution
+from nlrn.inference.precision import float32_products
 from nlrn.models.zoo import save_weights
+from nlrn.ops.nonlocal_attention import native_operators
 from nlrn.training import loop
 from nlrn.training.checkpoint import CheckpointError, read_header
 from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
@@ -74,7 +76,8 @@ def test_it_learns(data, tmp_path):
     assert load_model(path).config == settings.model
     assert [p.name for p in (tmp_path / "validation").iterdir()] == ["00000200.png"]
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [entry["step"] for entry in logged[:3]] == [10, 20, 30]
+    assert [entry["step"] for entry in logged[:4]] == [0, 10, 20, 30]
+    assert logged[0]["backend"] in ("native", "dense")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     board = EventAccumulator(str(tmp_path)).Reload()
@@ -156,6 +159,70 @@ def test_killed_and_resumed(data, tmp_path):
     assert read_header(tmp_path / CHECKPOINT)[1].step == progress.step + 10
 
 
+def test_a_failing_validation_loses_nothing(data, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(loop, "run", broken)
+    entries = []
+    whole = options(data, tmp_path, 30, report=entries.append)
+    weights = train(config(), dataclasses.replace(whole, intervals=Intervals(10, 0.0, 0.0)))
+    failed = [entry["step"] for entry in entries if entry.get("validation_failed") == "no such kernel"]
+    assert failed == [10, 20, 30, 30]
+    assert load_model(weights).config == config().model
+    assert read_header(tmp_path / CHECKPOINT)[1].step == 30
+
+
+def test_weights_are_there_before_the_last_validation(data, tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), options(data, tmp_path, 20))
+    assert load_model(tmp_path / loop.WEIGHTS).config == config().model
+    assert read_header(tmp_path / CHECKPOINT)[1].step == 20
+
+
+def test_why_the_operation_is_slow_is_said(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: "was not compiled")
+    entries = []
+    train(config(), options(data, tmp_path, 10, report=entries.append))
+    assert entries[0] == {"step": 0, "backend": "dense", "refused": "native was not compiled"}
+
+
+def test_every_process_has_its_own_gpu(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert loop.own_device(torch.device("cuda")) == torch.device("cuda", 3)
+    assert loop.own_device(torch.device("cuda:1")) == torch.device("cuda", 1)
+    assert loop.own_device(CPU) == CPU
+    monkeypatch.delenv("LOCAL_RANK")
+    assert loop.own_device(torch.device("cuda")) == torch.device("cuda", 0)
+    assert current == [3, 1, 0]
+
+
+def test_statistics_and_degradations_are_exact_in_a_run_with_tf32(monkeypatch):
+    """Where the GPU has TF32, a run computes with it; what it is to learn, and what is used afterwards, must not be."""
+    settings = config(degradation="bicubic", phases=(Phase(1.0, 12, 3),), statistics_crop=12)
+    model = dataclasses.replace(settings.model, noise_channel=False, sigma_range=None)
+    trainer, seen = Trainer(dataclasses.replace(settings, model=model), CPU), []
+    matmul = torch.backends.cuda.matmul
+
+    def noted(function):
+        return lambda *args: seen.append(matmul.fp32_precision) or function(*args)
+
+    monkeypatch.setattr(trainer, "degrade", noted(trainer.degrade))
+    monkeypatch.setattr(trainer.average, "all_heads", noted(trainer.average.all_heads))
+    generator, clean = torch.Generator(), torch.rand(3, 1, 12, 12)
+    with float32_products("tf32"):
+        trainer.batch(clean, generator)
+        trainer.estimate_statistics([(clean, generator)])
+        assert matmul.fp32_precision == "tf32"
+    assert seen == ["ieee"] * 3
+
+
 def test_minutes(data, tmp_path):
     train(config(), Run(data, tmp_path, Length(minutes=0.02), CPU, intervals=Intervals(5)))
     _, progress, _ = read_header(tmp_path / CHECKPOINT)
@@ -215,15 +282,54 @@ def test_ranks_share_a_batch():
     assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[0].abs().max()
 
 
+GRADIENTS = """
+import os, sys, torch, torch.distributed as dist
+from nlrn.training.config import from_dict
+from nlrn.training.step import Trainer, step_generator
+settings, clean = torch.load(sys.argv[1])
+ranks, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+if ranks > 1:
+    dist.init_process_group("gloo")
+trainer = Trainer(from_dict(settings), torch.device("cpu"), rank, ranks)
+trainer.freeze_norms()
+with torch.no_grad():
+    for p in trainer.model.parameters():
+        p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+trainer.run(clean, step_generator(0, 0, clean.device), 0, 0.0)
+flat = torch.cat([p.grad.flatten() for p in trainer.parameters.values()])
+torch.save(flat, f"{sys.argv[2]}-{rank}")
+if ranks > 1:
+    dist.destroy_process_group()
+"""
+
+
+def test_processes_average_their_gradients(tmp_path):
+    """Two processes that share a batch end with the gradient of one that has it all, before and after clipping."""
+    clean, script = torch.rand(4, 1, 12, 12), tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    for clip in (1e9, 1e-2):
+        torch.save((to_dict(config(clip=clip)), clean), tmp_path / "batch")
+        torchrun([str(script), str(tmp_path / "batch"), str(tmp_path / "both")], module=False)
+        alone = [sys.executable, str(script), str(tmp_path / "batch"), str(tmp_path / "alone")]
+        subprocess.run(alone, check=True, env=ONE_THREAD, timeout=120)
+        one = torch.load(tmp_path / "alone-0")
+        assert one.norm() <= clip * 1.001
+        for rank in (0, 1):
+            other = torch.load(tmp_path / f"both-{rank}")
+            assert (one - other).abs().max() < 1e-5 * one.abs().max()
+
+
 TORCHRUN = [
     *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"),
-    *("-m", "nlrn"),
 ]
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(arguments):
-    subprocess.run([*TORCHRUN, *arguments], check=True, capture_output=True, env=ONE_THREAD, timeout=120)
+def torchrun(arguments, module=True):
+    what = ["-m", "nlrn"] if module else []
+    subprocess.run(
+        [*TORCHRUN, *what, *arguments], check=True, capture_output=True, env=ONE_THREAD, timeout=120
+    )
 
 
 def children(parent):
@@ -240,7 +346,9 @@ def children(parent):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_the_job_and_it_resumes(data, tmp_path, rank):
     arguments = command(data, tmp_path, "--steps", "1000000", "--every", "0")[3:]
-    with subprocess.Popen([*TORCHRUN, *arguments], stderr=subprocess.PIPE, env=ONE_THREAD, text=True) as job:
+    with subprocess.Popen(
+        [*TORCHRUN, "-m", "nlrn", *arguments], stderr=subprocess.PIPE, env=ONE_THREAD, text=True
+    ) as job:
         try:
             deadline = time.time() + 60
             while not (tmp_path / CHECKPOINT).exists() and time.time() < deadline:

@@ -145,6 +145,13 @@ class _Bar:
         ]
         if scores:
             self._console.print(f"step {entry['step']}: validation: {', '.join(scores)}")
+        if "validation_failed" in entry:
+            self._console.print(f"step {entry['step']}: validation failed: {entry['validation_failed']}")
+        if "backend" in entry:
+            refused = f" ({entry['refused']})" if "refused" in entry else ""
+            self._console.print(
+                f"step {entry['step']}: non-local operation: {entry['backend']}{refused}", soft_wrap=True
+            )
         if "loss" not in entry:
             return
         line = (

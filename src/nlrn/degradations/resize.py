@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+# Which input pixels make each output pixel, and their weights: both `[taps, out]`.
+Taps = Callable[[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]]
 
-def bicubic_resize(image: Tensor, height: int, width: int) -> Tensor:
+
+def bicubic_resize(image: Tensor, height: int, width: int, *, taps: Taps | None = None) -> Tensor:
     """Resizes the last two dimensions as MATLAB's `imresize` does.
 
     With `s = out / in`, output pixel i lies at `u = (i + 1/2) / s - 1/2` of the input and is the mean of the input
@@ -19,6 +23,7 @@ def bicubic_resize(image: Tensor, height: int, width: int) -> Tensor:
     Args:
         image: `[..., H, W]`, float; computed in its own dtype.
         height, width: of the result.
+        taps: `make_taps`, or a cache of it that lasts as long as its caller needs.
 
     Raises:
         ValueError: an empty image or size.
@@ -33,13 +38,14 @@ def bicubic_resize(image: Tensor, height: int, width: int) -> Tensor:
     """
     if min(image.shape[-2:]) < 1 or min(height, width) < 1:
         raise ValueError(f"cannot resize {tuple(image.shape[-2:])} to {(height, width)}")
-    return _along(_along(image, -2, height), -1, width)
+    taps = taps or _recent_taps
+    return _along(_along(image, -2, height, taps), -1, width, taps)
 
 
-def _along(image: Tensor, dim: int, length: int) -> Tensor:
+def _along(image: Tensor, dim: int, length: int, taps: Taps) -> Tensor:
     if image.shape[dim] == length:
         return image
-    indices, weights = _taps(image.shape[dim], length, image.device, image.dtype)
+    indices, weights = taps(image.shape[dim], length, image.device, image.dtype)
     shape = (-1, 1) if dim == -2 else (-1,)
     result: Tensor | None = None
     for index, weight in zip(indices, weights, strict=True):
@@ -49,12 +55,8 @@ def _along(image: Tensor, dim: int, length: int) -> Tensor:
     return result
 
 
-@lru_cache(maxsize=64)
-def _taps(length: int, out: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Which input pixels make each output pixel, and their weights: both `[taps, out]`.
-
-    Kept for each device: a copy from the host would stop a training step, and cannot be captured.
-    """
+def make_taps(length: int, out: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Which input pixels make each output pixel, and their weights: both `[taps, out]`."""
     scale = out / length
     shrink = min(scale, 1.0)
     # [out]
@@ -70,6 +72,9 @@ def _taps(length: int, out: int, device: torch.device, dtype: torch.dtype) -> tu
     return index[used].to(device), weights[used].to(device, dtype)
 
 
+_recent_taps = lru_cache(maxsize=64)(make_taps)
+
+
 def _cubic(x: Tensor) -> Tensor:
     x = x.abs()
     near = (1.5 * x - 2.5) * x * x + 1
@@ -77,11 +82,12 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x <= 2, far, torch.zeros_like(x)))
 
 
-def low_resolution(image: Tensor, scale: int) -> Tensor:
+def low_resolution(image: Tensor, scale: int, *, taps: Taps | None = None) -> Tensor:
     """What super-resolution starts from: shrunk by `scale`, rounded to 8 bit, enlarged again.
 
     Args:
         image: `[..., H, W]` in units of [0, 1], both sides multiples of `scale`.
+        taps: as in `bicubic_resize`.
 
     Raises:
         ValueError: sides that are no multiples.
@@ -89,5 +95,7 @@ def low_resolution(image: Tensor, scale: int) -> Tensor:
     height, width = image.shape[-2:]
     if height % scale or width % scale:
         raise ValueError(f"both sides must be multiples of the scale {scale}, got {height}x{width}")
-    small = (255 * bicubic_resize(image, height // scale, width // scale)).round().clamp(0, 255) / 255
-    return bicubic_resize(small, height, width)
+    small = (255 * bicubic_resize(image, height // scale, width // scale, taps=taps)).round().clamp(
+        0, 255
+    ) / 255
+    return bicubic_resize(small, height, width, taps=taps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..data.datasets import Luma
 from ..degradations.camera import camera
 from ..degradations.jpeg import at_random_phase
-from ..degradations.resize import low_resolution
+from ..degradations.resize import low_resolution, make_taps
 from ..models.nlrn import NLRNConfig
 
 # Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which weighs
@@ -256,10 +257,12 @@ def _stratified(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 def _bicubic(config: TrainingConfig) -> Degradation:
     scales = [int(scale) for scale in config.scales]
+    # Never forgotten: copies from the host would stop a step, and a captured one reads them where they lie.
+    taps = functools.cache(make_taps)
 
     def bicubic(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         groups = list(zip(clean.tensor_split(len(scales)), scales, strict=True))
-        degraded = torch.cat([low_resolution(group, scale) for group, scale in groups])
+        degraded = torch.cat([low_resolution(group, scale, taps=taps) for group, scale in groups])
         strength = [clean.new_full((len(group),), bicubic_strength(scale)) for group, scale in groups]
         return degraded, torch.cat(strength)
 

@@ -7,6 +7,7 @@ learning rate, random numbers, crops that cannot be made on the device) is put t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from ..data.datasets import Crops
 from .config import DEGRADATIONS, Phase
 from .step import Trainer, TrainingError, step_generator, step_seed
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 3  # steps: kernels are compiled and chosen, the optimiser's state comes into being
 
@@ -50,10 +53,13 @@ def capture(body: Body, generator: torch.Generator) -> Body:
         with torch.cuda.graph(graph):
             outcome = body()
     except RuntimeError as error:
+        # The end of a capture that has failed fails too, and says only that.
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
         raise TrainingError(
-            f"the training step cannot be captured in a CUDA graph ({str(error).splitlines()[0]}); "
-            "--no-graph trains without"
-        ) from error
+            f"the training step cannot be captured in a CUDA graph ({type(first).__name__}: {str(first).splitlines()[0]})"
+        ) from first
 
     def replay() -> Outcome:
         graph.replay()
@@ -96,6 +102,11 @@ class Steps:
         self._ahead = step + 1, self._worker.submit(self._own_batch, step + 1)
         return outcome
 
+    def close(self) -> None:
+        """Waits for the thread: what follows may not be disturbed by it."""
+        if self._worker is not None:
+            self._worker.shutdown()
+
     def _take(self, step: int) -> Outcome:
         seed = step_seed(self._trainer.config.seed, step)
         self._generator.manual_seed(seed)
@@ -106,8 +117,14 @@ class Steps:
             return warm_up(self._body)
         if self._replay is None:
             self._trainer.optimizer.zero_grad(set_to_none=True)  # gradients must lie in the graph's memory
-            self._replay = capture(self._body, self._generator)
+            try:
+                self._replay = capture(self._body, self._generator)
+            except TrainingError as error:
+                log.warning("%s; training goes on without, more slowly", error, exc_info=True)
+                self._captured, self._generator = False, torch.Generator(self._trainer.device)
             self._generator.manual_seed(seed)
+            if self._replay is None:
+                return self._body()
         loss, finite = self._replay()
         return loss.clone(), finite.clone()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
+import logging
 import math
 import os
 import time
@@ -25,12 +27,15 @@ from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Tri
 from ..inference.precision import float32_products
 from ..models.nlrn import NLRN
 from ..models.zoo import load_model, save_weights
+from ..ops.nonlocal_attention import autocast_inputs, choose_backend, refusals
 from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
 from .graph import Steps
 from .growth import adapt_weights
 from .schedule import Length, learning_rate_factor, phase_at
 from .step import Trainer, TrainingError, step_generator
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
 SKIPPED_AT_MOST = 100
@@ -74,6 +79,15 @@ class Run:
     report: Callable[[dict[str, Any]], None] = lambda entry: None
 
 
+def own_device(device: torch.device) -> torch.device:
+    """This process's GPU, made the current one: streams and graphs belong to that. Under torchrun each process has its own."""
+    if device.type != "cuda":
+        return device
+    index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
 @contextmanager
 def processes(device: torch.device) -> Iterator[tuple[int, int]]:
     """This process's rank and their number, as torchrun started them; one process without it."""
@@ -98,9 +112,10 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
 
     Raises:
         ValueError: data, weights or a checkpoint that do not fit.
-        TrainingError: too many steps in a row were not finite, or a step cannot be captured in a graph.
+        TrainingError: too many steps in a row were not finite.
         OSError: files that cannot be read or written.
     """
+    options = dataclasses.replace(options, device=own_device(options.device))
     with processes(options.device) as (rank, ranks), float32_products("tf32"):
         if any(phase.batch % ranks for phase in config.phases):
             raise ValueError(
@@ -140,6 +155,9 @@ def _tensorboard(folder: Path) -> Any:
         writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter
     except ImportError:
         return None
+    except Exception:  # of versions that do not fit each other
+        log.warning("no files for TensorBoard", exc_info=True)
+        return None
     return writer(folder)
 
 
@@ -166,16 +184,22 @@ class _Loop:
         before, step = self.progress.seconds, self.progress.step
         saved = validated = before
         phase: Phase | None = None
+        take_step: Steps | None = None
         while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
             if (now := phase_at(self.config.phases, done)) is not phase:
                 if self._captured and step:
                     self.progress.step = step
                     self.save()  # in case the new step cannot be captured
+                if take_step is not None:
+                    take_step.close()
                 if now.frozen_norms:
-                    self._freeze(step)
+                    paused = self._freeze(step)
+                    started, clock = started + paused, clock + paused  # not time of training
                 phase, take_step = now, Steps(self.trainer, self.crops, now, captured=self._captured)
+                self._log({"step": step, **self._backend(now)})
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
+            assert take_step is not None
             loss, taken = take_step(step, rate)
             step += 1
             self._losses.append(loss)
@@ -195,7 +219,7 @@ class _Loop:
                 self.save()
             if self.first and self.progress.seconds - validated >= self.options.intervals.validation_seconds:
                 validated = self.progress.seconds
-                self.validate()
+                self.scores()
                 started += time.perf_counter() - clock  # not time of training
             clock = time.perf_counter()
         self.progress.step = step
@@ -241,7 +265,7 @@ class _Loop:
             file.write(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n")
         if self._board is not None:
             for name, value in entry.items():
-                if name != "step":
+                if name != "step" and not isinstance(value, str):
                     self._board.add_scalar(name, value, entry["step"])
             self._board.flush()
         self.options.report(entry)
@@ -250,6 +274,33 @@ class _Loop:
         """Writes the checkpoint."""
         about = provenance(self.options.device, f"{self.trainer.ranks} process(es)")
         save_checkpoint(self.options.out / CHECKPOINT, self.trainer, self.progress, about)
+
+    def _backend(self, phase: Phase) -> dict[str, str]:
+        """What computes the non-local operation of a phase, and why the fastest on this device does not."""
+        config, block, device = self.config.model, self.trainer.model.attention, self.options.device
+        sizes = (phase.crop, phase.crop)
+        query, value = (
+            torch.zeros(
+                phase.batch // self.trainer.ranks, channels, *sizes, device=device, requires_grad=True
+            )
+            for channels in (config.embedding, config.width)
+        )
+        arguments = (query, query, value, config.window_size, None, block.max_memory)
+        with self.trainer.autocast():
+            if torch.is_autocast_enabled(device.type):
+                arguments = (*autocast_inputs(*arguments), *arguments[3:])
+        chosen, fastest = choose_backend(*arguments), "triton" if device.type == "cuda" else "native"
+        reason = None if chosen == fastest else refusals(*arguments)[fastest]
+        return {"backend": chosen, **({} if reason is None else {"refused": f"{fastest} {reason}"})}
+
+    def scores(self) -> dict[str, float]:
+        """`validate`; a run is not lost because something is wrong with that."""
+        try:
+            return self.validate()
+        except Exception as error:
+            log.warning("the validation failed at step %d", self.progress.step, exc_info=True)
+            self._log({"step": self.progress.step, "validation_failed": str(error)})
+            return {}
 
     def validate(self) -> dict[str, float]:
         """PSNR of the averaged weights on the images held out, by level, and a picture of the first."""
@@ -298,18 +349,27 @@ class _Loop:
         sigma = None if strength is None else 255 * float(strength[chosen])
         return Trial(clean, degraded[chosen].float().numpy(), sigma, self.config.margin)
 
-    def _freeze(self, step: int) -> None:
-        """Weights and statistics become those of the average, and the norms stay so; once in a run.
+    def _freeze(self, step: int) -> float:
+        """Weights and statistics become those of the average, and the norms stay so; once in a run. How long it took.
 
         A run that begins like this keeps the statistics of the weights that it starts from: those that were trained with
         frozen norms fit no others.
         """
+        self._wait()
+        began = time.perf_counter()
         if not self.progress.frozen_norms:
             if step or self.options.init is None:
                 self._estimate()
                 self.trainer.model.load_state_dict(self.trainer.average.state_dict())
             self.progress.frozen_norms = True
         self.trainer.freeze_norms()
+        self._wait()
+        return time.perf_counter() - began
+
+    def _wait(self) -> None:
+        """For the device, so that a clock tells of it."""
+        if self.options.device.type == "cuda":
+            torch.cuda.synchronize()
 
     def _estimate(self) -> None:
         """Statistics of the averaged weights, anew."""
@@ -328,17 +388,18 @@ class _Loop:
         if not self.progress.frozen_norms:
             self._estimate()
         if self.first:
-            scores = self.validate()
             self.save()
-            about = {"steps": str(self.progress.step), "minutes": f"{self.progress.seconds / 60:.1f}"}
-            state = self.trainer.average.state_dict()
-            save_weights(
-                self.options.out / WEIGHTS,
-                self.config.model,
-                state,
-                {**about, "validation": json.dumps(scores)},
-            )
+            self._write_weights({})  # whatever comes
+            self._write_weights(self.scores())
         if self._board is not None:
             self._board.close()
         if self.trainer.ranks > 1:
             dist.barrier()
+
+    def _write_weights(self, scores: dict[str, float]) -> None:
+        about = {
+            "steps": str(self.progress.step),
+            "minutes": f"{self.progress.seconds / 60:.1f}",
+            "validation": json.dumps(scores),
+        }
+        save_weights(self.options.out / WEIGHTS, self.config.model, self.trainer.average.state_dict(), about)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.dense import KEPT
-from .config import TrainingConfig, degradation
+from .config import DEGRADATIONS, TrainingConfig, degradation
 from .schedule import ema_weight
 
 # Squared errors of images in [0, 1] are small numbers; weighted like this every noise level counts about the same.
@@ -111,7 +112,9 @@ class Trainer:
         """This rank's part of a global batch without its margins: clean, degraded, strength."""
         if self.config.faded:
             clean = faded(clean, self.config.faded, generator)
-        degraded, strength = self.degrade(clean, generator)
+        # What the network is to learn must not be blurred by TF32. (A user's function runs in a thread, and this is the process's.)
+        with ieee_float32() if self.config.degradation in DEGRADATIONS else nullcontext():
+            degraded, strength = self.degrade(clean, generator)
         margin = self.config.margin
         inside = slice(margin, clean.shape[2] - margin)
         part = slice(self.rank, None, self.ranks)
@@ -139,7 +142,7 @@ class Trainer:
         A step whose gradient is not finite changes nothing: weights, optimiser, average and batch-norm statistics
         stay as they were. Nothing here waits for the device, so it can be captured in a CUDA graph.
         """
-        before = [buffer.clone() for buffer in self._buffers]
+        before = self._flat_buffers()
         with self.autocast():
             outputs = self.model.all_heads(degraded, strength)
         loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)
@@ -154,14 +157,18 @@ class Trainer:
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()
         with torch.no_grad():
-            for buffer, old in zip(self._buffers, before, strict=True):
-                buffer.copy_(torch.where(finite, buffer, old))
+            kept = torch.where(finite, self._flat_buffers(), before)
+            torch._foreach_copy_(self._buffers, torch.split(kept, [b.numel() for b in self._buffers]))
             weight = finite * self._average_weight
             averages, newest = self._state(self.average), self._state(self.model)
             change = torch._foreach_sub(newest, averages)
             torch._foreach_mul_(change, weight)
             torch._foreach_add_(averages, change)
         return loss.detach(), finite
+
+    def _flat_buffers(self) -> Tensor:
+        """All batch-norm statistics in one piece: they are many, and small."""
+        return torch.cat(self._buffers)
 
     @staticmethod
     def _state(model: NLRN) -> list[Tensor]:
@@ -192,7 +199,7 @@ class Trainer:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
         self.average.train()
-        with torch.no_grad():
+        with torch.no_grad(), ieee_float32():
             for clean, generator in batches:
                 degraded, strength = self.degrade(clean, generator)
                 inside = slice(self.config.margin, clean.shape[2] - self.config.margin)

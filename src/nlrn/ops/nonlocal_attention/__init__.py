@@ -144,7 +144,7 @@ def nonlocal_attention(
     _check(query, key, value, window_size, row_offset)
     if torch.is_autocast_enabled(query.device.type):
         with torch.autocast(query.device.type, enabled=False):
-            query, key, value = _autocast(query, key, value, window_size, state, max_memory, backend)
+            query, key, value = autocast_inputs(query, key, value, window_size, state, max_memory, backend)
             return nonlocal_attention(
                 query,
                 key,
@@ -175,14 +175,14 @@ def nonlocal_attention(
     )
 
 
-def _autocast(
+def autocast_inputs(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     window_size: int | None,
     state: AttentionState | None,
     max_memory: int,
-    backend: str | None,
+    backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Autocast's half precision for the backends that add logits up in float32 all the same; float32 for all others.
 

@@ -1,9 +1,9 @@
 """The Triton kernels of the non-local operation, forward and backward.
 
-All images are dense and channels-last: `[B, H, W, C]` in memory. A program of `forward` and `backward_query` serves a
+All images are dense and channels-last: `[B, H, W, C]` in memory. A program of `nonlocal_forward` and `nonlocal_backward_query` serves a
 tile of 8x8 queries; its keys are the rectangle of the image that the windows of the tile cover, cut off at the
 border and counted row by row: key n of a span that is `span_width` wide lies in row `n // span_width` of it. Stored
-logits are in that order too: `[B * tiles, queries of a tile, keys]`. A program of `backward_key` serves a tile of keys
+logits are in that order too: `[B * tiles, queries of a tile, keys]`. A program of `nonlocal_backward_key` serves a tile of keys
 and finds its columns in the logits of every query tile whose windows may cover it.
 
 Softmax and all sums are float32, whatever the images are; where these are in half precision, so is what is kept of
@@ -24,7 +24,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 # For two-byte and for four-byte images; channel blocks are no larger than the channels. Not measured yet: the largest
 # blocks with which ptxas finds registers enough on an H100. Without tensor cores (float32, IEEE) those are smaller.
 BLOCKS = {
-    "forward": {
+    "nonlocal_forward": {
         2: {
             "BLOCK_KEYS": KEYS_PER_REFERENCE,
             "BLOCK_CHANNELS": 64,
@@ -34,7 +34,7 @@ BLOCKS = {
         },
         4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 32, "BLOCK_VALUES": 128, "num_warps": 8, "num_stages": 1},
     },
-    "backward_query": {
+    "nonlocal_backward_query": {
         2: {
             "BLOCK_KEYS": KEYS_PER_REFERENCE,
             "BLOCK_CHANNELS": 64,
@@ -44,7 +44,7 @@ BLOCKS = {
         },
         4: {"BLOCK_KEYS": 32, "BLOCK_CHANNELS": 64, "BLOCK_VALUES": 32, "num_warps": 8, "num_stages": 1},
     },
-    "backward_key": {
+    "nonlocal_backward_key": {
         2: {
             "BLOCK_KEYS": KEYS_PER_REFERENCE,
             "BLOCK_CHANNELS": 64,
@@ -171,7 +171,7 @@ def _seen(y, x, key_y, key_x, radius):
 
 @triton.jit
 def _store_relative(logits, references, at, reference_at, s, largest, seen, mask):
-    """A block of logits as float16, relative to the `largest` that each query sees in it (see `forward`)."""
+    """A block of logits as float16, relative to the `largest` that each query sees in it (see `nonlocal_forward`)."""
     reference = tl.where(largest == float("-inf"), 0.0, largest)
     relative = tl.where(seen, tl.maximum(s - reference[:, None], -65504.0), 0.0)
     tl.store(logits + at, relative.to(tl.float16), mask=mask)
@@ -179,7 +179,7 @@ def _store_relative(logits, references, at, reference_at, s, largest, seen, mask
 
 
 @triton.jit(do_not_specialize=SIZES)
-def forward(
+def nonlocal_forward(
     query,
     key,
     value,
@@ -269,7 +269,7 @@ def forward(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def backward_query(
+def nonlocal_backward_query(
     key,
     value,
     output_grad,
@@ -307,7 +307,7 @@ def backward_query(
     `LOGITS` says where the logits come from: `"stored"`; `"rewound"`, stored ones less the products of the later
     step, which are `other_query` and `other_key`; `"computed"`, the products of these two alone. With `ADD` the
     gradient holds that of the later steps on entry. Without `UPDATE` both are there already. `RELATIVE` logits are as
-    in `forward`; their gradient is then in the precision of the images.
+    in `nonlocal_forward`; their gradient is then in the precision of the images.
     """
     program = tl.program_id(0)
     batch, tile_y, tile_x = _tile(program, rows, width, TILE)
@@ -382,7 +382,7 @@ def backward_query(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def backward_key(
+def nonlocal_backward_key(
     query,
     output_grad,
     normaliser,
@@ -410,7 +410,7 @@ def backward_key(
 ):
     """Channels from `first_channel` on of the key's gradient, from `first_value` on of the value's.
 
-    Needs logits and their gradient as `backward_query` left them.
+    Needs logits and their gradient as `nonlocal_backward_query` left them.
     """
     batch, tile_y, tile_x = _tile(tl.program_id(0), height, width, TILE)
     key_y, key_x, key_pixel, key_exists = _pixels_of_tile(batch, tile_y, tile_x, height, width, TILE)

@@ -151,12 +151,12 @@ def triton_attention(
     dtype = torch.float32 if exact else value.dtype
     output = torch.empty((*query.shape[:3], value_channels), dtype=dtype, device=value.device)
     normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=value.device)
-    blocks = _blocks("forward", query, value)
+    blocks = _blocks("nonlocal_forward", query, value)
     with _device_of(value):
         for first_value in range(0, value_channels, blocks["BLOCK_VALUES"]):
             # The first block of values brings the stored logits up to date; nothing is to be added to them after that.
             finished = store and first_value > 0
-            _kernels().forward[(geometry.query_tiles,)](
+            _kernels().nonlocal_forward[(geometry.query_tiles,)](
                 query,
                 key,
                 value,
@@ -234,9 +234,9 @@ def triton_attention_backward(
     sizes = (geometry.rows, geometry.height, geometry.width, radius, row_offset, channels, value_channels)
 
     with _device_of(value):
-        blocks = _blocks("backward_query", query, value)
+        blocks = _blocks("nonlocal_backward_query", query, value)
         for first_channel in range(0, channels, blocks["BLOCK_CHANNELS"]):
-            _kernels().backward_query[(geometry.query_tiles,)](
+            _kernels().nonlocal_backward_query[(geometry.query_tiles,)](
                 key,
                 value,
                 output_grad,
@@ -262,10 +262,10 @@ def triton_attention_backward(
                 **blocks,
             )
 
-        blocks = _blocks("backward_key", query, value)
+        blocks = _blocks("nonlocal_backward_key", query, value)
         step, value_step = blocks["BLOCK_CHANNELS"], blocks["BLOCK_VALUES"]
         for i in range(max(-(-channels // step), -(-value_channels // value_step))):
-            _kernels().backward_key[(geometry.key_tiles,)](
+            _kernels().nonlocal_backward_key[(geometry.key_tiles,)](
                 query,
                 output_grad,
                 normaliser,
