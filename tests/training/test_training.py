@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -248,6 +249,58 @@ def test_a_step_that_is_not_finite_changes_nothing():
     _, taken = trainer.run(clean, step_generator(0, 4, CPU), 4, 1e-3)
     assert taken
     assert any((a != b).any() for a, b in zip(before, everything(), strict=True))
+
+
+def test_a_run_by_the_clock_goes_on(data, tmp_path):
+    """With the time that it had left, from where it was."""
+
+    def stop(entry):
+        if entry["step"] == 30:
+            raise KeyboardInterrupt
+
+    run = Run(data, tmp_path, Length(minutes=0.03), CPU, intervals=Intervals(10, 0.0, 1e9), report=stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), run)
+    settings, before, _ = read_header(tmp_path / CHECKPOINT)
+    assert before.step == 20
+    entries, began = [], time.perf_counter()
+    train(settings, dataclasses.replace(run, report=entries.append), resume=True)
+    took, (_, after, _) = time.perf_counter() - began, read_header(tmp_path / CHECKPOINT)
+    shares = [entry["progress"] for entry in entries if "progress" in entry]
+    assert shares == sorted(shares)
+    assert shares[0] > before.seconds / 1.8
+    assert after.seconds == pytest.approx(1.8, abs=0.6)
+    assert after.step > 30
+    assert took > after.seconds - before.seconds
+
+
+def test_the_loss_weighs_every_level_alike():
+    """An error as large as the noise counts 25 times its level, whichever it is (below 4 it is 4); other heads 0.3 of theirs."""
+    levels = torch.tensor([4.0, 25.0, 50.0, 1.0]) / 255
+    clean = torch.zeros(4, 1, 3, 3)
+    wrong = clean + levels.sqrt().view(-1, 1, 1, 1)
+    one = weighted_loss([wrong[:3]], clean[:3], levels[:3], 0.3)
+    assert float(one) == pytest.approx(25 / 255)
+    assert float(weighted_loss([wrong[3:]], clean[3:], levels[3:], 0.3)) == pytest.approx(25 / 4 / 255)
+    assert float(weighted_loss([2 * wrong[:3], wrong[:3]], clean[:3], levels[:3], 0.3)) == pytest.approx(
+        2.2 * 25 / 255
+    )
+    assert float(weighted_loss([wrong[:3]], clean[:3], None, 0.3)) == pytest.approx(float(levels[:3].mean()))
+
+
+def test_the_average_follows_the_weights():
+    """Each step takes a share of what the weights are away from it; that of a step without a finite gradient is none."""
+    settings = config()
+    trainer, clean = Trainer(settings, CPU), torch.rand(4, 1, 12, 12)
+    trainer.schedule(500, 1e-3)
+    weight = ema_weight(500, settings.ema)
+    before = {name: x.clone() for name, x in trainer.average.state_dict().items() if x.is_floating_point()}
+    trainer.update(*trainer.batch(clean, step_generator(0, 0, CPU)))
+    newest, after = trainer.model.state_dict(), trainer.average.state_dict()
+    assert 0 < weight < 0.1
+    for name, old in before.items():
+        torch.testing.assert_close(after[name], old + weight * (newest[name] - old))
+    assert not torch.equal(after["output_conv.weight"], before["output_conv.weight"])
 
 
 def test_too_many_bad_steps_end_the_run(data, tmp_path, monkeypatch):
@@ -587,8 +640,9 @@ def test_export(data, tmp_path, capsys):
     assert all(torch.equal(released[name], weights[name]) for name in weights)
     card = (tmp_path / "released.md").read_text()
     digest = hashlib.sha256((tmp_path / "released.safetensors").read_bytes()).hexdigest()
-    for needed in (digest, "20 steps", "learning_rate: 0.004", "parameters"):
+    for needed in (digest, "20 steps", "learning_rate: 0.004", "parameters", f"3 images of {data.name}"):
         assert needed in card
+    assert re.search(r"images held out: 25: \d\d\.\d\d dB", card)
     assert load_model(tmp_path / "released.safetensors").config == config().model
 
 

@@ -62,7 +62,7 @@ class Crops:
             target[:, : plane.shape[0], : plane.shape[1]] = np.moveaxis(plane, -1, 0)
         self._images = torch.from_numpy(block).to(device)
         self._sizes = torch.tensor(sizes, device=device)
-        self.smallest = min(min(size) for size in sizes)
+        self.count, self.smallest = len(sizes), min(min(size) for size in sizes)
 
     @classmethod
     def of_folder(

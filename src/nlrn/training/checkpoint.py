@@ -125,12 +125,22 @@ def export(checkpoint: Path, weights: Path, card: Path) -> None:
     rows = {
         "architecture": "NLRN: " + ", ".join(f"{name} {value}" for name, value in model.items()),
         "parameters": f"{parameters:,}",
-        "training data": "to be filled in, with its terms",
+        "training data": f"{about.get('data', 'unknown')}; its terms are to be filled in",
+        **({"started from": about["init"]} if about.get("init") else {}),
         "recipe": "; ".join(f"{name}: {value}" for name, value in recipe.items()),
         "hardware and time": f"{about.get('device')}, {minutes} minutes, {progress.step} steps, {about.get('protocol')}",
         "versions": f"nlrn {about.get('nlrn')} ({about.get('commit')}), torch {about.get('torch')}",
         "sha256": f"`{hashlib.sha256(weights.read_bytes()).hexdigest()}`",
-        "accuracy": "to be filled in: nlrn benchmark denoise --model FILE",
+        "accuracy": f"{_said(about.get('validation') or {})}; tables are to be filled in: nlrn benchmark",
     }
     lines = [f"# {weights.stem}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     write_atomically(card, ("\n".join(lines) + "\n").encode(), overwrite=True)
+
+
+def _said(scores: dict[str, float]) -> str:
+    """The figures of a validation: `psnr`, or `psnr_25` for a level of 25."""
+    figures = (
+        f"{name.removeprefix('psnr').removeprefix('_')}: {value:.2f} dB".removeprefix(": ")
+        for name, value in scores.items()
+    )
+    return f"PSNR on images held out: {', '.join(figures) or 'none'}"

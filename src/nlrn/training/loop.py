@@ -122,10 +122,11 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
                 f"batches of {[p.batch for p in config.phases]} crops cannot be shared by {ranks} processes"
             )
         trainer = Trainer(config, options.device, rank, ranks)
-        progress = Progress()
+        progress, init = Progress(), options.init
         checkpoint = options.out / CHECKPOINT
         if resume:
-            _, progress, _ = read_header(checkpoint)
+            _, progress, about = read_header(checkpoint)
+            init = about.get("init")
             load_checkpoint(checkpoint, trainer)
         elif options.init is not None:
             begun = load_model(options.init, device=options.device)
@@ -143,7 +144,8 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             raise ValueError(
                 f"crops of {largest} pixels need images as large; the smallest in {options.data} has {crops.smallest}"
             )
-        loop = _Loop(trainer, crops, held, options, progress)
+        about = {"data": f"{crops.count} images of {options.data.resolve().name}", "init": init}
+        loop = _Loop(trainer, crops, held, options, progress, about)
         loop.run()
         loop.finish()
         return options.out / WEIGHTS
@@ -163,10 +165,16 @@ def _tensorboard(folder: Path) -> Any:
 
 class _Loop:
     def __init__(
-        self, trainer: Trainer, crops: Crops, held: list[Path], options: Run, progress: Progress
+        self,
+        trainer: Trainer,
+        crops: Crops,
+        held: list[Path],
+        options: Run,
+        progress: Progress,
+        about: dict[str, Any],
     ) -> None:
         self.trainer, self.crops, self.options, self.progress = trainer, crops, options, progress
-        self.config = trainer.config
+        self.config, self.about = trainer.config, about
         self.first = trainer.rank == 0
         self.held = held if self.first else []
         self._losses: list[torch.Tensor] = []
@@ -273,7 +281,7 @@ class _Loop:
     def save(self) -> None:
         """Writes the checkpoint."""
         about = provenance(self.options.device, f"{self.trainer.ranks} process(es)")
-        save_checkpoint(self.options.out / CHECKPOINT, self.trainer, self.progress, about)
+        save_checkpoint(self.options.out / CHECKPOINT, self.trainer, self.progress, about | self.about)
 
     def _backend(self, phase: Phase) -> dict[str, str]:
         """What computes the non-local operation of a phase, and why the fastest on this device does not."""
@@ -332,6 +340,7 @@ class _Loop:
             folder.mkdir(exist_ok=True)
             write_image(Image(contact_sheet(rows)), folder / f"{self.progress.step:08d}.png", overwrite=True)
         self._log({"step": self.progress.step, **scores})
+        self.about["validation"] = scores
         return scores
 
     def _own_trial(self, path: Path, index: int) -> Trial:
@@ -391,6 +400,7 @@ class _Loop:
             self.save()
             self._write_weights({})  # whatever comes
             self._write_weights(self.scores())
+            self.save()
         if self._board is not None:
             self._board.close()
         if self.trainer.ranks > 1:
