@@ -8,7 +8,7 @@ from bfloat16_variants import bfloat16_variants, use
 from skimage import data
 from test_nonlocal_attention import CASES, inputs, largest_difference, recur
 from torch import library as torch_library
-from trained import no_worse_than_twice_plain_pytorch, trained_steps
+from trained import no_worse_than_plain_pytorch, trained_steps
 
 from nlrn.models.zoo import load_model
 from nlrn.ops.nonlocal_attention import choose_backend, native_operators, nonlocal_attention
@@ -94,7 +94,7 @@ def test_the_error_is_that_of_rounded_factors():
 
 
 def test_trained_weights(monkeypatch):
-    no_worse_than_twice_plain_pytorch(trained_steps(monkeypatch, 40), "native", torch.bfloat16)
+    no_worse_than_plain_pytorch(trained_steps(monkeypatch, 40), "native", torch.bfloat16)
 
 
 def test_band_of_rows(threads):

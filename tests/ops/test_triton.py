@@ -301,9 +301,10 @@ def compiled(kernel, dtype, constants, gpu):
     constants = constants | {"TILE": triton.TILE, **kernels.blocks(kernel, image, 64, 128, most_shared)}
     options = {x: constants.pop(x) for x in ("num_warps", "num_stages")}
     logits = "fp16" if constants["RELATIVE"] else "fp32"
-    types = dict.fromkeys(("references", "normaliser", "shared"), "*fp32") | {"logits": "*" + logits}
+    types = dict.fromkeys(("references", "normaliser", "shared", "scale"), "*fp32")
+    types |= dict.fromkeys(("logits", "logits_grad"), "*" + logits)
     images = ("query", "key", "value", "output", "output_grad", "other_query", "other_key")
-    gradients = ("logits_grad", "query_grad", "key_grad", "value_grad")
+    gradients = ("query_grad", "key_grad", "value_grad")
     types |= dict.fromkeys((*images, *gradients), "*" + NAMES[dtype])
     function = getattr(kernels, kernel)
     signature = {x: "constexpr" if x in constants else types.get(x, "i32") for x in function.arg_names}

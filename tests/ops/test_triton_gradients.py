@@ -10,7 +10,7 @@ from interpreter import in_interpreter, on_gpu, passes_in_the_interpreter
 from test_nonlocal_attention import inputs, largest_difference, recur
 from test_triton import scaled
 from torch import library as torch_library
-from trained import no_worse_than_twice_plain_pytorch, trained_steps
+from trained import no_worse_than_plain_pytorch, trained_steps
 
 from nlrn import NLRN, NLRNConfig
 from nlrn.ops import nonlocal_attention as package
@@ -84,7 +84,39 @@ def test_half_precision(dtype):
 @in_interpreter
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_trained_weights(dtype, monkeypatch):
-    no_worse_than_twice_plain_pytorch(trained_steps(monkeypatch), "triton", dtype)
+    no_worse_than_plain_pytorch(trained_steps(monkeypatch), "triton", dtype)
+
+
+@in_interpreter
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_trained_weights_over_twelve_steps(dtype, monkeypatch):
+    """The gradient of the logits is rounded in each; in bfloat16 that was 2.2 times plain PyTorch's error."""
+    grown = NLRNConfig(
+        width=64, embedding=32, num_steps=12, window_size=45, noise_channel=True, sigma_range=(0.0, 0.3)
+    )
+    no_worse_than_plain_pytorch(trained_steps(monkeypatch, 16, grown), "triton", dtype, 45, times=1.25)
+
+
+@in_interpreter
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_gradients_of_any_size(size):
+    """Float16, in which the gradient of the logits is kept, reaches from 6e-8 to 65504."""
+    steps = leaves(scaled(1, 9, 9, 3, 8, 16), torch.bfloat16)
+    everything = [x for step in steps for x in step]
+
+    def of_losses(first, last):
+        outputs = recur(steps, 5, "triton")
+        loss = first * outputs[0].float().square().sum() + last * outputs[2].float().square().sum()
+        return [x.float() for x in torch.autograd.grad(loss, everything)]
+
+    usual, scaled_up = of_losses(1.0, 1.0), of_losses(size, size)
+    assert largest_difference([x / size for x in scaled_up], usual) < 2e-2 * max(x.abs().max() for x in usual)
+    # The scale comes from the last step, and what the first one adds is a hundred times larger.
+    (both, last) = of_losses(100.0, 1.0), of_losses(0.0, 1.0)
+    alone = of_losses(100.0, 0.0)
+    expected = [a + b for a, b in zip(alone, last, strict=True)]
+    assert largest_difference(both, expected) < 2e-2 * max(x.abs().max() for x in expected)
+    assert all(x.isfinite().all() for x in of_losses(0.0, 0.0))
 
 
 @in_interpreter
@@ -161,7 +193,7 @@ def test_all_steps_share_two_buffers(dtype):
     assert state.logits is later.logits
     assert later.logits.dtype == (torch.float32 if dtype == torch.float32 else torch.float16)
     torch.autograd.grad(output.sum(), second)
-    assert later.tape.gradient.dtype == dtype
+    assert later.tape.gradient.dtype == later.logits.dtype
 
 
 @in_interpreter
@@ -260,7 +292,7 @@ def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
     logits, logits_grad = torch.zeros(2, 2, 64, 80)
     output, normaliser = triton_operators.triton_attention(query, key, value, logits, 2, 0, False, True, True)
-    arguments = (output, query, key, value, output, normaliser, logits, logits_grad)
+    arguments = (output, query, key, value, output, normaliser, logits, logits_grad, torch.ones(1))
     for rest in ([], False, 2, 0), ([query, key], False, 2, 0), ([], True, 2, 0):
         torch_library.opcheck(
             triton_operators.triton_attention_backward,

@@ -22,6 +22,7 @@ class Tape:
     logits: Tensor
     position: int = 0
     gradient: Tensor | None = None
+    scale: Tensor | None = None
     later: list[Tensor] = field(default_factory=list)
 
     def advance(self) -> None:

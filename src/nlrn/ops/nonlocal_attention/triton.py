@@ -27,6 +27,7 @@ from .triton_operators import (
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
+LARGEST_PRODUCT = 4096.0  # a sixteenth of float16's largest number
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -93,6 +94,20 @@ def stored_dtype(image: Tensor) -> torch.dtype:
     return torch.float32 if image.dtype == torch.float32 else torch.float16
 
 
+def gradient_scale(output_grad: Tensor, value: Tensor) -> Tensor:
+    """A power of two that brings the gradient of half-precision logits into the range of float16; `[1]`.
+
+    That of a logit is its weight times a difference of products `<dO, v>`. With the largest product at `LARGEST_PRODUCT` weights from 1 down to
+    1e-8 are numbers of full precision, and the steps before may have gradients some times larger than the last one's, from which the scale comes.
+    """
+    if value.dtype == torch.float32:
+        return value.new_ones(1)
+    largest = [x.float().square().sum(1).amax().sqrt() for x in (output_grad, value)]
+    scale = torch.exp2(torch.floor(torch.log2(LARGEST_PRODUCT / (largest[0] * largest[1]))))
+    # No gradient at all, or one that is too small for a float32 to say so: any scale will do.
+    return torch.where(torch.isinf(scale), 1.0, scale).reshape(1)
+
+
 class _Step(torch.autograd.Function):
     """One step under autograd; `tape` is `None` for a step that shares its logits with no other.
 
@@ -126,12 +141,13 @@ class _Step(torch.autograd.Function):
         if tape is None:
             geometry, stored = Geometry.with_radius(query, key, ctx.radius), stored_dtype(value)
             logits = torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device)
-            gradient, later = torch.empty_like(logits, dtype=value.dtype), []
+            gradient, scale, later = torch.empty_like(logits), gradient_scale(output_grad, value), []
         else:
             logits, later = tape.logits, tape.later
             if tape.gradient is None:
-                tape.gradient = torch.empty_like(logits, dtype=value.dtype)
-            gradient = tape.gradient
+                tape.gradient, tape.scale = torch.empty_like(logits), gradient_scale(output_grad, value)
+            gradient, scale = tape.gradient, tape.scale
+            assert scale is not None
         grads = triton_attention_backward(
             output_grad,
             query,
@@ -141,6 +157,7 @@ class _Step(torch.autograd.Function):
             normaliser,
             logits,
             gradient,
+            scale,
             later,
             tape is None,
             ctx.radius,
@@ -149,7 +166,7 @@ class _Step(torch.autograd.Function):
         if tape is not None:
             finished = tape.position == 0
             tape.later = [] if finished else [query.detach(), key.detach()]
-            tape.gradient = None if finished else gradient
+            tape.gradient, tape.scale = (None, None) if finished else (gradient, scale)
         return *grads, query.new_empty(0), None, None, None
 
 

@@ -280,6 +280,7 @@ def nonlocal_backward_query(
     logits,
     references,
     logits_grad,
+    scale,
     query_grad,
     rows,
     height,
@@ -307,7 +308,7 @@ def nonlocal_backward_query(
     `LOGITS` says where the logits come from: `"stored"`; `"rewound"`, stored ones less the products of the later
     step, which are `other_query` and `other_key`; `"computed"`, the products of these two alone. With `ADD` the
     gradient holds that of the later steps on entry. Without `UPDATE` both are there already. `RELATIVE` logits are as
-    in `nonlocal_forward`; their gradient is then in the precision of the images.
+    in `nonlocal_forward`. The stored gradient is `scale` times the gradient, which in float16 would often be too small a number.
     """
     program = tl.program_id(0)
     batch, tile_y, tile_x = _tile(program, rows, width, TILE)
@@ -370,15 +371,17 @@ def nonlocal_backward_query(
                 ONE_VALUE_BLOCK,
                 BLOCK_VALUES,
             )
-            s_grad = p * (p_grad - shared_part[:, None])
+            s_grad = p * (p_grad - shared_part[:, None]) * tl.load(scale)
             if ADD:
                 s_grad += tl.load(logits_grad + at, mask=in_row, other=0.0).to(tl.float32)
+            if RELATIVE:
+                s_grad = tl.minimum(tl.maximum(s_grad, -65504.0), 65504.0)
             tl.store(logits_grad + at, s_grad.to(logits_grad.dtype.element_ty), mask=in_row)
         else:
             s_grad = tl.load(logits_grad + at, mask=in_row, other=0.0).to(tl.float32)
         k = _load(key, key_pixel, key_exists, channels, first_channel, BLOCK_CHANNELS)
         sums = tl.dot(s_grad.to(k.dtype), k, sums, input_precision="ieee")
-    _store(query_grad, pixel, exists, channels, first_channel, sums, BLOCK_CHANNELS)
+    _store(query_grad, pixel, exists, channels, first_channel, sums / tl.load(scale), BLOCK_CHANNELS)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -389,6 +392,7 @@ def nonlocal_backward_key(
     logits,
     references,
     logits_grad,
+    scale,
     key_grad,
     value_grad,
     rows,
@@ -451,5 +455,7 @@ def nonlocal_backward_key(
         s_grad = tl.load(logits_grad + at, mask=seen, other=0.0).to(tl.float32)
         q = _load(query, pixel, exists, channels, first_channel, BLOCK_CHANNELS)
         key_sums = tl.dot(tl.trans(s_grad.to(q.dtype)), q, key_sums, input_precision="ieee")
-    _store(key_grad, key_pixel, key_exists, channels, first_channel, key_sums, BLOCK_CHANNELS)
+    _store(
+        key_grad, key_pixel, key_exists, channels, first_channel, key_sums / tl.load(scale), BLOCK_CHANNELS
+    )
     _store(value_grad, key_pixel, key_exists, value_channels, first_value, value_sums, BLOCK_VALUES)

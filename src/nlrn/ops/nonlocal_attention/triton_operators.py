@@ -212,6 +212,7 @@ def triton_attention_backward(
     normaliser: Tensor,
     logits: Tensor,
     logits_grad: Tensor,
+    scale: Tensor,
     later: list[Tensor],
     computed: bool,
     radius: int,
@@ -220,7 +221,8 @@ def triton_attention_backward(
     """Gradients of query, key and value; moves `logits` and `logits_grad` to this step.
 
     `later` are the query and key of the step that both belong to on entry. It is empty for the last step: its logits
-    are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
+    are there (or `computed` here, where there was no other step), and their gradient has yet to be written. `logits_grad` holds
+    `scale` (`[1]`, float32) times the gradient.
     """
     geometry = Geometry.with_radius(query, key, radius)
     # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share. The output is the exact
@@ -247,6 +249,7 @@ def triton_attention_backward(
                 logits,
                 _references(logits),
                 logits_grad,
+                scale,
                 query_grad,
                 *sizes,
                 first_channel,
@@ -272,6 +275,7 @@ def triton_attention_backward(
                 logits,
                 _references(logits),
                 logits_grad,
+                scale,
                 key_grad,
                 value_grad,
                 *sizes,
@@ -296,6 +300,7 @@ def _(
     normaliser: Tensor,
     logits: Tensor,
     logits_grad: Tensor,
+    scale: Tensor,
     later: list[Tensor],
     computed: bool,
     radius: int,
