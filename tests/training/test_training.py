@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -165,6 +166,7 @@ def test_a_failing_validation_loses_nothing(data, tmp_path, monkeypatch):
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(loop, "run", broken)
+    monkeypatch.setattr(loop, "VALIDATION_REST", 0)
     entries = []
     whole = options(data, tmp_path, 30, report=entries.append)
     weights = train(config(), dataclasses.replace(whole, intervals=Intervals(10, 0.0, 0.0)))
@@ -172,6 +174,21 @@ def test_a_failing_validation_loses_nothing(data, tmp_path, monkeypatch):
     assert failed == [10, 20, 30, 30]
     assert load_model(weights).config == config().model
     assert read_header(tmp_path / CHECKPOINT)[1].step == 30
+
+
+def test_slow_validations_come_less_often(data, tmp_path, monkeypatch):
+    """A network of 128 channels spent a third of its time on being looked at."""
+    looks = []
+
+    def slow(loop):
+        looks.append(loop.progress.seconds)
+        time.sleep(0.1)
+        return {}
+
+    monkeypatch.setattr(loop._Loop, "validate", slow)
+    train(config(), Run(data, tmp_path, Length(minutes=0.05), CPU, intervals=Intervals(1, 1e9, 0.0)))
+    assert 2 <= len(looks) <= 5
+    assert all(later - one > 0.9 for one, later in itertools.pairwise(looks[:-1]))
 
 
 def test_weights_are_there_before_the_last_validation(data, tmp_path, monkeypatch):

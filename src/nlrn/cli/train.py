@@ -53,7 +53,7 @@ def train(
         bool, typer.Option("--graph/--no-graph", help="On a GPU, launch each step as one CUDA graph.")
     ] = True,
     every: Annotated[
-        float, typer.Option(min=0, help="Seconds between checkpoints, and between validations.")
+        float, typer.Option(min=0, help="Seconds between checkpoints, and at least between validations.")
     ] = 300.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:

@@ -42,12 +42,16 @@ SKIPPED_AT_MOST = 100
 # The task that measures a degradation; others are measured as they train.
 VALIDATION = {"gaussian": DENOISING, "bicubic": SUPER_RESOLUTION, "jpeg": JPEG_REMOVAL}
 OWN_TRIAL_SIDE = 256
+VALIDATION_REST = 9  # times as long as a validation took there is none
 STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
 
 
 @dataclass
 class Intervals:
-    """How often things happen, in steps, or seconds of training for checkpoints and validation."""
+    """How often things happen, in steps, or seconds of training for checkpoints and validation.
+
+    A validation that takes long comes less often, so that no more than about a tenth of the time goes into it.
+    """
 
     log_steps: int = 50
     checkpoint_seconds: float = 300.0
@@ -191,6 +195,7 @@ class _Loop:
         clock = started = time.perf_counter()
         before, step = self.progress.seconds, self.progress.step
         saved = validated = before
+        rest = self.options.intervals.validation_seconds
         phase: Phase | None = None
         take_step: Steps | None = None
         while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
@@ -225,9 +230,11 @@ class _Loop:
             if self.first and self.progress.seconds - saved >= self.options.intervals.checkpoint_seconds:
                 saved = self.progress.seconds
                 self.save()
-            if self.first and self.progress.seconds - validated >= self.options.intervals.validation_seconds:
-                validated = self.progress.seconds
+            if self.first and self.progress.seconds - validated >= rest:
+                validated, began = self.progress.seconds, time.perf_counter()
                 self.scores()
+                took = time.perf_counter() - began
+                rest = max(self.options.intervals.validation_seconds, VALIDATION_REST * took)
                 started += time.perf_counter() - clock  # not time of training
             clock = time.perf_counter()
         self.progress.step = step
