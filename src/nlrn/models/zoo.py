@@ -95,13 +95,13 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "nlrn-small-upscale": ModelEntry(
         file="nlrn-small-upscale.safetensors",
-        sha256="47609ab9da7f5f9088d161f67ed04547dd70d65f2cdf0bd00c527080429a0beb",
+        sha256="8bb6ce0e1886e7482329d494dc51e75dddce7bcb03f0ba472de9d9b646b5afca",
         task="upscale",
         channels=1,
         parameters=86_083,
         steps=(2, 4, 6),
         sigma="",
-        psnr="36.97 (Set5, x2)",
+        psnr="37.05 (Set5, x2)",
         licence=_BSDS_TERMS,
     ),
     "nlrn-small-dejpeg-gray": ModelEntry(
