@@ -157,6 +157,31 @@ def test_own_degradations_are_a_step_ahead_in_a_thread(monkeypatch):
     assert threads[1] == threads[2]
 
 
+def test_images_that_do_not_fit_on_a_gpu(monkeypatch):
+    """They stay where they are, and their crops are made by the thread, from the second step on."""
+    image = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * image.size - 1, 1 << 30))
+    assert Crops([image], torch.device("cuda")).apart
+    settings, side = TASKS["gaussian"]
+    losses, threads = [], set()
+    for apart in (False, True):
+        crops = Crops([image], CPU)
+        crops.apart = apart
+        draw, trainer = crops.draw, Trainer(settings, CPU)
+
+        def seen(*args, draw=draw, apart=apart):
+            threads.add((apart, threading.current_thread() is threading.main_thread()))
+            return draw(*args)
+
+        monkeypatch.setattr(crops, "draw", seen)
+        take = Steps(trainer, crops, Phase(1.0, side, 4), captured=False)
+        losses.append([float(take(step, 1e-3)[0]) for step in range(3)])
+        take.close()
+    assert threads == {(False, True), (True, True), (True, False)}
+    assert all(np.isfinite(losses[1]))
+    assert len(set(losses[1])) == 3
+
+
 def test_an_error_in_an_own_degradation_reaches_the_run(monkeypatch):
     settings, side = TASKS["own"]
     trainer, crops = Trainer(settings, CPU), Crops([np.zeros((40, 40), np.uint8)], CPU)

@@ -41,9 +41,11 @@ def read_planes(path: Path, channels: int, luma: Luma = "gray") -> np.ndarray:
 class Crops:
     """Random square crops of a set of images, which stay on the device as uint8.
 
+    On a GPU of whose free memory they would take more than half they stay in the computer's, and crops are made there (`apart`).
+
     Args:
         images: uint8 `H x W` or `H x W x C`.
-        device: where they are kept and crops are made.
+        device: where they are kept, crops are made and wanted.
 
     Raises:
         ValueError: no images.
@@ -60,8 +62,11 @@ class Crops:
         block = np.zeros((len(planes), planes[0].shape[2], height, width), np.uint8)
         for target, plane in zip(block, planes, strict=True):
             target[:, : plane.shape[0], : plane.shape[1]] = np.moveaxis(plane, -1, 0)
-        self._images = torch.from_numpy(block).to(device)
-        self._sizes = torch.tensor(sizes, device=device)
+        self.apart = device.type == "cuda" and 2 * block.nbytes > torch.cuda.mem_get_info(device)[0]
+        self._device, self._images = device, torch.from_numpy(block)
+        if not self.apart:
+            self._images = self._images.to(device)
+        self._sizes = torch.tensor(sizes, device=self._images.device)
         self.count, self.smallest = len(sizes), min(min(size) for size in sizes)
 
     @classmethod
@@ -83,7 +88,7 @@ class Crops:
         return cls([read_planes(file, channels, luma) for file in kept], device), held
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """`[count, C, size, size]` in [0, 1], flipped and transposed at random.
+        """`[count, C, size, size]` in [0, 1] on the device, flipped and transposed at random by a generator of the device.
 
         Raises:
             ValueError: an image that is smaller than a crop.
@@ -91,6 +96,8 @@ class Crops:
         if size > self.smallest:
             raise ValueError(f"crops of {size} pixels need images as large; the smallest has {self.smallest}")
         device = self._images.device
+        if self.apart:
+            generator = torch.Generator(device).manual_seed(generator.initial_seed())
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=device)
@@ -110,4 +117,4 @@ class Crops:
         crops = torch.where(chosen[0], crops.flip(2), crops)
         crops = torch.where(chosen[1], crops.flip(3), crops)
         crops = torch.where(chosen[2], crops.transpose(2, 3), crops)
-        return crops.float() / 255
+        return crops.to(self._device).float() / 255

@@ -71,8 +71,8 @@ def capture(body: Body, generator: torch.Generator) -> Body:
 class Steps:
     """The steps of a phase: crops, degradation, update.
 
-    A degradation of the user's own may do what cannot be captured. It runs before the step, in a thread that is a step ahead,
-    and the step reads what it made from memory that stays.
+    A degradation of the user's own may do what cannot be captured, and crops of images that do not fit on a GPU come from elsewhere. They are made before
+    the step, in a thread that is a step ahead, and the step reads them from memory that stays.
 
     Args:
         trainer: the network and its optimiser.
@@ -86,7 +86,8 @@ class Steps:
         self._count, self._side = phase.batch, phase.crop + 2 * trainer.config.margin
         self._captured, self._taken = captured, 0
         self._generator = torch.Generator(trainer.device)
-        self._worker = None if trainer.config.degradation in DEGRADATIONS else ThreadPoolExecutor(1)
+        at_hand = trainer.config.degradation in DEGRADATIONS and not crops.apart
+        self._worker = None if at_hand else ThreadPoolExecutor(1)
         self._ahead: tuple[int, Future[Batch]] | None = None
         self._inputs: Batch | None = None
         self._replay: Body | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -14,7 +15,7 @@ from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.dense import KEPT
-from .config import DEGRADATIONS, TrainingConfig, degradation
+from .config import TrainingConfig, degradation
 from .schedule import ema_weight
 
 # Squared errors of images in [0, 1] are small numbers; weighted like this every noise level counts about the same.
@@ -112,8 +113,8 @@ class Trainer:
         """This rank's part of a global batch without its margins: clean, degraded, strength."""
         if self.config.faded:
             clean = faded(clean, self.config.faded, generator)
-        # What the network is to learn must not be blurred by TF32. (A user's function runs in a thread, and this is the process's.)
-        with ieee_float32() if self.config.degradation in DEGRADATIONS else nullcontext():
+        # What the network is to learn must not be blurred by TF32. In a thread that is a step ahead this may not be said, for it holds for the whole process.
+        with ieee_float32() if threading.current_thread() is threading.main_thread() else nullcontext():
             degraded, strength = self.degrade(clean, generator)
         margin = self.config.margin
         inside = slice(margin, clean.shape[2] - margin)
