@@ -15,7 +15,7 @@ from nlrn.inference.patches import patch_positions, restore_tiles
 from nlrn.inference.planning import MIB, Plan, peak_memory, plans
 from nlrn.inference.precision import ieee_float32
 from nlrn.inference.wavefront import BandPlan, run_bands
-from nlrn.ops.nonlocal_attention import AttentionState, nonlocal_attention, triton
+from nlrn.ops.nonlocal_attention import nonlocal_attention, triton
 
 CONFIGS = {
     "propagating": {},
@@ -246,7 +246,8 @@ def test_a_history_has_room_on_a_gpu(window, monkeypatch):
 
     def operation(query, key, value, window, state, *, max_memory, **options):
         if state is not None:
-            seen.append(triton.history_bytes(state, query, value, window, triton.TILE) - max_memory)
+            channels = query.shape[1] * (len(state.queries) + 1)
+            seen.append(triton.history_bytes(value.shape, channels, window, value.itemsize) - max_memory)
         return torch.empty_like(value[:, :, : query.shape[2]]), None
 
     monkeypatch.setattr(wavefront, "nonlocal_attention", operation)
@@ -260,10 +261,7 @@ def test_a_history_has_room_on_a_gpu(window, monkeypatch):
         peak_memory(config, (1, 1, 96, width), 12, Plan(plan), torch.float16, device)
         for device in ("cuda", "cpu")
     )
-    steps = [torch.empty(1, 64, 96, width, device="meta", dtype=torch.float16)] * 11
-    state = AttentionState.from_history(tuple(steps), tuple(steps))
-    value = torch.empty(1, 128, 96, width, device="meta", dtype=torch.float16)
-    assert gpu - cpu == triton.history_bytes(state, steps[0], value, window, triton.TILE)
+    assert gpu - cpu == triton.history_bytes((1, 128, 96, width), 12 * 64, window, 2)
 
 
 def test_the_level_is_looked_at_once(monkeypatch):

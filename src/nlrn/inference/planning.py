@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..models.nlrn import NLRNConfig
-from .wavefront import BandPlan, history_bytes, stored_logits_bytes
+from .wavefront import BandPlan, history_workspace, stored_logits_bytes
 
 MIB = 1 << 20
 # Band heights, fastest first; multiples of the eight rows of a query tile.
@@ -109,7 +109,7 @@ def peak_memory(
         height, width = width, height
     memory = result + _band_memory(config, batch, height, width, steps, plan.bands, dtype.itemsize)
     if device != "cpu" and config.correlation_propagation and not plan.bands.store_logits:
-        memory += history_bytes(config, batch, (height, width), steps, dtype.itemsize)
+        memory += history_workspace(config, batch, (height, width), steps, dtype.itemsize)
     return memory
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..models.nlrn import NLRN, NLRNConfig
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
+from ..ops.nonlocal_attention.triton import history_bytes
 from .folding import Folded, Kernel, fold
 
 
@@ -165,7 +166,7 @@ class AttentionStage:
             state = run.states.pop(a)
         elif propagate and t:
             if own.device.type != "cpu":
-                memory += history_bytes(run.config, run.batch, size, t + 1, item)
+                memory += history_workspace(run.config, run.batch, size, t + 1, item)
             state = AttentionState.from_history(
                 tuple(_project(features.get(a, b), run.folded.query) for features in run.features[:t]),
                 tuple(_project(features.get(top, bottom), run.folded.key) for features in run.features[:t]),
@@ -348,11 +349,12 @@ def stored_logits_bytes(
     return itemsize * batch * _up(keys, 16) * _up(rows, 8) * _up(size[1], 8)
 
 
-def history_bytes(config: NLRNConfig, batch: int, size: tuple[int, int], steps: int, itemsize: int) -> int:
-    """What the triton backend needs at least to recompute logits: queries and keys of all steps side by side, and values, for a row of tiles."""
-    height, width = size
-    seen = height if config.window_size is None else min(height, config.window_size + 7)
-    return itemsize * batch * width * (steps * config.embedding * (8 + seen) + config.width * seen)
+def history_workspace(
+    config: NLRNConfig, batch: int, size: tuple[int, int], steps: int, itemsize: int
+) -> int:
+    """What the triton backend takes at least to recompute the logits of a step from the history."""
+    shape = (batch, config.width, *size)
+    return history_bytes(shape, steps * config.embedding, config.window_size, itemsize)
 
 
 def _up(n: int, multiple: int) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -74,7 +75,9 @@ def refusal(
     if not needs_grad(query, key, value, state):
         if state is None or state.logits is not None:
             return None
-        needed, purpose = history_bytes(state, query, value, window_size, TILE), "a history"
+        channels = query.shape[1] * (len(state.queries) + 1)
+        needed = history_bytes(value.shape, channels, window_size, value.element_size())
+        purpose = "a history"
     elif state is None:
         stored = stored_dtype(value)
         shape = Geometry.of(query, key, window_size).state_shape(stored)
@@ -195,13 +198,12 @@ def _step_under_autograd(
 
 
 def history_bytes(
-    state: AttentionState, query: Tensor, value: Tensor, window_size: int | None, band: int
+    value_shape: Sequence[int], channels: int, window_size: int | None, itemsize: int, band: int = TILE
 ) -> int:
-    """Memory of the queries and keys of all steps side by side, and of the values, for `band` rows of queries."""
-    batch, value_channels, height, width = value.shape
-    channels = query.shape[1] * (len(state.queries) + 1)
+    """Memory of queries and keys with all steps' `channels` side by side, and of the values `[B, V, H, W]`, for `band` rows of queries."""
+    batch, value_channels, height, width = value_shape
     seen = height if window_size is None else min(height, band + window_size - 1)
-    return value.element_size() * batch * width * (channels * (band + seen) + value_channels * seen)
+    return itemsize * batch * width * (channels * (band + seen) + value_channels * seen)
 
 
 def _attention_of_history(
@@ -215,8 +217,9 @@ def _attention_of_history(
 ) -> Tensor:
     """Bands of rows, as high as the memory allows: to the kernel, a history is one query with many channels."""
     (rows, height), radius = (query.shape[2], key.shape[2]), Geometry.of(query, key, window_size).radius
-    band = tiles(rows) * TILE
-    while band > TILE and history_bytes(state, query, value, window_size, band) > max_memory:
+    band, item = tiles(rows) * TILE, value.element_size()
+    channels = query.shape[1] * (len(state.queries) + 1)
+    while band > TILE and history_bytes(value.shape, channels, window_size, item, band) > max_memory:
         band = tiles(band // 2) * TILE
     queries, keys = (*state.queries, query), (*state.keys, key)
     shape = (query.shape[0], rows, query.shape[3], value.shape[1])
