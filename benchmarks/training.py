@@ -21,7 +21,6 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from nlrn.data.datasets import Crops
-from nlrn.inference.precision import float32_products
 from nlrn.models.nlrn import NLRNConfig
 from nlrn.training.config import Phase, TrainingConfig, load_config
 from nlrn.training.graph import Steps
@@ -101,7 +100,7 @@ def in_one_phase(
     """Times and shares of every peer; none before all their losses agree."""
     made, losses, memory = {}, {}, {}
     for name, (backend, captured, compiled) in peers.items():
-        with only(backend) if backend else nullcontext(), float32_products("tf32"):
+        with only(backend) if backend else nullcontext():
 
             def begin(name: str = name, captured: bool = captured, compiled: bool = compiled) -> None:
                 run = made[name] = stepper(config, phase, device, captured=captured, compiled=compiled)
@@ -116,7 +115,7 @@ def in_one_phase(
     rows: list[Row] = []
     shares: list[Row] = []
     for name, (backend, *_) in peers.items():
-        with only(backend) if backend else nullcontext(), float32_products("tf32"):
+        with only(backend) if backend else nullcontext():
             took = seconds(made[name], device, repeats)
             row: Row = {
                 "path": name,

@@ -24,12 +24,19 @@ from nlrn import NLRN, load_model
 from nlrn.data.datasets import Crops
 from nlrn.data.images import Image, write_image
 from nlrn.degradations.resize import low_resolution
-from nlrn.inference.precision import float32_products
 from nlrn.models.zoo import save_weights
 from nlrn.ops.nonlocal_attention import native_operators
-from nlrn.training import loop
+from nlrn.training import loop, validation
 from nlrn.training.checkpoint import CheckpointError, read_header
-from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
+from nlrn.training.config import (
+    DEGRADATIONS,
+    ConfigError,
+    Phase,
+    degradation,
+    from_dict,
+    load_config,
+    to_dict,
+)
 from nlrn.training.growth import adapt_weights
 from nlrn.training.loop import CHECKPOINT, Intervals, Run, train
 from nlrn.training.schedule import Length, ema_weight, learning_rate_factor, phase_at
@@ -165,7 +172,7 @@ def test_a_failing_validation_loses_nothing(data, tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(loop, "run", broken)
+    monkeypatch.setattr(validation, "run", broken)
     monkeypatch.setattr(loop, "VALIDATION_REST", 0)
     entries = []
     whole = options(data, tmp_path, 30, report=entries.append)
@@ -195,7 +202,7 @@ def test_weights_are_there_before_the_last_validation(data, tmp_path, monkeypatc
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "run", stop)
+    monkeypatch.setattr(validation, "run", stop)
     with pytest.raises(KeyboardInterrupt):
         train(config(), options(data, tmp_path, 20))
     assert load_model(tmp_path / loop.WEIGHTS).config == config().model
@@ -221,24 +228,27 @@ def test_every_process_has_its_own_gpu(monkeypatch):
     assert current == [3, 1, 0]
 
 
-def test_statistics_and_degradations_are_exact_in_a_run_with_tf32(monkeypatch):
-    """Where the GPU has TF32, a run computes with it; what it is to learn, and what is used afterwards, must not be."""
-    settings = config(degradation="bicubic", phases=(Phase(1.0, 12, 3),), statistics_crop=12)
-    model = dataclasses.replace(settings.model, noise_channel=False, sigma_range=None)
-    trainer, seen = Trainer(dataclasses.replace(settings, model=model), CPU), []
-    matmul = torch.backends.cuda.matmul
+def test_only_the_network_trains_with_tf32(data, tmp_path, monkeypatch):
+    """Where the GPU has it. What is to be learnt, and the statistics that are used afterwards, are exact."""
+    seen = set()
 
-    def noted(function):
-        return lambda *args: seen.append(matmul.fp32_precision) or function(*args)
+    def noted(kind, function):
+        def call(*args):
+            seen.add((kind(*args), torch.backends.cuda.matmul.fp32_precision))
+            return function(*args)
 
-    monkeypatch.setattr(trainer, "degrade", noted(trainer.degrade))
-    monkeypatch.setattr(trainer.average, "all_heads", noted(trainer.average.all_heads))
-    generator, clean = torch.Generator(), torch.rand(3, 1, 12, 12)
-    with float32_products("tf32"):
-        trainer.batch(clean, generator)
-        trainer.estimate_statistics([(clean, generator)])
-        assert matmul.fp32_precision == "tf32"
-    assert seen == ["ieee"] * 3
+        return call
+
+    heads = noted(
+        lambda model, *_: "trained" if model.conv_a.weight.requires_grad else "average", NLRN.all_heads
+    )
+    monkeypatch.setattr(NLRN, "all_heads", heads)
+    degrade = DEGRADATIONS["gaussian"]
+    monkeypatch.setitem(DEGRADATIONS, "gaussian", lambda c: noted(lambda *_: "degraded", degrade(c)))
+    before = torch.backends.cuda.matmul.fp32_precision
+    train(config(), options(data, tmp_path, 10))
+    assert seen == {("trained", "tf32"), ("average", "ieee"), ("degraded", "ieee")}
+    assert torch.backends.cuda.matmul.fp32_precision == before
 
 
 def test_minutes(data, tmp_path):
@@ -329,29 +339,6 @@ def test_too_many_bad_steps_end_the_run(data, tmp_path, monkeypatch):
         train(config(), options(data, tmp_path, 1000))
 
 
-def test_ranks_share_a_batch():
-    """With batch norm frozen the mean of two ranks' gradients is that of one rank, to rounding."""
-    settings = config()
-    clean = torch.rand(4, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    gradients = []
-    for ranks in (1, 2):
-        total = None
-        for rank in range(ranks):
-            trainer = Trainer(settings, CPU, rank, ranks)
-            trainer.model.eval()
-            torch.manual_seed(1)
-            with torch.no_grad():
-                for parameter in trainer.model.parameters():
-                    parameter.add_(0.1 * torch.randn_like(parameter))
-            target, degraded, sigma = trainer.batch(clean, step_generator(0, 0, CPU))
-            weighted_loss(trainer.model.all_heads(degraded, sigma), target, sigma, 0.3).backward()
-            flat = torch.cat([p.grad.flatten() for p in trainer.parameters.values()]) / ranks
-            total = flat if total is None else total + flat
-        gradients.append(total)
-    assert gradients[0].abs().max() > 0
-    assert (gradients[0] - gradients[1]).abs().max() < 1e-5 * gradients[0].abs().max()
-
-
 GRADIENTS = """
 import os, sys, torch, torch.distributed as dist
 from nlrn.training.config import from_dict
@@ -374,7 +361,7 @@ if ranks > 1:
 
 
 def test_processes_average_their_gradients(tmp_path):
-    """Two processes that share a batch end with the gradient of one that has it all, before and after clipping."""
+    """With batch norm frozen two that share a batch end with the gradient of one that has it all, with clipping and without."""
     clean, script = torch.rand(4, 1, 12, 12), tmp_path / "gradients.py"
     script.write_text(GRADIENTS)
     for clip in (1e9, 1e-2):

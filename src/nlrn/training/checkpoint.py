@@ -131,13 +131,13 @@ def export(checkpoint: Path, weights: Path, card: Path) -> None:
         "hardware and time": f"{about.get('device')}, {minutes} minutes, {progress.step} steps, {about.get('protocol')}",
         "versions": f"nlrn {about.get('nlrn')} ({about.get('commit')}), torch {about.get('torch')}",
         "sha256": f"`{hashlib.sha256(weights.read_bytes()).hexdigest()}`",
-        "accuracy": f"{_said(about.get('validation') or {})}; tables are to be filled in: nlrn benchmark",
+        "accuracy": f"{_figures(about.get('validation') or {})}; tables are to be filled in: nlrn benchmark",
     }
     lines = [f"# {weights.stem}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     write_atomically(card, ("\n".join(lines) + "\n").encode(), overwrite=True)
 
 
-def _said(scores: dict[str, float]) -> str:
+def _figures(scores: dict[str, float]) -> str:
     """The figures of a validation: `psnr`, or `psnr_25` for a level of 25."""
     figures = (
         f"{name.removeprefix('psnr').removeprefix('_')}: {value:.2f} dB".removeprefix(": ")

@@ -19,12 +19,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..data.datasets import Crops, read_planes
-from ..data.images import Image, write_image
-from ..evaluation.benchmark import provenance, run, score
-from ..evaluation.contact_sheet import contact_sheet
-from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Trial, to_bytes
-from ..inference.precision import float32_products
+from ..data.datasets import Crops
+from ..evaluation.benchmark import provenance
+from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
 from ..models.zoo import load_model, save_weights
 from ..ops.nonlocal_attention import autocast_inputs, choose_backend, refusals
@@ -34,14 +31,12 @@ from .graph import Steps
 from .growth import adapt_weights
 from .schedule import Length, learning_rate_factor, phase_at
 from .step import Trainer, TrainingError, step_generator
+from .validation import validate
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
 SKIPPED_AT_MOST = 100
-# The task that measures a degradation; others are measured as they train.
-VALIDATION = {"gaussian": DENOISING, "bicubic": SUPER_RESOLUTION, "jpeg": JPEG_REMOVAL}
-OWN_TRIAL_SIDE = 256
 VALIDATION_REST = 9  # times as long as a validation took there is none
 STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
 
@@ -120,7 +115,7 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
         OSError: files that cannot be read or written.
     """
     options = dataclasses.replace(options, device=own_device(options.device))
-    with processes(options.device) as (rank, ranks), float32_products("tf32"):
+    with processes(options.device) as (rank, ranks), ieee_float32():
         if any(phase.batch % ranks for phase in config.phases):
             raise ValueError(
                 f"batches of {[p.batch for p in config.phases]} crops cannot be shared by {ranks} processes"
@@ -232,11 +227,13 @@ class _Loop:
                 self.save()
             if self.first and self.progress.seconds - validated >= rest:
                 validated, began = self.progress.seconds, time.perf_counter()
-                self.scores()
+                self.validate()
                 took = time.perf_counter() - began
                 rest = max(self.options.intervals.validation_seconds, VALIDATION_REST * took)
                 started += time.perf_counter() - clock  # not time of training
             clock = time.perf_counter()
+        if take_step is not None:
+            take_step.close()
         self.progress.step = step
 
     def _agreed(self, seconds: float) -> float:
@@ -308,62 +305,18 @@ class _Loop:
         reason = None if chosen == fastest else refusals(*arguments)[fastest]
         return {"backend": chosen, **({} if reason is None else {"refused": f"{fastest} {reason}"})}
 
-    def scores(self) -> dict[str, float]:
-        """`validate`; a run is not lost because something is wrong with that."""
-        try:
-            return self.validate()
-        except Exception as error:
-            log.warning("the validation failed at step %d", self.progress.step, exc_info=True)
-            self._log({"step": self.progress.step, "validation_failed": str(error)})
-            return {}
-
     def validate(self) -> dict[str, float]:
-        """PSNR of the averaged weights on the images held out, by level, and a picture of the first."""
-        scores: dict[str, float] = {}
-        rows = []
-        task = VALIDATION.get(self.config.degradation)
-        for level in self.config.validation_levels if task else (None,):
-            values = []
-            channels = self.config.model.channels
-            for index, path in enumerate(self.held):
-                trial = task.trial(path, channels, level, index) if task else self._own_trial(path, index)
-                given = None if self.config.model.sigma_range is None else trial.sigma
-                restored, _ = run(self.trainer.average, trial.degraded, given, self.options.device)
-                figures = score(trial, restored)
-                values.append(figures.psnr)
-                if index == 0:
-                    before = f"{task.level} {level:g}: " if task else ""
-                    rows.append(
-                        [
-                            (path.name, trial.inside(trial.reference)),
-                            (f"{before}{figures.input_psnr:.2f} dB", trial.inside(to_bytes(trial.degraded))),
-                            (f"{figures.psnr:.2f} dB", trial.inside(to_bytes(restored))),
-                        ]
-                    )
-            if values:
-                scores["psnr" if level is None else f"psnr_{level:g}"] = float(np.mean(values))
-        if rows:
-            folder = self.options.out / PICTURES
-            folder.mkdir(exist_ok=True)
-            write_image(Image(contact_sheet(rows)), folder / f"{self.progress.step:08d}.png", overwrite=True)
-        self._log({"step": self.progress.step, **scores})
+        """`validate` of the averaged weights; a run is not lost because something is wrong with that."""
+        step = self.progress.step
+        try:
+            scores = validate(self.trainer, self.held, self.options.out / PICTURES / f"{step:08d}.png")
+        except Exception as error:
+            log.warning("the validation failed at step %d", step, exc_info=True)
+            self._log({"step": step, "validation_failed": str(error)})
+            return {}
+        self._log({"step": step, **scores})
         self.about["validation"] = scores
         return scores
-
-    def _own_trial(self, path: Path, index: int) -> Trial:
-        """The training's degradation on the middle of an image, the same every time."""
-        clean = read_planes(path, self.config.model.channels, self.config.luma)
-        side = min(*clean.shape[:2], OWN_TRIAL_SIDE) // 16 * 16
-        top, left = ((length - side) // 2 for length in clean.shape[:2])
-        clean = clean[top : top + side, left : left + side]
-        planes = np.moveaxis(np.atleast_3d(clean), -1, 0).astype(np.float32) / np.float32(255)
-        # Four of them: some degradations differ within a batch.
-        batch = torch.from_numpy(planes)[None].repeat(4, 1, 1, 1)
-        generator = torch.Generator().manual_seed(index)
-        degraded, strength = self.trainer.degrade(batch, generator)
-        chosen = index % 4
-        sigma = None if strength is None else 255 * float(strength[chosen])
-        return Trial(clean, degraded[chosen].float().numpy(), sigma, self.config.margin)
 
     def _freeze(self, step: int) -> float:
         """Weights and statistics become those of the average, and the norms stay so; once in a run. How long it took.
@@ -406,7 +359,7 @@ class _Loop:
         if self.first:
             self.save()
             self._write_weights({})  # whatever comes
-            self._write_weights(self.scores())
+            self._write_weights(self.validate())
             self.save()
         if self._board is not None:
             self._board.close()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..inference.precision import ieee_float32
+from ..inference.precision import float32_products
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.dense import KEPT
@@ -113,9 +112,7 @@ class Trainer:
         """This rank's part of a global batch without its margins: clean, degraded, strength."""
         if self.config.faded:
             clean = faded(clean, self.config.faded, generator)
-        # What the network is to learn must not be blurred by TF32. In a thread that is a step ahead this may not be said, for it holds for the whole process.
-        with ieee_float32() if threading.current_thread() is threading.main_thread() else nullcontext():
-            degraded, strength = self.degrade(clean, generator)
+        degraded, strength = self.degrade(clean, generator)
         margin = self.config.margin
         inside = slice(margin, clean.shape[2] - margin)
         part = slice(self.rank, None, self.ranks)
@@ -144,11 +141,13 @@ class Trainer:
         stay as they were. Nothing here waits for the device, so it can be captured in a CUDA graph.
         """
         before = self._flat_buffers()
-        with self.autocast():
-            outputs = self.model.all_heads(degraded, strength)
-        loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # TF32, where the GPU has it, is for the network alone: degradations and statistics are exact.
+        with float32_products("tf32"):
+            with self.autocast():
+                outputs = self.model.all_heads(degraded, strength)
+            loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         if self.ranks > 1:
             self._average_gradients(gradients)
@@ -200,7 +199,7 @@ class Trainer:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
         self.average.train()
-        with torch.no_grad(), ieee_float32():
+        with torch.no_grad():
             for clean, generator in batches:
                 degraded, strength = self.degrade(clean, generator)
                 inside = slice(self.config.margin, clean.shape[2] - self.config.margin)

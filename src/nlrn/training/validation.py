@@ -1,0 +1,73 @@
+"""What a run's averaged weights make of the images held out: figures, and a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..data.datasets import read_planes
+from ..data.images import Image, write_image
+from ..evaluation.benchmark import run, score
+from ..evaluation.contact_sheet import contact_sheet
+from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Trial, to_bytes
+from .step import Trainer
+
+# The task that measures a degradation; others are measured as they train.
+TASKS = {"gaussian": DENOISING, "bicubic": SUPER_RESOLUTION, "jpeg": JPEG_REMOVAL}
+OWN_TRIAL_SIDE = 256
+
+
+def validate(trainer: Trainer, held: list[Path], picture: Path) -> dict[str, float]:
+    """PSNR in dB of the averaged weights on images, by level: `psnr_25`, or `psnr` where there are no levels.
+
+    Writes the first image, degraded and restored at every level, as `picture`.
+
+    Raises:
+        OSError: images that cannot be read, or a picture that cannot be written.
+    """
+    config, scores = trainer.config, {}
+    rows = []
+    task = TASKS.get(config.degradation)
+    for level in config.validation_levels if task else (None,):
+        values = []
+        for index, path in enumerate(held):
+            trial = (
+                task.trial(path, config.model.channels, level, index) if task else _own(trainer, path, index)
+            )
+            given = None if config.model.sigma_range is None else trial.sigma
+            restored, _ = run(trainer.average, trial.degraded, given, trainer.device)
+            figures = score(trial, restored)
+            values.append(figures.psnr)
+            if index == 0:
+                before = f"{task.level} {level:g}: " if task else ""
+                rows.append(
+                    [
+                        (path.name, trial.inside(trial.reference)),
+                        (f"{before}{figures.input_psnr:.2f} dB", trial.inside(to_bytes(trial.degraded))),
+                        (f"{figures.psnr:.2f} dB", trial.inside(to_bytes(restored))),
+                    ]
+                )
+        if values:
+            scores["psnr" if level is None else f"psnr_{level:g}"] = float(np.mean(values))
+    if rows:
+        picture.parent.mkdir(exist_ok=True)
+        write_image(Image(contact_sheet(rows)), picture, overwrite=True)
+    return scores
+
+
+def _own(trainer: Trainer, path: Path, index: int) -> Trial:
+    """The training's degradation on the middle of an image, the same every time."""
+    config = trainer.config
+    clean = read_planes(path, config.model.channels, config.luma)
+    side = min(*clean.shape[:2], OWN_TRIAL_SIDE) // 16 * 16
+    top, left = ((length - side) // 2 for length in clean.shape[:2])
+    clean = clean[top : top + side, left : left + side]
+    planes = np.moveaxis(np.atleast_3d(clean), -1, 0).astype(np.float32) / np.float32(255)
+    # Four of them: some degradations differ within a batch.
+    batch = torch.from_numpy(planes)[None].repeat(4, 1, 1, 1)
+    degraded, strength = trainer.degrade(batch, torch.Generator().manual_seed(index))
+    chosen = index % 4
+    sigma = None if strength is None else 255 * float(strength[chosen])
+    return Trial(clean, degraded[chosen].float().numpy(), sigma, config.margin)
