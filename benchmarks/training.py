@@ -3,8 +3,8 @@
     python -m benchmarks.training configs/denoise_gray.yaml --crops 40x40,80x10 --out results
 
 A step is everything: crops, degradation, forward, loss, backward, clipping, optimiser, average. The images are random. Peers in the same
-run: the same network with dense masked attention in plain PyTorch and, with `--compile`, that under torch.compile. Losses must agree
-before anything is timed.
+run: the same network with dense masked attention in plain PyTorch and, with `--compile`, that under torch.compile; `--fuse` adds `nlrn train --fuse`.
+Losses must agree before anything is timed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ from nlrn.training.step import Trainer
 from .common import only, peak_memory, seconds, show, write
 
 RATE = 1e-4
-# By name: the only backend (`None`: what serves), whether the step is captured, whether the network is compiled.
-Peers = dict[str, tuple[str | None, bool, bool]]
+Compiled = Literal["", "norms", "network"]
+# By name: the only backend (`None`: what serves), whether the step is captured, what torch.compile compiles.
+Peers = dict[str, tuple[str | None, bool, Compiled]]
 Row = dict[str, Any]
 # Parts of a step by what their operations or kernels are called; the first that fits counts.
 PARTS = {
@@ -55,7 +56,7 @@ def flops(config: NLRNConfig, crop: int) -> float:
 
 
 def stepper(
-    config: TrainingConfig, phase: Phase, device: torch.device, *, captured: bool, compiled: bool
+    config: TrainingConfig, phase: Phase, device: torch.device, *, captured: bool, compiled: Compiled
 ) -> Callable[[], float]:
     """A function that takes a training step on random images and returns its loss (on the device)."""
     side = phase.crop + 2 * config.margin
@@ -63,7 +64,9 @@ def stepper(
     rng = np.random.default_rng(0)
     crops = Crops([rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(8)], device)
     trainer = Trainer(config, device)
-    if compiled:
+    if compiled == "norms":
+        trainer.model.fuse_norms()
+    elif compiled == "network":
         trainer.model.all_heads = torch.compile(trainer.model.all_heads)
     take, step = Steps(trainer, crops, phase, captured=captured), 0
 
@@ -102,7 +105,7 @@ def in_one_phase(
     for name, (backend, captured, compiled) in peers.items():
         with only(backend) if backend else nullcontext():
 
-            def begin(name: str = name, captured: bool = captured, compiled: bool = compiled) -> None:
+            def begin(name: str = name, captured: bool = captured, compiled: Compiled = compiled) -> None:
                 run = made[name] = stepper(config, phase, device, captured=captured, compiled=compiled)
                 losses[name] = [run().item() for _ in range(6)]
 
@@ -140,7 +143,10 @@ def main() -> None:
         "--crops", help="sides x numbers, such as 40x40,80x10; by default the configuration's phases"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as one more peer")
+    parser.add_argument(
+        "--compile", action="store_true", help="plain PyTorch under torch.compile as one more peer"
+    )
+    parser.add_argument("--fuse", action="store_true", help="fused norms as one more peer")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--out", type=Path, help="folder for training.jsonl")
     options = parser.parse_args()
@@ -149,9 +155,14 @@ def main() -> None:
     if options.crops:
         phases = tuple(Phase(1.0, *map(int, crop.split("x"))) for crop in options.crops.split(","))
     cuda = device.type == "cuda"
-    peers: Peers = {"nlrn": (None, cuda, False), **({"nlrn, no graph": (None, False, False)} if cuda else {})}
-    peers |= {"plain PyTorch": ("dense", False, False)}
-    peers |= {"plain PyTorch, compiled": ("dense", False, True)} if options.compile else {}
+    peers: Peers = {"nlrn": (None, cuda, "")}
+    if options.fuse:
+        peers["nlrn, fused"] = (None, cuda, "norms")
+    if cuda:
+        peers["nlrn, no graph"] = (None, False, "")
+    peers["plain PyTorch"] = ("dense", False, "")
+    if options.compile:
+        peers["plain PyTorch, compiled"] = ("dense", False, "network")
     about = f"{options.config.stem}, {config.precision}"
     for phase in phases:
         rows, shares = in_one_phase(config, phase, peers, device, options.repeats)

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,6 +250,43 @@ def test_only_the_network_trains_with_tf32(data, tmp_path, monkeypatch):
     train(config(), options(data, tmp_path, 10))
     assert seen == {("trained", "tf32"), ("average", "ieee"), ("degraded", "ieee")}
     assert torch.backends.cuda.matmul.fp32_precision == before
+
+
+INDUCTOR = pytest.mark.filterwarnings("ignore")  # of torch to torch, which torch otherwise hides
+
+
+@INDUCTOR
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_fused_norms_train_the_same():
+    """Loss, gradients and statistics, with those of the batch and with frozen ones."""
+    plain, fused = (Trainer(config(precision="float32"), CPU) for _ in range(2))
+    fused.model.fuse_norms()
+    with torch.no_grad():
+        for a, b in zip(plain.model.parameters(), fused.model.parameters(), strict=True):
+            b.copy_(a.add_(0.05 * torch.randn_like(a)))  # not the identity that training begins with
+    clean = torch.rand(4, 1, 12, 12)
+    for frozen in (False, True):
+        for trainer in (plain, fused):
+            if frozen:
+                trainer.freeze_norms()
+            trainer.run(clean, step_generator(0, 1, CPU), 1, 0.0)
+        gradients = [{name: p.grad for name, p in t.parameters.items()} for t in (plain, fused)]
+        largest = max(g.abs().max() for g in gradients[0].values())
+        for name, gradient in gradients[0].items():
+            assert (gradient - gradients[1][name]).abs().max() < 1e-5 * largest, name
+        buffers = [dict(t.model.named_buffers()) for t in (plain, fused)]
+        for name, buffer in buffers[0].items():
+            torch.testing.assert_close(buffers[1][name], buffer, msg=name)
+    assert plain.model.input_norm.num_batches_tracked == 1
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+@INDUCTOR
+def test_norms_that_cannot_be_fused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/no/compiler"))
+    torch._dynamo.reset()
+    with pytest.raises(TrainingError, match=r"torch\.compile cannot fuse the norms here .*ompiler"):
+        train(config(), options(data, tmp_path, 2, fuse=True))
 
 
 def test_minutes(data, tmp_path):

@@ -52,6 +52,12 @@ def train(
     graph: Annotated[
         bool, typer.Option("--graph/--no-graph", help="On a GPU, launch each step as one CUDA graph.")
     ] = True,
+    fuse: Annotated[
+        bool,
+        typer.Option(
+            "--fuse", help="Compile additions, norms and ReLUs into one kernel each: torch.compile."
+        ),
+    ] = False,
     every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints, and at least between validations.")
     ] = 300.0,
@@ -100,6 +106,7 @@ def train(
             pick_device(device),
             init,
             graph,
+            fuse,
             intervals=Intervals(50, every, every),
             report=bar.report,
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
+
+Normalization = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,17 @@ class NLRNConfig:
         return self.num_steps * (self.window_size // 2 + 2) + 2
 
 
+def add_norm(norm: nn.Module, features: Tensor, added: Tensor | None) -> Tensor:
+    """`norm(features + added)`, where `None` is zero."""
+    normalized: Tensor = norm(features if added is None else features + added)
+    return normalized
+
+
+def add_norm_relu(norm: nn.Module, features: Tensor, added: Tensor | None) -> Tensor:
+    """`ReLU(norm(features + added))`, where `None` is zero."""
+    return F.relu(add_norm(norm, features, added))
+
+
 class NonLocalBlock(nn.Module):
     """The non-local operation as a residual block for any network: `x_i + sum_j softmax_j(S_ij) value(x_j)`.
 
@@ -138,7 +152,14 @@ class NonLocalBlock(nn.Module):
         self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
     ) -> tuple[Tensor, AttentionState | None]:
         """One step of a recurrence: `state` is what the previous step returned (correlation propagation)."""
-        output, state = nonlocal_attention(
+        average, state = self.average(features, state, keep_state=keep_state)
+        return features + average, state
+
+    def average(
+        self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
+    ) -> tuple[Tensor, AttentionState | None]:
+        """`propagate` without the features themselves: `sum_j softmax_j(S_ij) value(x_j)`."""
+        return nonlocal_attention(
             self.query(features),
             self.key(features),
             self.value(features),
@@ -147,7 +168,6 @@ class NonLocalBlock(nn.Module):
             keep_state=keep_state,
             max_memory=self.max_memory,
         )
-        return features + output, state
 
 
 class NLRN(nn.Module):
@@ -177,6 +197,8 @@ class NLRN(nn.Module):
         self.conv_b = nn.Conv2d(width, width, 3, padding=1)
         self.output_norms = nn.ModuleDict({str(head): batch_norm(width) for head in config.heads})
         self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
+        self._add_norm: Normalization = add_norm
+        self._add_norm_relu: Normalization = add_norm_relu
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -209,34 +231,45 @@ class NLRN(nn.Module):
             ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or NaN.
         """
         steps = self.check_steps(steps)
-        start = features = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
-        state = None
+        start = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
+        change, state = None, None
         for t in range(steps):
-            features, state = self.step(t, features, start, state, last=t + 1 == steps)
-        residual: Tensor = self.output_conv(F.relu(self.output_norms[str(steps)](features)))
-        return image + residual
+            change, state = self.step(t, start, change, state, last=t + 1 == steps)
+        return self.head(steps, image, start, change)
 
     def all_heads(self, image: Tensor, sigma: float | Tensor | None = None) -> list[Tensor]:
         """The restored images of every head, in the order of `config.heads`: what training compares."""
-        start = features = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
-        state, restored = None, []
+        start = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
+        change, state, restored = None, None, []
         for t in range(self.config.num_steps):
-            features, state = self.step(t, features, start, state, last=t + 1 == self.config.num_steps)
+            change, state = self.step(t, start, change, state, last=t + 1 == self.config.num_steps)
             if t + 1 in self.config.heads:
-                norm = self.output_norms[str(t + 1)]
-                restored.append(image + self.output_conv(F.relu(norm(features))))
+                restored.append(self.head(t + 1, image, start, change))
         return restored
 
     def step(
-        self, t: int, features: Tensor, start: Tensor, state: AttentionState | None, *, last: bool
+        self, t: int, start: Tensor, change: Tensor | None, state: AttentionState | None, *, last: bool
     ) -> tuple[Tensor, AttentionState | None]:
-        """Step `t` (from 0): the next features `[B, width, H, W]` and the logits to hand on."""
+        """Step `t` (from 0): of s^t - s^0 (`change`, `[B, width, H, W]`; `None` is zero) the next, and the logits to hand on."""
         keep_state = self.config.correlation_propagation and not last
-        features = F.relu(self.attention_norms[t](features))
-        features, state = self.attention.propagate(features, state, keep_state=keep_state)
-        features = self.conv_a(self.conv_a_norms[t](features))
-        features = self.conv_b(F.relu(self.conv_b_norms[t](features)))
-        return features + start, state
+        features = self._add_norm_relu(self.attention_norms[t], start, change)
+        average, state = self.attention.average(features, state, keep_state=keep_state)
+        features = self.conv_a(self._add_norm(self.conv_a_norms[t], features, average))
+        change = self.conv_b(self._add_norm_relu(self.conv_b_norms[t], features, None))
+        return change, state
+
+    def head(self, steps: int, image: Tensor, start: Tensor, change: Tensor | None) -> Tensor:
+        """The restored image after some steps."""
+        residual: Tensor = self.output_conv(self._add_norm_relu(self.output_norms[str(steps)], start, change))
+        return image + residual
+
+    def fuse_norms(self) -> None:
+        """From now on `torch.compile` makes one kernel of additions, norms and ReLUs, and of their gradients.
+
+        For training, where norms need the statistics of the batch; inference folds them into the convolutions.
+        """
+        self._add_norm = torch.compile(add_norm, dynamic=False)
+        self._add_norm_relu = torch.compile(add_norm_relu, dynamic=False)
 
     def noise_level(self, image: Tensor, sigma: float | Tensor | None) -> Tensor | None:
         """The noise channel of an image, `[B, 1, 1, 1]`; `None` for a model that has none.

@@ -64,6 +64,7 @@ class Run:
         device: where it trains.
         init: released weights to start from.
         graph: capture the training step in a CUDA graph, on a GPU.
+        fuse: compile additions, norms and ReLUs of the network into one kernel each, with `torch.compile`.
         intervals: how often it logs, saves and validates.
         report: called with each entry of the log.
     """
@@ -74,6 +75,7 @@ class Run:
     device: torch.device
     init: str | None = None
     graph: bool = True
+    fuse: bool = False
     intervals: Intervals = field(default_factory=Intervals)
     report: Callable[[dict[str, Any]], None] = lambda entry: None
 
@@ -111,7 +113,7 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
 
     Raises:
         ValueError: data, weights or a checkpoint that do not fit.
-        TrainingError: too many steps in a row were not finite.
+        TrainingError: too many steps in a row were not finite, or the norms cannot be fused.
         OSError: files that cannot be read or written.
     """
     options = dataclasses.replace(options, device=own_device(options.device))
@@ -134,6 +136,8 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             adapted = adapt_weights(begun.state_dict(), trainer.model.state_dict())
             trainer.model.load_state_dict(adapted)
             trainer.average.load_state_dict(adapted)
+        if options.fuse:
+            trainer.model.fuse_norms()
         crops, held = Crops.of_folder(
             options.data, config.model.channels, config.hold_out, options.device, config.luma
         )
@@ -145,7 +149,13 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             )
         about = {"data": f"{crops.count} images of {options.data.resolve().name}", "init": init}
         loop = _Loop(trainer, crops, held, options, progress, about)
-        loop.run()
+        try:
+            loop.run()
+        except RuntimeError as error:
+            if options.fuse and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                reason = str(error).splitlines()[0]
+                raise TrainingError(f"torch.compile cannot fuse the norms here ({reason})") from error
+            raise
         loop.finish()
         return options.out / WEIGHTS
 
