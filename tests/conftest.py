@@ -25,7 +25,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`torch.empty` returns NaN (floats), so that reading memory that nobody wrote shows."""
+    """`torch.empty` and its like return NaN (floats), so that reading memory that nobody wrote shows."""
     torch = pytest.importorskip("torch")
     empty, empty_like = torch.empty, torch.empty_like
 
@@ -40,6 +40,8 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "empty", poisoned_empty)
     monkeypatch.setattr(torch, "empty_like", poisoned_empty_like)
+    new_empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: poison(new_empty(*args, **kwargs)))
 
 
 def _tiny_model(folder: Path, channels: int, task: str = "denoise") -> Path:

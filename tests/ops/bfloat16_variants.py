@@ -1,4 +1,4 @@
-"""The kernels for bfloat16 that run here: what this processor has, and where it has no tile registers (AMX), those emulated."""
+"""The kernels for bfloat16 that run here: what this processor has, and tile registers (AMX) emulated without."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Triton decides when it is imported whether its functions are compiled or interpreted, and anything may have imported it
 before in a pytest process that runs many files. So the files' tests run in a process of their own, which
-`passes_in_the_interpreter` starts; to see them one by one: `TRITON_INTERPRET=1 python -m pytest tests/ops/test_triton.py`.
+`passes_in_the_interpreter` starts; to see them one by one: `TRITON_INTERPRET=1 pytest tests/ops/test_triton.py`.
 """
 
 from __future__ import annotations

@@ -197,7 +197,6 @@ def test_a_processor_without_bfloat16(monkeypatch):
             return 0
 
     monkeypatch.setattr(native_operators, "_open", lambda path: Asked)
-    monkeypatch.setattr(native_operators, "LIBRARIES", native_operators.LIBRARIES)
     reason = native_operators.loaded_kernel.__wrapped__(torch.bfloat16)
     if not FOUND and "no bfloat16 instructions" not in reason:
         pytest.skip(f"no bfloat16 kernel: {reason}")

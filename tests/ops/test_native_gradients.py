@@ -165,7 +165,7 @@ def test_autocast():
 
 
 def test_a_trained_network():
-    """Gradients of all its weights. What features in bfloat16 cost them grows over the steps: 5 to 20%, with dense attention too."""
+    """Of all its weights. What features in bfloat16 cost grows over the steps: 5 to 20%, in dense attention too."""
     model = load_model("nlrn-small-gray").train()
     weights = [p.requires_grad_() for p in model.parameters() if p.ndim == 4]
     camera = torch.from_numpy(data.camera()).float() / 255

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlrn.ops.nonlocal_attention import choose_backend, chunked, nonlocal_attention, tiling
+from nlrn.ops.nonlocal_attention import AttentionState, choose_backend, chunked, nonlocal_attention, tiling
 
 # (batch, height, width, window, steps)
 CASES = {
@@ -43,17 +43,29 @@ def recur(steps, window, backend, **options):
     return outputs
 
 
+def history(steps):
+    """The state after some steps, to be computed anew; `None` before the first."""
+    return AttentionState.from_history(*list(zip(*steps, strict=True))[:2]) if steps else None
+
+
 def largest_difference(a, b):
     return max((x - y).abs().max().item() for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("memory", [2 << 30, 400_000], ids=["stored", "history"])
-def test_chunked_equals_reference(case, memory):
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
+def test_chunked_equals_reference(case, stored):
     batch, height, width, window, count = case
     steps = inputs(batch, height, width, count)
     expected = recur(steps, window, "reference")
-    actual = recur(steps, window, "chunked", max_memory=memory)
+    if stored:
+        actual = recur(steps, window, "chunked")
+    else:
+        options = {"keep_state": False, "backend": "chunked"}
+        actual = [
+            nonlocal_attention(*step, window, history(steps[:t]), **options)[0]
+            for t, step in enumerate(steps)
+        ]
     assert largest_difference(actual, expected) < 1e-10
 
 
@@ -256,6 +268,18 @@ def test_state_of_another_size_is_refused():
         _, state = nonlocal_attention(*small, 3, max_memory=memory)
         with pytest.raises(ValueError, match="belongs to other shapes"):
             nonlocal_attention(*large, 3, state)
+
+
+@pytest.mark.parametrize("other", [(4, 8, 8), (1, 4, 16), (1, 5, 5)], ids=["batch", "form", "size"])
+@pytest.mark.parametrize("backend", ["reference", "dense", "chunked"])
+def test_stored_states_know_their_image(backend, other):
+    """Dense logits of another batch would be broadcast, those of as many pixels in another form added up."""
+    differentiable = backend != "chunked"
+    (first,) = inputs(1, 8, 8, 1, requires_grad=differentiable)
+    (second,) = inputs(*other, 1, requires_grad=differentiable)
+    _, state = nonlocal_attention(*first, 3, backend=backend)
+    with pytest.raises(ValueError, match="belongs to other shapes"):
+        nonlocal_attention(*second, 3, state, backend=backend)
 
 
 def test_no_backend_lists_reasons():

@@ -14,13 +14,7 @@ from torch import library as torch_library
 from nlrn import NLRN, NLRNConfig, load_model
 from nlrn.inference import restore
 from nlrn.ops import nonlocal_attention as package
-from nlrn.ops.nonlocal_attention import (
-    choose_backend,
-    nonlocal_attention,
-    refusals,
-    triton,
-    triton_operators,
-)
+from nlrn.ops.nonlocal_attention import choose_backend, nonlocal_attention, refusals, triton, triton_operators
 
 # (batch, height, width, window, steps)
 CASES = {

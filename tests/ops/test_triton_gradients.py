@@ -1,4 +1,4 @@
-"""Training with the Triton backend: gradients against the reference in float64, and what one buffer of logits forbids."""
+"""Training with the Triton backend: gradients against the reference in float64, and what one buffer forbids."""
 
 from __future__ import annotations
 

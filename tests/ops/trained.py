@@ -12,7 +12,7 @@ from nlrn.training.growth import adapt_weights
 
 
 def trained_steps(monkeypatch, side=20, grown=None):
-    """Of all steps of `nlrn-small-gray`, or of a larger network that it was made into, on a noisy crop of a photograph."""
+    """Of all steps of `nlrn-small-gray`, or of a larger network made of it, on a noisy crop of a photograph."""
     model = load_model("nlrn-small-gray")
     if grown is not None:
         larger = NLRN(grown).eval()

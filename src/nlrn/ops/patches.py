@@ -30,7 +30,9 @@ def extract_patches(image: Tensor, positions: Tensor, patch_size: int) -> Tensor
 
 
 class Aggregation:
-    """Weighted patches added up where they lie: the mean is `sum_p R_p^T (w_p window patch_p) / sum_p R_p^T (w_p window)`.
+    """Weighted patches added up where they lie.
+
+    The mean is `sum_p R_p^T (w_p window patch_p) / sum_p R_p^T (w_p window)`.
 
     R_p takes a patch out of the image (`extract_patches`); its adjoint R_p^T puts it back.
 

@@ -164,8 +164,11 @@ def nonlocal_attention(
         if reason not in (None, ON_REQUEST):
             raise ValueError(f"backend {name!r} cannot compute this: {reason}")
     if name in ("reference", "dense"):
-        if state is not None and not needs_grad(query, key, value, state):
-            state.consume()
+        if state is not None:
+            assert state.logits is not None
+            state.check_shape(state.logits.shape, (value.shape[0], *query.shape[2:], *key.shape[2:]))
+            if not needs_grad(query, key, value, state):
+                state.consume()
         over_all_pairs = reference.attention if name == "reference" else dense.attention
         output, new_state = over_all_pairs(query, key, value, window_size, state, row_offset)
         return output, new_state if keep_state else None

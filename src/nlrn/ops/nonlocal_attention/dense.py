@@ -1,7 +1,7 @@
 """The operation as two dense products over all pairs of pixels, for training on crops.
 
-In a crop most pairs lie within the window anyway, and autograd keeps what its backward pass needs: `O(N^2)` memory in each
-step, no recomputation. The state is a value and holds the logits.
+In a crop most pairs lie within the window anyway, and autograd keeps what its backward pass needs: `O(N^2)` memory in
+each step, no recomputation. The state is a value and holds the logits.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ def attention(
         start = start.expand(query.shape[0], *start.shape)
     else:
         assert state.logits is not None
-        start = state.logits
+        start = state.logits.flatten(3).flatten(1, 2)
     logits = torch.baddbmm(start, query.flatten(2).transpose(1, 2), key.flatten(2))
     output = (logits.softmax(-1) @ value.flatten(2).transpose(1, 2)).transpose(1, 2)
+    # [batch, query y, query x, key y, key x]: a state of another image is noticed by its shape.
+    logits = logits.view(-1, rows, width, key.shape[-2], width)
     new_state = (
         AttentionState(logits=logits, backend="dense") if state is None else state.successor(logits=logits)
     )

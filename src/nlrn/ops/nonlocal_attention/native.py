@@ -1,7 +1,7 @@
 """The CPU backend, in float32 or bfloat16, with stored logits or a history; the kernel in C++ is in `csrc/`.
 
-Gradients are for bfloat16, on processors with AMX or AVX512-BF16. A state is then the history, whose products are computed anew: that takes
-less memory, and with tile registers less time, than stored logits.
+Gradients are for bfloat16, on processors with AMX or AVX512-BF16. A state is then the history, whose products are
+computed anew: that takes less memory, and with tile registers less time, than stored logits.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps
     radius = _radius(window_size, height, width)
     span = min(width, 2 * radius + TILE)
     if value.dtype == torch.float32:
-        # Sixteen tiles with their queries, sums and columns; logits of eight rows, and weights of one, for four of them.
+        # Sixteen tiles with queries, sums and columns; for four of them logits of eight rows, and weights of one.
         return 4 * QUERIES * threads * (16 * (steps * channels + value_channels + span) + 4 * 9 * span)
     value_channels = up(value_channels, 32)
     interleaved = 2 * batch * height * value_channels * (width + 34)

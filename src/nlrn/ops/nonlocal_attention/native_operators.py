@@ -1,4 +1,4 @@
-"""The C++ kernel's libraries, and its functions as PyTorch operators, so that `torch.compile` and export see through them.
+"""The C++ kernel's libraries, and its functions as PyTorch operators, which `torch.compile` and export see through.
 
 The libraries are compiled by `compile.py`, one for each dtype and instruction set; the best one that this processor
 can run is loaded when a dtype is first asked for. They know nothing of PyTorch.
@@ -239,8 +239,8 @@ def window_attention_backward(
 ) -> list[Tensor]:
     """Gradients of value, all queries and all keys; `output` and `normaliser` are those of `window_attention`."""
     call = _Call(queries, keys, value, radius, row_offset, GRADIENT_BLOCK)
-    # The part of the softmax gradient that all keys share. What rounding it takes from their gradients, it takes from all alike, and
-    # they have much in common: hence the output in float32.
+    # The part of the softmax gradient that all keys share. What rounding it takes from their gradients, it takes from
+    # all alike, and they have much in common: hence the output in float32.
     shared = (output_grad.float() * output).sum(1).contiguous()
     output_grads = _side_by_side([output_grad], call.precision.value_channels)
     grads = [call.image(call.rows, call.padded_channels, value.dtype) for _ in queries]

@@ -37,10 +37,11 @@ def attention(
     logits = query.flatten(2).transpose(1, 2) @ key.flatten(2)  # [batch, queries, keys]
     if state is not None:
         assert state.logits is not None
-        logits = logits + state.logits
+        logits = logits + state.logits.flatten(3).flatten(1, 2)
     mask = window_mask(rows, key.shape[-2], width, window_size, row_offset, query.device)
     weights = logits.masked_fill(~mask, float("-inf")).softmax(-1)
     output = (weights @ value.flatten(2).transpose(1, 2)).transpose(1, 2)
+    logits = logits.view(-1, rows, width, key.shape[-2], width)  # [batch, query y, x, key y, x]
     new_state = (
         AttentionState(logits=logits, backend="reference")
         if state is None

@@ -180,29 +180,30 @@ def plan_tiling(
 
     Raises:
         DoesNotFit: with the smallest possible figure.
+        ValueError: tiles that are none of these.
     """
     radius = None if window_size is None else window_size // 2
     rows, width = query_size
-    smallest = 0
+    needs = []
     for side, segment, chunk in PLANS:
         if state_batch and side < PLANS[0][0]:
             break  # slower than a history
 
-        def axes(side: int = side) -> tuple[Axis, Axis]:
-            vertical = Axis(rows, key_rows, row_offset, radius, min(side, rows))
-            horizontal = Axis(width, width, 0, radius, min(side, width))
-            # The longer axis is walked in batches.
-            return (horizontal, vertical) if rows >= width else (vertical, horizontal)
-
-        outer, inner = axes()
+        vertical = Axis(rows, key_rows, row_offset, radius, min(side, rows))
+        horizontal = Axis(width, width, 0, radius, min(side, width))
+        # The longer axis is walked in batches.
+        outer, inner = (horizontal, vertical) if rows >= width else (vertical, horizontal)
         if tile is not None and (outer.tile, inner.tile) != tile:
             continue
         tiling = Tiling(outer, inner, min(segment, inner.count), min(chunk, inner.count))
         elements = tiling.workspace_elements(logit_channels, value_channels, logit_buffers)
-        needed = element_size * (elements + tiling.state_elements(state_batch))
-        if needed <= max_memory:
+        needs.append(element_size * (elements + tiling.state_elements(state_batch)))
+        if needs[-1] <= max_memory:
             return tiling
-        smallest = needed if smallest == 0 else min(smallest, needed)
+    if not needs:
+        raise ValueError(
+            f"the attention state belongs to other shapes: no image of {rows}x{width} has tiles {tile}"
+        )
     raise DoesNotFit(
-        f"non-local attention needs at least {smallest} bytes of working memory here, max_memory is {max_memory}"
+        f"non-local attention needs at least {min(needs)} bytes of working memory here, max_memory is {max_memory}"
     )

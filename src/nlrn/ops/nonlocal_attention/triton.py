@@ -100,8 +100,9 @@ def stored_dtype(image: Tensor) -> torch.dtype:
 def gradient_scale(output_grad: Tensor, value: Tensor) -> Tensor:
     """A power of two that brings the gradient of half-precision logits into the range of float16; `[1]`.
 
-    That of a logit is its weight times a difference of products `<dO, v>`. With the largest product at `LARGEST_PRODUCT` weights from 1 down to
-    1e-8 are numbers of full precision, and the steps before may have gradients some times larger than the last one's, from which the scale comes.
+    That of a logit is its weight times a difference of products `<dO, v>`. With the largest product at
+    `LARGEST_PRODUCT` weights from 1 down to 1e-8 are numbers of full precision, and the steps before may have gradients
+    some times larger than the last one's, from which the scale comes.
     """
     if value.dtype == torch.float32:
         return value.new_ones(1)
@@ -200,7 +201,7 @@ def _step_under_autograd(
 def history_bytes(
     value_shape: Sequence[int], channels: int, window_size: int | None, itemsize: int, band: int = TILE
 ) -> int:
-    """Memory of queries and keys with all steps' `channels` side by side, and of the values `[B, V, H, W]`, for `band` rows of queries."""
+    """Memory of queries and keys with all steps' `channels`, and values `[B, V, H, W]`, for `band` rows of queries."""
     batch, value_channels, height, width = value_shape
     seen = height if window_size is None else min(height, band + window_size - 1)
     return itemsize * batch * width * (channels * (band + seen) + value_channels * seen)

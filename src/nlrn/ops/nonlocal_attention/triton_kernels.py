@@ -1,10 +1,11 @@
 """The Triton kernels of the non-local operation, forward and backward.
 
-All images are dense and channels-last: `[B, H, W, C]` in memory. A program of `nonlocal_forward` and `nonlocal_backward_query` serves a
-tile of 8x8 queries; its keys are the rectangle of the image that the windows of the tile cover, cut off at the
-border and counted row by row: key n of a span that is `span_width` wide lies in row `n // span_width` of it. Stored
-logits are in that order too: `[B * tiles, queries of a tile, keys]`. A program of `nonlocal_backward_key` serves a tile of keys
-and finds its columns in the logits of every query tile whose windows may cover it.
+All images are dense and channels-last: `[B, H, W, C]` in memory. A program of `nonlocal_forward` and
+`nonlocal_backward_query` serves a tile of 8x8 queries; its keys are the rectangle of the image that the windows of the
+tile cover, cut off at the border and counted row by row: key n of a span that is `span_width` wide lies in row
+`n // span_width` of it. Stored logits are in that order too: `[B * tiles, queries of a tile, keys]`. A program of
+`nonlocal_backward_key` serves a tile of keys and finds its columns in the logits of every query tile whose windows may
+cover it.
 
 Softmax and all sums are float32, whatever the images are; where these are in half precision, so is what is kept of
 logits and their gradient from step to step. Nothing is added up by more than one program, so the same input gives the
@@ -78,7 +79,8 @@ def blocks(
     return chosen
 
 
-# Sizes that change from image to image and from band to band: compiling anew where one happens to be a multiple of 16 gains nothing.
+# Sizes that change from image to image and from band to band: compiling anew where one happens to be a multiple of 16
+# gains nothing.
 SIZES = ("rows", "height", "width", "radius", "row_offset")
 
 
@@ -303,12 +305,14 @@ def nonlocal_backward_query(
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_VALUES: tl.constexpr,
 ):
-    """Brings logits and their gradient to this step, and writes channels from `first_channel` on of the query's gradient.
+    """Brings logits and their gradient to this step, and writes channels from `first_channel` on of the query's
+    gradient.
 
-    `LOGITS` says where the logits come from: `"stored"`; `"rewound"`, stored ones less the products of the later
-    step, which are `other_query` and `other_key`; `"computed"`, the products of these two alone. With `ADD` the
-    gradient holds that of the later steps on entry. Without `UPDATE` both are there already. `RELATIVE` logits are as
-    in `nonlocal_forward`. The stored gradient is `scale` times the gradient, which in float16 would often be too small a number.
+    `LOGITS` says where the logits come from: `"stored"`; `"rewound"`, stored ones less the products of the later step,
+    which are `other_query` and `other_key`; `"computed"`, the products of these two alone. With `ADD` the gradient
+    holds that of the later steps on entry. Without `UPDATE` both are there already. `RELATIVE` logits are as in
+    `nonlocal_forward`. The stored gradient is `scale` times the gradient, which in float16 would often be too small a
+    number.
     """
     program = tl.program_id(0)
     batch, tile_y, tile_x = _tile(program, rows, width, TILE)

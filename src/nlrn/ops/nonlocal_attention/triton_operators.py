@@ -221,12 +221,13 @@ def triton_attention_backward(
     """Gradients of query, key and value; moves `logits` and `logits_grad` to this step.
 
     `later` are the query and key of the step that both belong to on entry. It is empty for the last step: its logits
-    are there (or `computed` here, where there was no other step), and their gradient has yet to be written. `logits_grad` holds
-    `scale` (`[1]`, float32) times the gradient.
+    are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
+    `logits_grad` holds `scale` (`[1]`, float32) times the gradient.
     """
     geometry = Geometry.with_radius(query, key, radius)
-    # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share. The output is the exact
-    # one: what rounding it takes from the gradients, they take from all keys alike, and keys have much in common.
+    # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share. The
+    # output is the exact one: what rounding it takes from the gradients, they take from all keys alike, and keys have
+    # much in common.
     shared = (output_grad.float() * output.float()).sum(1)
     query, key, value, output_grad = (_pixels(x) for x in (query, key, value, output_grad))
     other_query, other_key = [_pixels(x) for x in later] if later else (query, key)

@@ -296,11 +296,13 @@ void run_task(const Problem& problem, const Task& task, Workspace& work) {
 
 }  // namespace
 
-EXPORT int nlrn_window_step(const Problem* problem, int threads) {
+EXPORT int nlrn_window_step(const Problem* problem, int threads) try {
     const std::vector<Task> tasks = cut(*problem, threads, TILE);
     std::atomic<size_t> next(0);
     return in_threads(std::min<int64_t>(threads, int64_t(tasks.size())), [&] {
         Workspace workspace(*problem);
         for (size_t i; (i = next++) < tasks.size();) run_task(*problem, tasks[i], workspace);
     });
+} catch (const std::exception&) {
+    return 1;
 }
