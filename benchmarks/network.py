@@ -1,11 +1,11 @@
-"""Whole networks: every backend and precision against the official patch protocol, first the numbers, then time and memory.
+"""Whole networks: every backend and precision against the official patch protocol: numbers, time, memory.
 
     python -m benchmarks.network --sizes 64,128,256,512 --model nlrn-small-gray --out results
     python -m benchmarks.network --sizes 4096x6144 --max-memory 16G --longest 0
 
-`full` is the network of the paper (T = 12, 128 channels, window 45) with random weights. The official protocol restores the same network's
-45x45 patches at a stride of 7 with whole-patch attention and averages them. Here the same kernels compute it, in the same precisions; its time
-is that of some patches, times their number.
+`full` is the network of the paper (T = 12, 128 channels, window 45) with random weights. The official protocol restores
+the same network's 45x45 patches at a stride of 7 with whole-patch attention and averages them. Here the same kernels
+compute it, in the same precisions; its time is that of some patches, times their number.
 """
 
 from __future__ import annotations

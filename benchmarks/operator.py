@@ -4,9 +4,10 @@
     python -m benchmarks.operator --dtype float32,bfloat16
     python -m benchmarks.operator --sides 64,128,256,512,1024,2048 --longest 20
 
-Peers: the dense reference, chunked PyTorch, the C++ kernel, compiled FlexAttention, and NATTEN where it is installed. FlexAttention and NATTEN
-compute one step without a propagated state (they have no place for one); NATTEN moves windows inward at the
-border instead of cutting them off, so its numbers are checked, and mean something, on interior pixels only.
+Peers: the dense reference, chunked PyTorch, the C++ kernel, compiled FlexAttention, and NATTEN where it is installed.
+FlexAttention and NATTEN compute one step without a propagated state (they have no place for one); NATTEN moves windows
+inward at the border instead of cutting them off, so its numbers are checked, and mean something, on interior pixels
+only.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def largest_error(name: str, step: Step, arguments: list[Tensor], exact: Tensor,
 
 
 def propagated(name: str, arguments: list[Tensor], window: int, device: torch.device) -> float | None:
-    """Seconds of a step that takes and returns a stored state; `None` where that takes more than half of the free memory."""
+    """Seconds of a step from stored state to stored state; `None` where that takes more than half of the memory."""
     _, _, value = arguments
     side = value.shape[2]
     if stored_logits_bytes(1, side, (side, side), window, value.itemsize) > default_budget(device):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training configs/denoise_gray.yaml --crops 40x40,80x10 --out results
 
-A step is everything: crops, degradation, forward, loss, backward, clipping, optimiser, average. The images are random. Peers in the same
-run: the same network with dense masked attention in plain PyTorch and, with `--compile`, that under torch.compile; `--fuse` adds `nlrn train --fuse`.
-Losses must agree before anything is timed.
+A step is everything: crops, degradation, forward, loss, backward, clipping, optimiser, average. The images are random.
+Peers in the same run: the same network with dense masked attention in plain PyTorch and, with `--compile`, that under
+torch.compile; `--fuse` adds `nlrn train --fuse`. Losses must agree before anything is timed.
 """
 
 from __future__ import annotations

@@ -82,8 +82,12 @@ def test_foreign_safetensors(tmp_path):
         load_model(tmp_path / "x.safetensors")
 
 
-def test_unknown_option_in_configuration(tmp_path):
-    text = config_to_json(CONFIG).replace('"width"', '"breadth"')
+@pytest.mark.parametrize(
+    "text",
+    [config_to_json(CONFIG).replace('"width"', '"breadth"'), "[]", "{"],
+    ids=["name", "list", "broken"],
+)
+def test_unusable_configuration(tmp_path, text):
     save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors", {CONFIG_KEY: text})
     with pytest.raises(ModelError, match="unusable model configuration"):
         load_model(tmp_path / "x.safetensors")

@@ -16,7 +16,7 @@ from .planning import Plan, plans
 from .precision import ieee_float32
 from .wavefront import run_bands
 
-__all__ = ["Model", "available_memory", "default_budget", "restore"]
+__all__ = ["Model", "available_memory", "default_budget", "part_of", "restore"]
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,13 @@ def restore(
         for i in range(8):
             turned = _turn(image, i)
             part = _restore_once(
-                model, turned, sigma, steps, patches, precision, max_memory, _part(report, i, 8)
+                model, turned, sigma, steps, patches, precision, max_memory, part_of(report, i, 8)
             )
             total += _turn_back(part, i)
         return total / 8
 
 
-def _part(progress: Progress, index: int, count: int) -> Progress:
+def part_of(progress: Progress, index: int, count: int) -> Progress:
     """The progress of one of several equal parts."""
     return lambda fraction: progress((index + fraction) / count)
 
@@ -118,7 +118,14 @@ def _restore_once(
     if not isinstance(model, NLRN):
         if steps is not None:
             raise ValueError(f"this model has no steps to choose from, got steps={steps}")
-        restored = model(image, sigma)
+        try:
+            restored = model(image, sigma)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"out of memory restoring {image.shape[3]}x{image.shape[2]} pixels with {type(model).__name__}"
+            ) from error
         progress(1.0)
         return restored
     if model.training:
@@ -140,13 +147,13 @@ def _restore_once(
 
     shape = (1, image.shape[1], min(size[0], image.shape[2]), min(size[0], image.shape[3]))
     batch = 32
-    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, image.device.type, dtype, budget):
+    while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, budget, image.device.type, dtype):
         batch //= 2
     return restore_patches(restore_batch, image, levels, size, batch, progress)
 
 
 def _fits(
-    model: NLRN, shape: tuple[int, int, int, int], steps: int, device: str, dtype: torch.dtype, budget: int
+    model: NLRN, shape: tuple[int, int, int, int], steps: int, budget: int, device: str, dtype: torch.dtype
 ) -> bool:
     try:
         return plans(model.config, shape, steps, budget, device, dtype)[0].bands.store_logits
@@ -201,7 +208,6 @@ def _run_plan(
     dtype: torch.dtype,
     progress: Progress,
 ) -> Tensor:
-    done, rows = 0, steps * (image.shape[3] if plan.transposed else image.shape[2])
     pieces = 1
     if plan.tile is not None:
         height, width = image.shape[2:]
@@ -209,7 +215,7 @@ def _run_plan(
     finished = 0
 
     def restore_piece(piece: Tensor, level: Tensor | None) -> Tensor:
-        nonlocal done, rows, finished
+        nonlocal finished
         done, rows = 0, steps * (piece.shape[3] if plan.transposed else piece.shape[2])
 
         def on_rows(count: int) -> None:

@@ -2,7 +2,8 @@
 
 With the scale a and the shift b of a norm, BN(x) = a x + b:
 
-- the one after `conv_a`, and the one after `conv_b` and the addition of s^0, scale these convolutions' weights and biases (and s^0);
+- the one after `conv_a`, and the one after `conv_b` and the addition of s^0, scale these convolutions' weights and
+  biases (and s^0);
 - the one between the non-local module and `conv_a` goes into the values: the weights of an average add up to one, so
   a (x_i + sum_j w_j v_j) + b = a x_i + sum_j w_j (a v_j + b). Whatever `conv_a` then pads with zeros is what the norm
   would have made, so there is no border to correct.
@@ -57,7 +58,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class FoldedStep:
-    """A step of the recurrence: from ReLU(BN(s^{t-1})) to ReLU(BN(s^t)), where BN is the next norm, of a step or a head.
+    """A step of the recurrence: from ReLU(BN(s^{t-1})) to ReLU(BN(s^t)), where BN is the norm of a step or a head.
 
     Args:
         value: of the non-local module; its average plus `features` times the input is what `conv_a` sees.

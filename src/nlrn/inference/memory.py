@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
-# (usage, limit) of the control group this process runs in, as containers see them.
+# Folder, limit, usage, and the part of the usage that the kernel gives back when asked (cached files), of the control
+# group of this process as a container sees it: version 2, version 1.
 CGROUPS = (
-    ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.max"),
-    ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that this process could still allocate on `device`, limits of its control group respected."""
+    """Bytes that this process could still allocate on `device`, limits of its container respected."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -41,12 +42,20 @@ def _system_memory() -> int:
 def _cgroup_memory() -> list[int]:
     """What is left in each control group with a limit."""
     left = []
-    for usage, limit in CGROUPS:
+    for folder, limit, usage, cached in CGROUPS:
         try:
-            bound = Path(limit).read_text().strip()
-            used = int(Path(usage).read_text())
+            bound = (Path(folder) / limit).read_text().strip()
+            used = int((Path(folder) / usage).read_text())
         except (OSError, ValueError):
             continue
         if bound != "max":
-            left.append(max(0, int(bound) - used))
+            left.append(max(0, int(bound) - used + _field(Path(folder) / "memory.stat", cached)))
     return left
+
+
+def _field(path: Path, name: str) -> int:
+    """A number of a file of names and numbers, or 0."""
+    try:
+        return int(dict(line.split() for line in path.read_text().splitlines())[name])
+    except (OSError, ValueError, KeyError):
+        return 0

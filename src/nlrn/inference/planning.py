@@ -61,9 +61,12 @@ def plans(
     if device == "cpu" and batch == 1 and config.window_size is not None:
         row = dtype.itemsize * min(height, width) * config.width
         if row * max(height, width) > CPU_BLOCK:
-            candidates = [Plan(BandPlan(h, True), width > height) for h in HEIGHTS if h * row <= CPU_BLOCK]
+            heights = [h for h in HEIGHTS if h * row <= CPU_BLOCK] or [HEIGHTS[-1]]
+            candidates = [Plan(BandPlan(h, True), width > height) for h in heights]
     if config.window_size is None:
-        candidates.append(Plan(BandPlan(height, False, 64 * MIB)))
+        # Every query sees all keys: those of all steps, values and masks are gathered once.
+        keys = 4 * (height * width * (steps * config.embedding + config.width) + height**2 + width**2)
+        candidates.append(Plan(BandPlan(height, False, 64 * MIB + keys)))
     else:
         transposed = width > height
         long = max(height, width)
@@ -79,7 +82,7 @@ def plans(
                 candidates += [
                     Plan(BandPlan(h, store, 64 * MIB), tile=tile) for store in (True, False) for h in (64, 8)
                 ]
-    needed = [peak_memory(config, shape, steps, plan, dtype, device) for plan in candidates]
+    needed = [peak_memory(config, shape, steps, plan, device, dtype) for plan in candidates]
     fitting = [plan for plan, bytes_ in zip(candidates, needed, strict=True) if bytes_ <= budget]
     if not fitting:
         raise MemoryError(
@@ -94,8 +97,8 @@ def peak_memory(
     shape: tuple[int, int, int, int],
     steps: int,
     plan: Plan,
-    dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> int:
     """An upper estimate in bytes of what a plan allocates, the result included."""
     batch, channels, height, width = shape

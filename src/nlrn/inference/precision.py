@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, get_args
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -27,25 +28,54 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-@contextmanager
-def float32_products(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
-    """Within: how float32 matrix products and convolutions are computed, exactly or in TF32 where the GPU has it.
+_lock = threading.Lock()
+_exact = 0  # how many computations, in all threads, are within `ieee_float32`
+_allowed: list[str] = []  # what the process had set before the first of them
 
-    The settings belong to the process, so they are restored on the way out.
+
+@contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Within: float32 matrix products and convolutions are computed in float32 (no TF32, no bfloat16).
+
+    The settings belong to the process: the first thread that comes in makes them, the last one out restores them.
     """
-    gpu = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
-    cpu = [torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv]  # type: ignore[attr-defined]
-    backends = gpu if precision == "tf32" else [*gpu, *cpu]  # the CPU has no TF32
-    before = [backend.fp32_precision for backend in backends]
+    global _exact, _allowed
+    backends = [*_on_gpu(), *_on_cpu()]
+    with _lock:
+        if not _exact:
+            _allowed = _set(backends, ["ieee"] * len(backends))
+        _exact += 1
     try:
-        for backend in backends:
-            backend.fp32_precision = precision
         yield
     finally:
-        for backend, setting in zip(backends, before, strict=True):
-            backend.fp32_precision = setting
+        with _lock:
+            _exact -= 1
+            if not _exact:
+                _set(backends, _allowed)
 
 
-def ieee_float32() -> AbstractContextManager[None]:
-    """Within: float32 matrix products and convolutions are computed in float32 (no TF32, no bfloat16)."""
-    return float32_products("ieee")
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Within: a GPU may compute float32 products and convolutions in TF32; for training, one thread at a time."""
+    backends = _on_gpu()
+    before = _set(backends, ["tf32"] * len(backends))
+    try:
+        yield
+    finally:
+        _set(backends, before)
+
+
+def _on_gpu() -> list[Any]:
+    return [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+
+
+def _on_cpu() -> list[Any]:
+    return [torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv]  # type: ignore[attr-defined]
+
+
+def _set(backends: list[Any], settings: list[str]) -> list[str]:
+    """Returns what was set before."""
+    before = [backend.fp32_precision for backend in backends]
+    for backend, setting in zip(backends, settings, strict=True):
+        backend.fp32_precision = setting
+    return before

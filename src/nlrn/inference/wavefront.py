@@ -197,10 +197,11 @@ class AttentionStage:
         run, t = self._run, self._t
         window_top = run.height if b == run.height else b - self._radius
         history = run.config.correlation_propagation and not run.plan.store_logits
-        # A history is needed until the last step is done with these rows.
-        finished = range(run.steps) if history and t + 1 == run.steps else () if history else (t,)
-        for i in finished:
-            run.features[i].drop(window_top)
+        if not history:
+            run.features[t].drop(window_top)
+        elif t + 1 == run.steps:  # a history is needed until the last step is done with these rows
+            for features in run.features:
+                features.drop(window_top)
 
 
 def _project(features: Tensor, kernel: Kernel) -> Tensor:
@@ -334,9 +335,10 @@ def _one_by_one(block: Tensor | None) -> Iterator[Tensor]:
 def stored_logits_bytes(
     batch: int, rows: int, size: tuple[int, int], window_size: int | None, itemsize: int
 ) -> int:
-    """An upper bound of the logits that are stored for `rows` rows of an image of `size` (H, W).
+    """An upper bound of the bytes of the logits stored for `rows` rows of an image of `size` (H, W).
 
-    They are float32 for float32 images (`itemsize` 4), else float16 with some float32 numbers that they are relative to.
+    They are float32 for float32 images (`itemsize` 4), else float16 relative to some float32 numbers. In half precision
+    the chunked backend alone, which keeps float32 logits, takes up to twice that.
     """
     keys = 1
     for side in size:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.nlrn import NLRNConfig
+from ..models.nlrn import STEP_NORMS, NLRNConfig
 from .tf_checkpoint import CheckpointError, read_checkpoint
 
 EPS = 1e-3
@@ -33,7 +33,6 @@ CONVOLUTIONS = {
     "rnn/RB1_b": "conv_b",
     "conv_end": "output_conv",
 }
-STEP_NORMS = ("attention_norms", "conv_a_norms", "conv_b_norms")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +23,8 @@ from torch import Tensor, nn
 
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
 
-Normalization = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+# The batch norms that each step has one of.
+STEP_NORMS = ("attention_norms", "conv_a_norms", "conv_b_norms")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class NLRNConfig:
                 "a network with a noise channel needs a sigma_range, and one without has none; "
                 f"got noise_channel={self.noise_channel}, sigma_range={self.sigma_range}"
             )
+        if self.sigma_range is not None and not 0 <= self.sigma_range[0] <= self.sigma_range[1] <= 1:
+            raise ValueError(
+                f"sigma_range must lie in [0, 1], got {list(self.sigma_range)} (grey levels are / 255)"
+            )
         if self.patch_protocol is not None and min(self.patch_protocol) < 1:
             raise ValueError(
                 f"patch_protocol must be (size, stride), both positive, got {self.patch_protocol}"
@@ -98,15 +102,20 @@ class NLRNConfig:
         return self.num_steps * (self.window_size // 2 + 2) + 2
 
 
-def add_norm(norm: nn.Module, features: Tensor, added: Tensor | None) -> Tensor:
-    """`norm(features + added)`, where `None` is zero."""
-    normalized: Tensor = norm(features if added is None else features + added)
+def norm_relu(norm: nn.Module, features: Tensor) -> Tensor:
+    """`ReLU(norm(features))`."""
+    return F.relu(norm(features))
+
+
+def add_norm(norm: nn.Module, features: Tensor, added: Tensor) -> Tensor:
+    """`norm(features + added)`."""
+    normalized: Tensor = norm(features + added)
     return normalized
 
 
-def add_norm_relu(norm: nn.Module, features: Tensor, added: Tensor | None) -> Tensor:
-    """`ReLU(norm(features + added))`, where `None` is zero."""
-    return F.relu(add_norm(norm, features, added))
+def add_norm_relu(norm: nn.Module, features: Tensor, added: Tensor) -> Tensor:
+    """`ReLU(norm(features + added))`."""
+    return F.relu(norm(features + added))
 
 
 class NonLocalBlock(nn.Module):
@@ -197,8 +206,7 @@ class NLRN(nn.Module):
         self.conv_b = nn.Conv2d(width, width, 3, padding=1)
         self.output_norms = nn.ModuleDict({str(head): batch_norm(width) for head in config.heads})
         self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
-        self._add_norm: Normalization = add_norm
-        self._add_norm_relu: Normalization = add_norm_relu
+        self._norm_relu, self._add_norm, self._add_norm_relu = norm_relu, add_norm, add_norm_relu
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -230,37 +238,40 @@ class NLRN(nn.Module):
         Raises:
             ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or NaN.
         """
-        steps = self.check_steps(steps)
-        start = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
-        change, state = None, None
-        for t in range(steps):
-            change, state = self.step(t, start, change, state, last=t + 1 == steps)
-        return self.head(steps, image, start, change)
+        return self._after((self.check_steps(steps),), image, sigma)[0]
 
     def all_heads(self, image: Tensor, sigma: float | Tensor | None = None) -> list[Tensor]:
         """The restored images of every head, in the order of `config.heads`: what training compares."""
+        return self._after(self.config.heads, image, sigma)
+
+    def _after(self, heads: tuple[int, ...], image: Tensor, sigma: float | Tensor | None) -> list[Tensor]:
+        """The restored images after each of `heads` steps."""
         start = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
         change, state, restored = None, None, []
-        for t in range(self.config.num_steps):
-            change, state = self.step(t, start, change, state, last=t + 1 == self.config.num_steps)
-            if t + 1 in self.config.heads:
+        for t in range(heads[-1]):
+            change, state = self.step(t, start, change, state, last=t + 1 == heads[-1])
+            if t + 1 in heads:
                 restored.append(self.head(t + 1, image, start, change))
         return restored
 
     def step(
         self, t: int, start: Tensor, change: Tensor | None, state: AttentionState | None, *, last: bool
     ) -> tuple[Tensor, AttentionState | None]:
-        """Step `t` (from 0): of s^t - s^0 (`change`, `[B, width, H, W]`; `None` is zero) the next, and the logits to hand on."""
+        """Step `t` (from 0): the next `change` s^t - s^0 (`[B, width, H, W]`; `None` is zero), and the next state."""
         keep_state = self.config.correlation_propagation and not last
-        features = self._add_norm_relu(self.attention_norms[t], start, change)
+        features = self._rectified(self.attention_norms[t], start, change)
         average, state = self.attention.average(features, state, keep_state=keep_state)
         features = self.conv_a(self._add_norm(self.conv_a_norms[t], features, average))
-        change = self.conv_b(self._add_norm_relu(self.conv_b_norms[t], features, None))
+        change = self.conv_b(self._norm_relu(self.conv_b_norms[t], features))
         return change, state
+
+    def _rectified(self, norm: nn.Module, start: Tensor, change: Tensor | None) -> Tensor:
+        """What steps and heads begin with: `ReLU(norm(s^t))`."""
+        return self._norm_relu(norm, start) if change is None else self._add_norm_relu(norm, start, change)
 
     def head(self, steps: int, image: Tensor, start: Tensor, change: Tensor | None) -> Tensor:
         """The restored image after some steps."""
-        residual: Tensor = self.output_conv(self._add_norm_relu(self.output_norms[str(steps)], start, change))
+        residual: Tensor = self.output_conv(self._rectified(self.output_norms[str(steps)], start, change))
         return image + residual
 
     def fuse_norms(self) -> None:
@@ -268,8 +279,11 @@ class NLRN(nn.Module):
 
         For training, where norms need the statistics of the batch; inference folds them into the convolutions.
         """
-        self._add_norm = torch.compile(add_norm, dynamic=False)
-        self._add_norm_relu = torch.compile(add_norm_relu, dynamic=False)
+        # Of whole graphs, so that nothing falls back in silence: more than eight sizes of crops are an error.
+        compiled = (
+            torch.compile(f, dynamic=False, fullgraph=True) for f in (norm_relu, add_norm, add_norm_relu)
+        )
+        self._norm_relu, self._add_norm, self._add_norm_relu = compiled
 
     def noise_level(self, image: Tensor, sigma: float | Tensor | None) -> Tensor | None:
         """The noise channel of an image, `[B, 1, 1, 1]`; `None` for a model that has none.
@@ -301,27 +315,17 @@ class NLRN(nn.Module):
             raise ValueError(
                 f"sigma must be a number or one per image ({image.shape[0]},), got shape {tuple(level.shape)}"
             )
+        given: tuple[float, ...] = ()
         if isinstance(sigma, int | float):
-            self._check_range(sigma, sigma)
+            given = (sigma,)
         elif not (self.training or torch.compiler.is_compiling()):
-            # A look at the values waits for the device, and has no place in a graph. In training a bad one shows in the loss.
-            self._check_range(float(level.min()), float(level.max()))
+            # A look at the values waits for the device and has no place in a graph; in training the loss shows it.
+            given = (level.min().item(), level.max().item())
+        for value in dict.fromkeys(given):
+            _, note = nearest_known(value, self.config.sigma_range)
+            if note is not None:
+                warnings.warn(note, stacklevel=2)
         return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
-
-    def _check_range(self, smallest: float, largest: float) -> None:
-        assert self.config.sigma_range is not None
-        low, high = self.config.sigma_range
-        if not (smallest >= 0 and largest < math.inf):
-            raise ValueError(f"sigma must be finite and >= 0, got {smallest if smallest < 0 else largest}")
-        slack = 1e-6 + 1e-3 * high
-        if smallest < low - slack or largest > high + slack:
-            outside = smallest if smallest < low - slack else largest
-            nearest = low if smallest < low - slack else high
-            warnings.warn(
-                f"sigma {outside * 255:.1f} is outside the range this model was trained for "
-                f"({low * 255:.0f}..{high * 255:.0f}, in 8-bit grey levels); using {nearest * 255:.0f}",
-                stacklevel=2,
-            )
 
     def check_steps(self, steps: int | None) -> int:
         """`steps` if it is a head, the last head for `None`."""
@@ -331,6 +335,24 @@ class NLRN(nn.Module):
             heads = ", ".join(str(head) for head in self.config.heads)
             raise ValueError(f"this model can stop after {heads} steps, got steps={steps}")
         return steps
+
+
+def nearest_known(sigma: float, known: tuple[float, float]) -> tuple[float, str | None]:
+    """The noise level nearest to `sigma` in the range that a model knows, and a sentence about it if it is another.
+
+    Raises:
+        ValueError: a sigma that is negative or not finite.
+    """
+    low, high = known
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"sigma must be finite and >= 0, got {sigma}")
+    nearest = min(max(sigma, low), high)
+    if abs(nearest - sigma) <= 1e-6 + 1e-3 * high:
+        return nearest, None
+    return nearest, (
+        f"sigma {sigma * 255:.1f} is outside the range this model was trained for "
+        f"({low * 255:.0f}..{high * 255:.0f}, in 8-bit grey levels); using {nearest * 255:.0f}"
+    )
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:

@@ -133,6 +133,21 @@ CLASSICAL: dict[str, ClassicalEntry] = {
 }
 
 
+# What models may have been trained for (`NLRNConfig.task`) to do a task; a name that is not here fits them all.
+FITTING = {
+    "denoise": ("denoise", "photo"),
+    "photo": ("denoise", "photo"),
+    "upscale": ("upscale",),
+    "dejpeg": ("dejpeg",),
+}
+
+
+def check_task(name: str, model: NLRN | BM3D, task: str) -> None:
+    """Raises `ModelError` if a model is for something else than `task`."""
+    if model.config.task in FITTING and model.config.task not in FITTING[task]:
+        raise ModelError(f"{name} is a model for {model.config.task}, not for {task}")
+
+
 def load_model(
     name_or_path: str | Path,
     *,
@@ -179,6 +194,25 @@ def load_model(
     return build(config, tensors, str(path)).to(device)
 
 
+@dataclass(frozen=True)
+class About:
+    """What a model's `.config` says of it, whoever wrote it.
+
+    Args:
+        channels: of the images it restores; `None` where it takes any.
+        sigma_range: the noise levels it knows, in units of [0, 1]; `None` for a model that takes none.
+    """
+
+    channels: int | None
+    sigma_range: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, model: object) -> About:
+        """A `model(image, sigma)` that says nothing takes any image and any noise."""
+        config = getattr(model, "config", None)
+        return cls(getattr(config, "channels", None), getattr(config, "sigma_range", (0.0, 1.0)))
+
+
 def build(config: NLRNConfig, tensors: Mapping[str, Tensor], source: str) -> NLRN:
     """A network in evaluation mode with the given weights; `source` is named in errors."""
     model = NLRN(config)
@@ -215,7 +249,7 @@ def _parse(data: bytes, path: Path) -> tuple[NLRNConfig, dict[str, Tensor]]:
         raise ModelError(f"{path} has no {CONFIG_KEY!r} in its metadata: not a model that nlrn wrote")
     try:
         return config_from_json(metadata[CONFIG_KEY]), tensors
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: unusable model configuration ({error})") from error
 
 

@@ -1,11 +1,11 @@
 """BM3D: block matching and 3D filtering.
 
-Two stages, each of which stacks patches that look alike to a group, shrinks the group's coefficients in a transform of patches
-(2D) and across patches (1D), and puts the patches back as a weighted mean:
+Two stages, each of which stacks patches that look alike to a group, shrinks the group's coefficients in a transform of
+patches (2D) and across patches (1D), and puts the patches back as a weighted mean:
 
     1. groups of the noisy image, coefficients below `2.7 sigma` set to zero: the basic estimate;
-    2. groups found in the basic estimate, coefficients c of the noisy image times `b^2 / (b^2 + sigma^2)`, where b are those
-       of the basic estimate (the Wiener filter).
+    2. groups found in the basic estimate, coefficients c of the noisy image times `b^2 / (b^2 + sigma^2)`, where b are
+       those of the basic estimate (the Wiener filter).
 
 RGB images go through an orthonormal luminance-chrominance transform; groups are found in the luminance.
 """
@@ -39,9 +39,9 @@ class BM3DConfig:
         stride: distance between reference patches in pixels.
         search_size: odd side of the square of positions around a reference patch in which others are looked for.
         group_sizes: the most patches of a group in the two stages, powers of two.
-        distances: `(a, b)` for each stage: patches of a group differ by no more than `a + b sigma^2` in mean square, in 8-bit
-            grey levels; by `3 a + b sigma^2` in colour, whose luminance is sqrt(3) times as large. The paper has two sets of
-            numbers, for sigma up to 40 and beyond; these go from one to the other.
+        distances: `(a, b)` for each stage: patches of a group differ by no more than `a + b sigma^2` in mean square, in
+            8-bit grey levels; by `3 a + b sigma^2` in colour, whose luminance is sqrt(3) times as large. The paper has
+            two sets of numbers, for sigma up to 40 and beyond; these go from one to the other.
         hard_threshold: in the first stage, in units of sigma.
         task: what the method is for.
         sigma_range: noise levels it knows, in units of [0, 1].
@@ -60,9 +60,9 @@ class BM3DConfig:
 class BM3D:
     """Block matching and 3D filtering: `model(image, sigma) -> restored`.
 
-    Source: Dabov et al., Image Denoising by Sparse 3-D Transform-Domain Collaborative Filtering, IEEE TIP 2007, and for colour
-    Color Image Denoising via Sparse 3D Collaborative Filtering, ICIP 2007; details as in Lebrun, An Analysis and Implementation
-    of the BM3D Image Denoising Method, IPOL 2012.
+    Source: Dabov et al., Image Denoising by Sparse 3-D Transform-Domain Collaborative Filtering, IEEE TIP 2007, and for
+    colour Color Image Denoising via Sparse 3D Collaborative Filtering, ICIP 2007; details as in Lebrun, An Analysis and
+    Implementation of the BM3D Image Denoising Method, IPOL 2012.
 
     Example:
         >>> import torch
