@@ -5,11 +5,14 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+import re
+from pathlib import Path
 
 import pytest
 
 import nlrn
 
+DOCS = Path(__file__).parents[1] / "docs"
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(nlrn.__path__, "nlrn.")
@@ -21,6 +24,16 @@ MODULES = sorted(
 def test_examples(name):
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert not failed
+
+
+def test_the_documentation_includes_what_it_means_to():
+    """A formatter once took the includes for Python, and the pages showed them as they were written."""
+    lines = [line for page in DOCS.glob("*.md") for line in page.read_text().splitlines() if "--8" in line]
+    assert len(lines) >= 3
+    for line in lines:
+        found = re.fullmatch(r'--8<-- "(.+)"', line)
+        assert found, line
+        assert (DOCS.parent / found[1]).is_file(), line
 
 
 def test_there_are_examples():

@@ -1,10 +1,11 @@
-"""`nlrn.denoise` and the restorer behind it: kinds, units, ranges, refusals."""
+"""`nlrn.denoise` and the restorer behind it: kinds, models, files, refusals."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,9 @@ import torch
 
 import nlrn
 from nlrn.data.images import Image, read_image, write_image
-from nlrn.restoration import Restorer, check_sigma, pick_device
-
-
-def picture(shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
-    rng = np.random.default_rng(1)
-    values = rng.random(shape)
-    white = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
-    return (values * white).astype(dtype)
+from nlrn.inference.devices import pick_device
+from nlrn.restoration import Restorer
+from pictures import picture
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32", "float64"])
@@ -60,32 +56,6 @@ def test_all_kinds_agree(tiny_colour, tmp_path):
     scaled = (torch.from_numpy(array).permute(2, 0, 1)[None] / 255).float()
     direct = module(scaled, 20 / 255)[0].permute(1, 2, 0).numpy()
     assert np.array_equal(np.clip(np.rint(direct * 255), 0, 255), expected)
-
-
-def test_path_takes_8_bit_levels_whatever_its_depth(tiny_grey, tmp_path):
-    deep = picture((16, 20), "uint16")
-    write_image(Image(deep, format="PNG"), tmp_path / "deep.png")
-    by_path = nlrn.denoise(tmp_path / "deep.png", sigma=20, model=tiny_grey)
-    assert np.array_equal(by_path, nlrn.denoise(deep, sigma=20 * 257, model=tiny_grey))
-
-
-def test_floats_are_not_clipped(tiny_grey):
-    array = np.linspace(-0.5, 1.5, 64, dtype=np.float32).reshape(8, 8)
-    result = nlrn.denoise(array, sigma=0.0, model=tiny_grey)
-    assert result.min() < -0.2
-    assert result.max() > 1.2
-
-
-def test_range_never_follows_from_the_values(tiny_grey):
-    dark = picture((8, 8)) // 200
-    assert np.array_equal(
-        nlrn.denoise(dark, sigma=2, model=tiny_grey),
-        nlrn.denoise(dark, sigma=2, model=tiny_grey, data_range=255),
-    )
-    twelve_bit = picture((8, 8), "uint16") // 16
-    a = nlrn.denoise(twelve_bit, sigma=100, model=tiny_grey, data_range=4095)
-    b = nlrn.denoise(twelve_bit / 4095, sigma=100 / 4095, model=tiny_grey)
-    assert np.array_equal(a, np.clip(np.rint(b * 4095), 0, 4095))
 
 
 def test_steps(tiny_grey):
@@ -154,26 +124,6 @@ def test_auto_below_16_pixels_asks_for_sigma(tiny_grey):
         nlrn.denoise(picture((15, 40)), model=tiny_grey)
 
 
-def test_sigma_outside_the_models_range_warns_and_uses_the_nearest():
-    array = picture((12, 12))
-    with pytest.warns(UserWarning, match=r"outside the range .*0\.\.55.*using 55"):
-        result = nlrn.denoise(array, sigma=100)
-    assert np.array_equal(result, nlrn.denoise(array, sigma=55))
-
-
-@pytest.mark.parametrize("kind", ["array", "tensor"])
-def test_25_for_a_float_image(kind, tiny_grey):
-    image = picture((8, 8), "float32")
-    with pytest.raises(ValueError, match=r"sigma is 25 for an image in \[0, 1\]; did you mean 25/255\?"):
-        nlrn.denoise(image if kind == "array" else torch.from_numpy(image)[None], sigma=25, model=tiny_grey)
-
-
-@pytest.mark.parametrize("sigma", [-1, float("nan"), float("inf"), 1e9])
-def test_impossible_sigma(sigma, tiny_grey):
-    with pytest.raises(ValueError, match=r"sigma (must be finite and >= 0, got|is 1e\+09)"):
-        nlrn.denoise(picture((8, 8)), sigma=sigma, model=tiny_grey)
-
-
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -239,15 +189,6 @@ def test_what_the_target_cannot_hold_is_told_before_the_work(tmp_path):
         nlrn.denoise(tmp_path / "a.png", sigma=20, model=model, output=tmp_path / "b.jpg")
 
 
-def test_float_file_far_outside_its_range(tiny_grey, tmp_path):
-    path = tmp_path / "a.tif"
-    write_image(Image(255 * picture((9, 7), "float32"), format="TIFF"), path)
-    with pytest.raises(ValueError, match=r"should lie in .* reaches from .* --data-range"):
-        nlrn.denoise(path, sigma=20, model=tiny_grey)
-    scaled = nlrn.denoise(path, sigma=20, model=tiny_grey, data_range=255)
-    assert scaled.max() > 100
-
-
 def test_alpha_of_a_file(tiny_colour, tmp_path):
     image = Image(picture((9, 7, 3)), alpha=picture((9, 7)), format="PNG")
     write_image(image, tmp_path / "a.png")
@@ -265,6 +206,63 @@ def test_jpeg_is_outside_the_assumption(tiny_grey, tmp_path):
         nlrn.denoise(tmp_path / "a.jpg", sigma=20, model=tiny_grey)
 
 
+def test_every_image_of_a_batch_has_its_own_noise():
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(0.5, sigma, (1, 32, 32)) for sigma in (0.02, 0.2)]).astype(np.float32)
+    batch = torch.from_numpy(values)
+    together = nlrn.denoise(batch, model="nlrn-small-gray", steps=2)
+    for image, result in zip(batch, together, strict=True):
+        torch.testing.assert_close(result, nlrn.denoise(image, model="nlrn-small-gray", steps=2))
+    _, report = Restorer("nlrn-small-gray", steps=2)(batch)
+    assert report.estimated
+    assert report.sigma == pytest.approx(0.11, rel=0.1)
+
+
+def test_warnings_are_about_the_line_of_the_user(tiny_grey):
+    clipped = picture((32, 32)) // 128 * 255
+    for image in (clipped, torch.from_numpy(clipped)[None]):
+        with pytest.warns(UserWarning, match="at the end of the range") as caught:
+            nlrn.denoise(image, model=tiny_grey)
+        assert caught[0].filename == __file__
+
+
+def test_where_a_result_cannot_go_is_said_before_the_work(tiny_grey, tmp_path):
+    write_image(Image(picture((9, 7))), tmp_path / "a.png")
+    seen = []
+    for output, error in (("", ValueError), ("nowhere/b.png", FileNotFoundError)):
+        with pytest.raises(error, match=r"is a folder|does not exist"):
+            nlrn.denoise(
+                tmp_path / "a.png",
+                sigma=5,
+                model=tiny_grey,
+                output=tmp_path / output,
+                overwrite=True,
+                progress=seen.append,
+            )
+    assert not seen
+
+
+def test_a_model_that_is_none_of_ours(tiny_grey):
+    """It may say which channels and noise levels it knows, in an object of its own."""
+
+    class Darker(torch.nn.Module):
+        config = SimpleNamespace(channels=1, sigma_range=(0.0, 0.2))
+
+        def forward(self, image, sigma=None):
+            warnings.warn("dark", RuntimeWarning, stacklevel=1)
+            assert image.shape[1] == 1
+            return image * (1 - sigma)
+
+    with pytest.warns(RuntimeWarning, match="dark"), pytest.warns(UserWarning, match=r"0\.\.51.*; using 51"):
+        assert nlrn.denoise(np.full((20, 20, 3), 200, np.uint8), sigma=99, model=Darker()).max() == 160
+
+    def hungry(image, sigma=None):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(MemoryError, match="out of memory restoring 20x16 pixels with function"):
+        nlrn.denoise(np.zeros((16, 20), np.uint8), sigma=1, model=hungry)
+
+
 def test_progress(tiny_grey):
     seen = []
     nlrn.denoise(picture((40, 12, 3)), sigma=20, model=tiny_grey, progress=seen.append)
@@ -280,11 +278,6 @@ def test_devices():
         assert pick_device("auto").type == "cpu"
         with pytest.raises(ValueError, match="PyTorch sees no CUDA GPU"):
             pick_device("cuda")
-
-
-def test_check_sigma_keeps_what_is_possible():
-    assert check_sigma(0.0) == 0
-    assert check_sigma(1.0) == 1
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16], ids=str)
@@ -350,3 +343,6 @@ def test_faster_options(kernel, monkeypatch):
     assert faster() == [*precision, "--steps 4", "a CUDA GPU"]
     assert faster(steps=2, ensemble=True) == ["no --ensemble", *precision, "a CUDA GPU"]
     assert faster(precision="bfloat16") == ["--steps 4", "a CUDA GPU"]
+    for sigma in ("auto", 0.1):  # no model that is for other noise
+        options = Restorer(device="cpu").faster_options((9, 9, 3), sigma)
+        assert options == [*precision, "--steps 4", "a CUDA GPU"]

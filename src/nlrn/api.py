@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict, Unpack, overload
+from typing import TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .data.images import Image, check_writable, from_float, read_image, to_float, value_range, write_image
+from .data.images import (
+    Image,
+    check_unit_range,
+    check_writable,
+    from_float,
+    read_image,
+    to_float,
+    value_range,
+    write_image,
+)
 from .inference import Model, Progress
 from .inference.precision import Precision
-from .restoration import Report, Restorer, Sigma, Task, check_sigma
+from .restoration import Report, Restorer, Sigma, Task, unit_sigma
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +72,21 @@ def denoise(
     """Removes noise from an image.
 
     Args:
-        image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a
-            file (whose pixels are taken as stored: EXIF orientation is not applied). Channels: grey or RGB, with or without alpha, which stays as it is. Types: uint8, uint16, float.
+        image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a file,
+            whose pixels are taken as stored: EXIF orientation is not applied. Channels: grey or RGB, with or without
+            alpha, which stays as it is. Types: uint8, uint16, float.
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
             levels (0..255), whatever the file's depth. `"auto"` estimates it, or takes a model that needs none.
         model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
         steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
         ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
-        data_range: the value of white; by default 255 for uint8, 65535 for uint16, 1 for floats. It follows from
-            the type, never from the values. Floats may leave [0, 1] and are not clipped.
+        data_range: the value of white; by default 255 for uint8, 65535 for uint16, 1 for floats. It follows from the
+            type, never from the values. Floats may leave [0, 1] and are not clipped, but those that look like grey
+            levels of 0..255 are refused, as are integers above white.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device.
-        precision: `"float32"`, `"bfloat16"` or `"float16"` for the network's arithmetic; `"auto"` is float16 on CUDA and
-            float32 elsewhere. `"bfloat16"` is two to three times faster on CPUs with AMX, 1.4 to 1.9 times on AMD Zen 5.
+        precision: `"float32"`, `"bfloat16"` or `"float16"` for the network's arithmetic; `"auto"` is float16 on CUDA
+            and float32 elsewhere. `"bfloat16"` is two to three times faster on CPUs with AMX, 1.4 to 1.9 times on AMD
+            Zen 5.
         max_memory: bytes that may be used; by default half of what is available.
         output: write the result to this file (of a path's image, with its depth and metadata).
         overwrite: replace an existing `output`.
@@ -85,6 +98,7 @@ def denoise(
     Raises:
         ValueError: bad shapes, types or values; a sigma beyond the range; an unknown model.
         FileExistsError: `output` exists and `overwrite` is false.
+        OSError: a file that cannot be read or written.
 
     Source: Liu et al., Non-Local Recurrent Network for Image Restoration, NeurIPS 2018.
 
@@ -98,7 +112,7 @@ def denoise(
     restorer = Restorer(
         model, steps=steps, ensemble=ensemble, device=device, precision=precision, max_memory=max_memory
     )
-    return _apply(restorer, image, sigma, data_range, output, overwrite, progress)
+    return _told(*_apply(restorer, image, sigma, data_range, output, overwrite, progress))
 
 
 @overload
@@ -132,7 +146,7 @@ def upscale(
         >>> nlrn.upscale(np.zeros((20, 24, 3), np.uint8), 2).shape
         (40, 48, 3)
     """
-    return _task("upscale", image, scale, **options)
+    return _told(*_task("upscale", image, scale, **options))
 
 
 @overload
@@ -162,7 +176,7 @@ def dejpeg(
         >>> nlrn.dejpeg(np.zeros((20, 24), np.uint8)).shape
         (20, 24)
     """
-    return _task("dejpeg", image, None, **options)
+    return _told(*_task("dejpeg", image, None, **options))
 
 
 def _task(
@@ -180,7 +194,7 @@ def _task(
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Callable[[float], None] | None = None,
-) -> np.ndarray | Tensor | Path:
+) -> tuple[np.ndarray | Tensor | Path, Report]:
     restorer = Restorer(
         model,
         task=task,
@@ -202,35 +216,35 @@ def _apply(
     output: str | os.PathLike[str] | None,
     overwrite: bool,
     progress: Progress | None,
-) -> np.ndarray | Tensor | Path:
+) -> tuple[np.ndarray | Tensor | Path, Report]:
     """Whatever was given through a restorer."""
     if isinstance(image, str | os.PathLike):
         source = read_image(Path(image))
         target = None if output is None else _checked_output(source, Path(image), Path(output), overwrite)
         restored, report = restorer.image(source, sigma, data_range=data_range, progress=progress)
-        _warn(report)
         if target is not None:
-            for note in write_image(restored, target, overwrite=overwrite):
-                log.info(note)
-            return target
+            written = write_image(restored, target, overwrite=overwrite)
+            return target, dataclasses.replace(report, notes=(*report.notes, *written))
         if restored.alpha is None:
-            return restored.pixels
+            return restored.pixels, report
         colour = restored.pixels if restored.pixels.ndim == 3 else restored.pixels[..., None]
-        return np.concatenate([colour, restored.alpha[..., None]], -1)
+        return np.concatenate([colour, restored.alpha[..., None]], -1), report
     if output is not None:
         raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
     if isinstance(image, Tensor):
         return _tensor(restorer, image, sigma, data_range, progress)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image must be a path, a NumPy array or a tensor, got {type(image).__name__}")
-    result, report = restorer.array(image, sigma, data_range=data_range, progress=progress)
-    _warn(report)
-    return result
+    return restorer.array(image, sigma, data_range=data_range, progress=progress)
 
 
 def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -> Path:
     """`target`, if the result can go there; better to know before the work than after."""
     check_writable(image, target)
+    if target.is_dir():
+        raise ValueError(f"output {target} is a folder, and must be a file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder of the output {target} does not exist")
     if target.exists() and target.samefile(source):
         raise ValueError(f"output is the input itself, {source}; the original is never modified")
     if not overwrite and os.path.lexists(target):
@@ -240,7 +254,7 @@ def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -
 
 def _tensor(
     restorer: Restorer, image: Tensor, sigma: Sigma, data_range: float | None, progress: Progress | None
-) -> Tensor:
+) -> tuple[Tensor, Report]:
     if image.ndim not in (3, 4) or 0 in image.shape:
         raise ValueError(f"an image tensor must be CHW or BCHW and not empty, got shape {tuple(image.shape)}")
     batch = image.detach() if image.ndim == 4 else image.detach()[None]
@@ -249,16 +263,18 @@ def _tensor(
         raise ValueError(f"an image tensor must have 1 to 4 channels, got {channels} (is it HxWxC?)")
     colour, alpha = (batch, None) if channels in (1, 3) else (batch[:, :-1], batch[:, -1:])
     if image.is_floating_point():
-        white = 1.0 if data_range is None else data_range
+        white = value_range(np.dtype(np.float32), data_range)
+        if data_range is None:
+            check_unit_range(*(extreme.item() for extreme in colour.aminmax()))
         values = colour.float() / white
     else:
         numbers = colour.cpu().numpy()
         white = value_range(numbers.dtype, data_range)
         values = torch.from_numpy(to_float(numbers, data_range)).float()
-    if sigma != "auto":
-        sigma = check_sigma(sigma / white, "sigma", white)
-    result, report = restorer(values, sigma, progress)
-    _warn(report)
+    if alpha is not None and restorer.task == "upscale":
+        planes = (alpha.float() if image.is_floating_point() else alpha).cpu().numpy()
+        alpha = torch.from_numpy(restorer.alpha(planes, data_range)).to(image)
+    result, report = restorer(values, unit_sigma(sigma, white), progress)
     if image.is_floating_point():
         output = (result * white).to(image.dtype)
     else:
@@ -266,17 +282,19 @@ def _tensor(
             image.device
         )
     if alpha is not None:
-        if restorer.task == "upscale":
-            planes = (alpha.float() if image.is_floating_point() else alpha).cpu().numpy()
-            alpha = torch.from_numpy(restorer.alpha(planes, data_range)).to(image)
         output = torch.cat([output, alpha], 1)
-    return output if image.ndim == 4 else output[0]
+    return (output if image.ndim == 4 else output[0]), report
 
 
-def _warn(report: Report) -> None:
+Restored = TypeVar("Restored")
+
+
+def _told(result: Restored, report: Report) -> Restored:
+    """The result, after the user of the function that calls this one was told of the report."""
     for note in report.notes:
         log.info(note)
     if report.estimated and report.sigma is not None:
         log.info("estimated noise level: %.1f (8-bit grey levels)", 255 * report.sigma)
     for caution in report.warnings:
         warnings.warn(caution, stacklevel=3)
+    return result

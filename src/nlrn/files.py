@@ -1,10 +1,26 @@
-"""Writing files so that no reader ever sees half of one."""
+"""Writing files so that no reader ever sees half of one, and JSON that every reader understands."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import os
-import tempfile
+import secrets
 from pathlib import Path
+
+
+def finite_json(value: object, indent: int | None = None) -> str:
+    """JSON of numbers, texts, lists and dictionaries, in which a number that is NaN or infinite is null."""
+
+    def finite(part: object) -> object:
+        if isinstance(part, dict):
+            return {name: finite(entry) for name, entry in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(entry) for entry in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
@@ -17,15 +33,15 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
-        OSError: the folder cannot be written to. Nothing is left behind.
+        OSError: the folder cannot be written to; it names `path`. Nothing is left behind.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".nlrn-", suffix=".part")
+    temporary = path.parent / f".nlrn-{secrets.token_hex(8)}.part"
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Not by `tempfile`, whose files nobody else may read.
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         if overwrite:
             os.replace(temporary, path)
             return
@@ -37,12 +53,13 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
             if os.path.lexists(path):
                 raise FileExistsError(f"{path} exists") from None
             os.replace(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # It names a temporary file that nobody asked for.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError):  # where it was never made, or has its name already
+            temporary.unlink()

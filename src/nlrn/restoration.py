@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import numbers
 import os
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from .data.exif import resized
-from .data.images import Image, from_float, to_float, value_range
+from .data.images import Image, from_float, from_planes, to_float, to_planes, value_range
 from .degradations.resize import bicubic_resize
-from .inference import Model, Progress, restore
+from .inference import Model, Progress, part_of, restore
+from .inference.devices import pick_device
 from .inference.patches import patch_positions
 from .inference.precision import Precision, pick_precision
-from .models.nlrn import NLRNConfig
-from .models.zoo import ModelError, default_model, load_model, smallest_model
+from .models.nlrn import NLRN, nearest_known
+from .models.zoo import MODELS, About, check_task, default_model, load_model, smallest_model
 from .noise import estimate_noise
 from .ops.nonlocal_attention.native_operators import loaded_kernel
 from .upscaling import check_scale, enlarge, recolour
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 Sigma = float | Literal["auto"]
 Task = Literal["denoise", "upscale", "dejpeg"]
 
-# What models may have been trained for (`NLRNConfig.task`) to do a task; a name that is not here fits them all.
-FITTING = {"denoise": ("denoise", "photo"), "upscale": ("upscale",), "dejpeg": ("dejpeg",)}
 # Of the image that a time is estimated from: on a GPU a small one takes as long as it takes to launch the kernels.
 TRIAL_SIDE, TRIAL_SIDE_ON_GPU = 64, 512
 
@@ -45,7 +44,7 @@ class Report:
 
     Args:
         model: name of the model, or its file or class.
-        sigma: noise level in units of [0, 1]; `None` for a model that ignores it.
+        sigma: noise level in units of [0, 1], the mean over a batch; `None` for a model that ignores it.
         estimated: whether sigma was estimated from the image.
         notes: what the user may want to know.
         warnings: what the user should know.
@@ -72,8 +71,8 @@ class Restorer:
         ensemble: average over the eight flips and rotations of the image.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model
             object is used where it is.
-        precision: in which an `NLRN` is computed: `"float32"`, `"bfloat16"`, `"float16"` (GPUs only), or `"auto"`, which is
-            float16 on CUDA and float32 elsewhere. What overflows is computed again in float32.
+        precision: in which an `NLRN` is computed: `"float32"`, `"bfloat16"`, `"float16"` (GPUs only), or `"auto"`,
+            which is float16 on CUDA and float32 elsewhere. What overflows is computed again in float32.
         max_memory: bytes; by default half of what is available.
         window_size: another window than the model's own, an approximation for a model that was trained with
             whole-patch attention.
@@ -123,10 +122,9 @@ class Restorer:
         if name not in self._loaded:
             loaded = load_model(name, device=self.device)
             loaded.check_steps(self._steps)
-            known = {task for tasks in FITTING.values() for task in tasks}
-            if loaded.config.task in known and loaded.config.task not in FITTING[self.task]:
-                raise ModelError(f"{name} is a model for {loaded.config.task}, not for {self.task}")
-            if self._window_size not in ("default", getattr(loaded.config, "window_size", None)):
+            check_task(name, loaded, self.task)
+            own = loaded.config.window_size if isinstance(loaded, NLRN) else None
+            if self._window_size not in ("default", own):
                 self._approximate.add(name)
                 loaded = load_model(name, device=self.device, window_size=self._window_size)
             self._loaded[name] = loaded
@@ -136,6 +134,8 @@ class Restorer:
         self, image: Tensor, sigma: Sigma = "auto", progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
         """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1]; enlarged if that is the task.
+
+        With `"auto"` every image of a batch has a noise level of its own.
 
         Raises:
             ValueError: channels that the model does not know, an impossible sigma, or an image too small for
@@ -147,54 +147,53 @@ class Restorer:
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
+        sigma = unit_sigma(sigma)
         model, name = self.model_for(channels, sigma)
-        config = getattr(model, "config", None)
+        about = About.of(model)
+        known = about.sigma_range
+        if len(image) > 1 and sigma == "auto" and known is not None:
+            return self._one_by_one(image, progress or _nobody)
         chroma = None
         if self.task == "upscale":
             image, chroma = enlarge(image, self.scale)
             channels = 1
         notes: list[str] = []
-        cautions: list[str] = []
-        model_channels = getattr(config, "channels", channels)
+        model_channels = about.channels or channels
         if model_channels == 3 and channels == 1:
             raise ValueError(f"model {name} restores RGB images, this one is grey; choose a grey model")
         if model_channels == 1 and channels == 3:
             notes.append(f"{name} is a grey model: each colour channel is restored by itself")
-
         if name in self._approximate:
             notes.append(f"approximate: {name} was not trained with a window of {self._window_size}")
 
-        level, estimated = None, False
-        ignores_sigma = config is not None and config.sigma_range is None
-        if ignores_sigma and sigma != "auto":
+        level = used = None
+        cautions: list[str] = []
+        if known is not None:
+            level, used, cautions = _noise_level(image, sigma, known)
+        elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
-        elif not ignores_sigma and sigma == "auto":
-            estimate = estimate_noise(image)
-            level, estimated = estimate.sigma, True
-            cautions += estimate.warnings
-        elif not ignores_sigma:
-            assert sigma != "auto"
-            level = sigma
-        if level is not None:
-            check_sigma(level)
-
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            result = self._run(model, image, level, model_channels, progress)
-        cautions += list(dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning))
-        result = recolour(result, chroma)
+        result = recolour(self._run(model, image, used, progress or _nobody), chroma)
         seconds = time.perf_counter() - started
+        estimated = level is not None and sigma == "auto"
         return result, Report(name, level, estimated, tuple(notes), tuple(cautions), seconds)
 
-    def _run(
-        self, model: Model, image: Tensor, sigma: float | None, channels: int, progress: Progress | None
-    ) -> Tensor:
-        own = image.shape[1]
-        if channels == 1 and own == 3:
+    def _one_by_one(self, image: Tensor, progress: Progress) -> tuple[Tensor, Report]:
+        """Each image of a batch with its own estimate of the noise; the report has their mean."""
+        count = len(image)
+        parts = [self(image[i : i + 1], "auto", part_of(progress, i, count)) for i in range(count)]
+        reports = [report for _, report in parts]
+        return torch.cat([result for result, _ in parts]), dataclasses.replace(
+            reports[0],
+            sigma=sum(report.sigma or 0.0 for report in reports) / count,
+            warnings=tuple(dict.fromkeys(w for report in reports for w in report.warnings)),
+            seconds=sum(report.seconds for report in reports),
+        )
+
+    def _run(self, model: Model, image: Tensor, sigma: float | None, progress: Progress) -> Tensor:
+        channels = image.shape[1]
+        if channels == 3 and About.of(model).channels == 1:
             # One channel at a time: three in a batch would triple the memory for the same time.
-            planes = [
-                self._run(model, image[:, c : c + 1], sigma, 1, _part(progress, c, 3)) for c in range(own)
-            ]
+            planes = [self._run(model, image[:, c : c + 1], sigma, part_of(progress, c, 3)) for c in range(3)]
             return torch.cat(planes, 1)
         moved = image.to(self.device)
 
@@ -222,16 +221,16 @@ class Restorer:
         model, _ = self.model_for(channels, sigma)
         shape = tuple(self.scale * length for length in shape[:2])
         channels = 1 if self.task == "upscale" else channels
-        config = getattr(model, "config", None)
-        own = getattr(config, "channels", channels)
-        protocol = getattr(config, "patch_protocol", None)
+        about = About.of(model)
+        model_channels = about.channels or channels
+        protocol = model.config.patch_protocol if isinstance(model, NLRN) else None
         side = TRIAL_SIDE if self.device.type == "cpu" else TRIAL_SIDE_ON_GPU
         units = shape[0] * shape[1] / side**2
         if protocol is not None:
             side = protocol[0]
             units = math.prod(len(patch_positions(length, *protocol)) for length in shape[:2])
-        trial = torch.full((1, own, side, side), 0.5, device=self.device)
-        level = None if config is None or config.sigma_range is None else config.sigma_range[1]
+        trial = torch.full((1, model_channels, side, side), 0.5, device=self.device)
+        level = None if about.sigma_range is None else about.sigma_range[1]
         trials = []
         for _ in range(3):  # the first one warms up
             started = time.perf_counter()
@@ -239,15 +238,15 @@ class Restorer:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             trials.append(time.perf_counter() - started)
-        return min(trials) * units * (channels // own) * (8 if self._ensemble else 1)
+        return min(trials) * units * (channels // model_channels) * (8 if self._ensemble else 1)
 
     def faster_options(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> list[str]:
         """What would make that faster, as command-line options."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for(channels, sigma)
         options = ["no --ensemble"] if self._ensemble else []
-        config = getattr(model, "config", None)
-        if isinstance(config, NLRNConfig):
+        if isinstance(model, NLRN):
+            config = model.config
             on_cpu = self.device.type == "cpu" and self._precision is torch.float32
             if on_cpu and not isinstance(loaded_kernel(torch.bfloat16), str):
                 options.append("--precision bfloat16")
@@ -255,7 +254,8 @@ class Restorer:
             options += [f"--steps {heads[-1]}"] if heads else []
             if config.patch_protocol is not None:
                 options.append("--window 45 (approximate)")
-        small = smallest_model(self.task, 1 if self.task == "upscale" else channels)
+        task = MODELS[name].task if name in MODELS else self.task
+        small = smallest_model(task, 1 if task == "upscale" else channels)
         options += [f"--model {small}"] if small != name else []
         return options + (["a CUDA GPU"] if self.device.type == "cpu" else [])
 
@@ -272,37 +272,33 @@ class Restorer:
         Depth, alpha and metadata stay; an enlarged image's alpha is enlarged with it, and its EXIF says its new size.
 
         Raises:
-            ValueError: as `__call__`, and for a float image far outside [0, 1] without `data_range`.
+            ValueError: as `array`.
         """
-        if image.pixels.dtype.kind == "f" and data_range is None:
-            low, high = float(image.pixels.min()), float(image.pixels.max())
-            if low < -1 or high > 2:
-                raise ValueError(
-                    f"a float image should lie in [0, 1], this one reaches from {low:g} to {high:g}; "
-                    "give its white as --data-range (data_range=)"
-                )
-        if sigma != "auto":
-            sigma = check_sigma(sigma / 255, "sigma", 255)
-        pixels, report = self.array(
-            image.pixels, sigma, data_range=data_range, sigma_unit=1.0, progress=progress
-        )
+        alpha = None if image.alpha is None else self.alpha(image.alpha, data_range)
+        pixels, report = self._pixels(image.pixels, unit_sigma(sigma, 255), data_range, progress)
         if report.estimated and image.format == "JPEG":
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
         if self.task == "upscale":
             height, width = pixels.shape[:2]
-            alpha = None if image.alpha is None else self.alpha(image.alpha, data_range)
             image = dataclasses.replace(image, alpha=alpha, exif=resized(image.exif, width, height))
         return dataclasses.replace(image, pixels=pixels), report
 
     def alpha(self, planes: np.ndarray, data_range: float | None = None) -> np.ndarray:
-        """Alpha `[..., H, W]` for the result: as it is, or enlarged with the image."""
+        """Alpha `[..., H, W]` for the result: as it is, or enlarged with the image.
+
+        What is opaque follows from an integer's type, whatever its image's white; `data_range` is for floats.
+        """
         if self.task != "upscale":
             return planes
-        values = torch.from_numpy(to_float(planes, data_range).astype(np.float32))
+        opaque = data_range if planes.dtype.kind == "f" else None
+        try:
+            values = torch.from_numpy(to_float(planes, opaque).astype(np.float32))
+        except ValueError as error:
+            raise ValueError(f"alpha: {error}") from error
         height, width = (self.scale * length for length in planes.shape[-2:])
         large = bicubic_resize(values, height, width).clamp(0, 1)
-        return from_float(large.numpy(), planes.dtype, data_range)
+        return from_float(large.numpy(), planes.dtype, opaque)
 
     def array(
         self,
@@ -310,7 +306,6 @@ class Restorer:
         sigma: Sigma = "auto",
         *,
         data_range: float | None = None,
-        sigma_unit: float | None = None,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Report]:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
@@ -319,23 +314,42 @@ class Restorer:
             pixels: uint8, uint16 or float.
             sigma: in the units of the array.
             data_range: value of white; by default 255, 65535 or 1 by dtype.
-            sigma_unit: the value of white in units of sigma, where it is not that of the array.
             progress: called with the fraction done.
+
+        Raises:
+            ValueError: as `__call__`, and for other shapes or types, integers above `data_range`, or floats far outside
+                [0, 1] without one.
         """
-        colour, alpha = _split_alpha(pixels)
         white = value_range(pixels.dtype, data_range)
-        if sigma != "auto":
-            sigma = check_sigma(sigma / (sigma_unit or white), "sigma", sigma_unit or white)
-        values = to_float(colour, data_range)
-        planes = values[None] if values.ndim == 2 else np.moveaxis(values, -1, 0)
-        tensor = torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None]
-        result, report = self(tensor, sigma, progress)
-        restored = result[0].numpy()
-        restored = restored[0] if values.ndim == 2 else np.moveaxis(restored, 0, -1)
-        output = from_float(restored, pixels.dtype, data_range)
+        return self._pixels(pixels, unit_sigma(sigma, white), data_range, progress)
+
+    def _pixels(
+        self, pixels: np.ndarray, sigma: Sigma, data_range: float | None, progress: Progress | None
+    ) -> tuple[np.ndarray, Report]:
+        """`array` with sigma in units of [0, 1]."""
+        colour, alpha = _split_alpha(pixels)
         if alpha is not None:
-            output = np.concatenate([output, self.alpha(alpha[..., 0], data_range)[..., None]], -1)
+            alpha = self.alpha(alpha[..., 0], data_range)[..., None]
+        planes = np.ascontiguousarray(to_planes(to_float(colour, data_range)), dtype=np.float32)
+        result, report = self(torch.from_numpy(planes)[None], sigma, progress)
+        output = from_float(from_planes(result[0].numpy(), colour.ndim), pixels.dtype, data_range)
+        if alpha is not None:
+            output = np.concatenate([output, alpha], -1)
         return output, report
+
+
+def _noise_level(image: Tensor, sigma: Sigma, known: tuple[float, float]) -> tuple[float, float, list[str]]:
+    """Sigma as given or estimated, what a model that knows a range is told, and what there is to say about them."""
+    cautions: list[str] = []
+    if sigma == "auto":
+        estimate = estimate_noise(image)
+        sigma, cautions = estimate.sigma, list(estimate.warnings)
+    used, caution = nearest_known(sigma, known)
+    return sigma, used, cautions if caution is None else [*cautions, caution]
+
+
+def _nobody(fraction: float) -> None:
+    """Who is told of the progress if nobody asked."""
 
 
 def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -350,42 +364,23 @@ def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     )
 
 
-def _part(progress: Progress | None, index: int, count: int) -> Progress | None:
-    return None if progress is None else lambda fraction: progress((index + fraction) / count)
-
-
-def check_sigma(level: float, name: str = "sigma", white: float = 1.0) -> float:
-    """`level` (in units of [0, 1]) if it can be a noise level; `white` only serves the message.
+def unit_sigma(sigma: Sigma, white: float = 1.0) -> Sigma:
+    """A noise level in units of [0, 1], given one for images whose white is `white`; `"auto"` stays.
 
     Raises:
-        ValueError: negative, NaN, infinite, or beyond the range.
+        ValueError: no number, negative, NaN, infinite, or beyond the range.
     """
-    given = level * white
-    if not (math.isfinite(level) and level >= 0):
-        raise ValueError(f"{name} must be finite and >= 0, got {given:g}")
-    if level > 1:
+    if isinstance(sigma, str) and sigma == "auto":
+        return sigma
+    if isinstance(sigma, np.ndarray | Tensor) and sigma.ndim == 0:
+        sigma = sigma.item()
+    if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool):
+        raise ValueError(f"sigma must be a number or 'auto', got {sigma!r}")
+    given = float(sigma)
+    if not (math.isfinite(given) and given >= 0):
+        raise ValueError(f"sigma must be finite and >= 0, got {given:g}")
+    if given > white:
         hint = f"; did you mean {given:g}/255?" if white == 1 and given <= 255 else ""
         kind = " for an image in [0, 1]" if white == 1 else f" for an image whose white is {white:g}"
-        raise ValueError(f"{name} is {given:g}{kind}{hint}")
-    return level
-
-
-def pick_device(device: str | torch.device) -> torch.device:
-    """The device for a name; `"auto"` is CUDA if there is one, else the CPU.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}; expected auto, cpu, cuda, cuda:N or mps") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {str(device)!r} was asked for, but PyTorch sees no CUDA GPU here")
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' was asked for, but PyTorch sees none here")
-    if chosen.type not in ("cpu", "cuda", "mps"):
-        raise ValueError(f"device must be auto, cpu, cuda or mps, got {str(device)!r}")
-    return chosen
+        raise ValueError(f"sigma is {given:g}{kind}{hint}")
+    return given / white

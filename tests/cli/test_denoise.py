@@ -88,6 +88,58 @@ def test_folder_again_leaves_its_results_alone(nlrn, tmp_path, tiny_grey):
     assert "in/a-denoised-denoised.png" in names(tmp_path)
 
 
+def test_left_out_results_are_told_of(nlrn, tmp_path, tiny_grey):
+    """Into another folder they go like any other file: there an input keeps its name."""
+    for name in ("cat.png", "cat-denoised.png"):
+        picture(tmp_path / "in" / name)
+    arguments = ("--sigma", 20, "--model", tiny_grey)
+    assert nlrn("denoise", "in", "-o", "out", *arguments).code == 0
+    assert names(tmp_path / "out") == ["cat-denoised.png", "cat.png"]
+    outcome = nlrn("denoise", "in", *arguments, "--overwrite")
+    assert outcome.err.startswith("note: 1 results of an earlier run left out (*-denoised.*)\n")
+
+
+def test_a_batch_goes_on_where_it_was(nlrn, tmp_path, tiny_grey):
+    for name in ("a.png", "b.png", "c.png"):
+        picture(tmp_path / "in" / name)
+    arguments = ("denoise", "in", "-o", "out", "--sigma", 20, "--model", tiny_grey)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "b.png").write_text("mine")
+    refused = nlrn(*arguments)
+    assert refused.code == 2
+    assert "--overwrite to replace it, or --skip-existing" in refused.err
+    outcome = nlrn(*arguments, "--skip-existing")
+    assert outcome.code == 0
+    assert outcome.err.startswith("note: 1 existing outputs skipped\n")
+    assert "2 of 2 files restored" in outcome.err
+    assert names(tmp_path / "out") == ["a.png", "b.png", "c.png"]
+    assert (tmp_path / "out" / "b.png").read_text() == "mine"
+    again = nlrn(*arguments, "--skip-existing")
+    assert (again.code, again.err) == (0, "note: 3 existing outputs skipped\n")
+    assert "contradict" in nlrn(*arguments, "--skip-existing", "--overwrite").err
+
+
+def test_what_is_no_image_fails_by_itself(nlrn, tmp_path, tiny_grey):
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    outcome = nlrn("denoise", "in/*", "-o", "out", "--sigma", 20, "--model", tiny_grey)
+    assert outcome.code == 3
+    assert "failed: in/notes.txt" in outcome.err
+    assert names(tmp_path / "out") == ["a.png"]
+
+
+def test_one_file_does_not_take_several_results(nlrn, tmp_path, tiny_grey):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    outcome = nlrn("denoise", "a.png", "b.png", "-o", "out.png", "--sigma", 20, "--model", tiny_grey)
+    assert (outcome.code, outcome.err) == (
+        2,
+        "nlrn: one file, out.png, cannot take several results; give a folder\n",
+    )
+    assert names(tmp_path) == ["a.png", "b.png"]
+    assert "an empty name" in nlrn("denoise", "", "--model", tiny_grey).err
+
+
 def test_two_inputs_with_one_output(nlrn, tmp_path, tiny_grey):
     picture(tmp_path / "x" / "a.png")
     picture(tmp_path / "y" / "a.png")

@@ -72,6 +72,44 @@ def test_compare_refuses(nlrn, tmp_path):
     assert nlrn("compare", "a.png", "nosuch.png").code == 2
 
 
+def test_compare_in_other_units(nlrn, tmp_path):
+    from nlrn.data.images import Image, write_image
+
+    for name, value in (("a", 1000.0), ("b", 1010.0)):
+        write_image(Image(np.full((16, 16), value, np.float32), format="TIFF"), tmp_path / f"{name}.tif")
+    refused = nlrn("compare", "a.tif", "b.tif")
+    assert refused.code == 2
+    assert "give its white as --data-range" in refused.err
+    outcome = nlrn("compare", "a.tif", "b.tif", "--data-range", 4095)
+    assert outcome.out.startswith("PSNR  52.25 dB\n")  # 20 log10(4095 / 10)
+
+
+def test_compare_says_that_it_leaves_alpha_out(nlrn, tmp_path):
+    from nlrn.data.images import Image, write_image
+
+    pixels = np.zeros((16, 16), np.uint8)
+    write_image(Image(pixels, alpha=pixels), tmp_path / "a.png")
+    write_image(Image(pixels, alpha=pixels + 9), tmp_path / "b.png")
+    assert nlrn("compare", "a.png", "b.png").err == "note: transparency is not compared\n"
+
+
+def test_inputs_are_not_overwritten(nlrn, tmp_path):
+    """Not even with --overwrite, and whatever the command."""
+    write(tmp_path / "a.png", np.zeros((16, 16), np.uint8))
+    for arguments, message in (
+        (("add-noise", "a.png", "-o", "a.png"), "the output a.png is the input itself"),
+        (("export-weights", "a.safetensors", "-o", "a.safetensors"), "is the input itself"),
+        (("export-weights", "a.safetensors", "-o", "card.md"), "must be named *.safetensors, got card.md"),
+        (("import-tf", "a.png", "-o", "a.png"), "must be named *.safetensors, got a.png"),
+    ):
+        (tmp_path / "a.safetensors").write_text("weights")
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        outcome = nlrn(*arguments, "--overwrite")
+        assert outcome.code == 2
+        assert message in outcome.err
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_add_noise(nlrn, tmp_path):
     write(tmp_path / "a.png", np.full((128, 128), 128, np.uint8))
     assert nlrn("add-noise", "a.png", "-o", "b.png", "--sigma", 10).code == 0

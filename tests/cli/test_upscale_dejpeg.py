@@ -58,7 +58,7 @@ def test_refusals(nlrn, folder, arguments, message):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_benchmarks(nlrn, folder, tiny_upscaler, tiny_dejpeg):
+def test_benchmarks(nlrn, folder, tiny_upscaler, tiny_dejpeg, tiny_colour):
     rng = np.random.default_rng(0)
     for name in ("Set5/a", "classic5/a", "PolyU/X_1_mean", "PolyU/X_1_real"):
         path = folder / "data" / f"{name}.png"
@@ -74,10 +74,14 @@ def test_benchmarks(nlrn, folder, tiny_upscaler, tiny_dejpeg):
     assert read_image(folder / "sr" / "sheet.png").pixels.ndim == 3
     jpeg = nlrn("benchmark", "jpeg", *data, "--sets", "PolyU", "--qualities", 10, "--model", tiny_dejpeg)
     assert jpeg.code == 0, jpeg.err
-    real = nlrn("benchmark", "real", *data, "--cameras", "X", "--models", tiny_dejpeg)
+    real = nlrn("benchmark", "real", *data, "--cameras", "X", "--models", tiny_colour)
     assert real.code == 0, real.err
     assert "PolyU X" in real.out
+    steps = nlrn("benchmark", "real", *data, "--cameras", "X", "--steps", 2)  # without BM3D, which has none
+    assert steps.code == 0, steps.err
     for wrong, message in (
+        (("real", "--cameras", "X", "--models", tiny_dejpeg), "is a model for dejpeg, not for photo"),
+        (("jpeg", "--sets", "PolyU", "--qualities", "10,10.9"), "--qualities must be whole numbers"),
         (("sr", "--scales", "2.5"), "--scales must be whole numbers, got '2.5'"),
         (("sr", "--scales", "1"), "--scales must lie between 2 and 16"),
         (("jpeg", "--qualities", "0"), "--qualities must lie between 1 and 100"),

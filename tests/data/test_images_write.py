@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from image_files import SRGB, exif_block, noise
 
+from nlrn.data import exif
 from nlrn.data.images import (
     Image,
     ImageError,
@@ -101,6 +104,63 @@ def test_lost_metadata_is_told(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize("source", ["PNG", "JPEG", "TIFF", "BMP", "WEBP", "PNG of 16 bit"])
+def test_the_resolution_stays(source):
+    """Scans have one; from every format to every other."""
+    kind, dtype = source.split()[0], np.uint16 if "16" in source else np.uint8
+    image = Image(np.full((9, 7, 3), 100, dtype), format=kind, resolution=(300.0, 150.0))
+    image = read_image(encode_image(image))
+    assert image.resolution == pytest.approx((300, 150), abs=0.1)
+    for name in ("PNG", "TIFF") if dtype == np.uint16 else ("PNG", "JPEG", "TIFF", "BMP", "WEBP"):
+        assert read_image(encode_image(image, name)).resolution == pytest.approx((300, 150), abs=0.1)
+    bare = read_image(encode_image(replace(image, resolution=None, exif=None)))
+    assert kind == "BMP" or bare.resolution is None  # every BMP has one
+
+
+def test_resolutions_that_formats_cannot_hold():
+    """Microscopes write pixels of a tenth of a nanometre."""
+    image = Image(np.zeros((9, 7), np.uint16), format="TIFF", resolution=(2.54e8, 2.54e8))
+    for name in ("PNG", "TIFF"):
+        assert read_image(encode_image(image, name)).resolution is None
+
+
+def test_a_picture_turned_upright_turns_its_resolution():
+    block = exif_block(orientation=6)
+    image = Image(np.zeros((9, 7), np.uint8), exif=block, resolution=(300.0, 150.0))
+    assert read_image(encode_image(image, "BMP")).resolution == pytest.approx((150, 300), abs=0.1)
+
+
+def test_exif_blocks_stay_as_they_are(tmp_path: Path):
+    """With a resolution of their own they need not be built anew, which would lose what only programs read."""
+    found = exif.with_resolution(exif.parse(exif_block()), (72.0, 72.0))
+    block = exif.build(found) + b"maker notes"
+    image = Image(np.zeros((9, 7, 3), np.uint8), format="WEBP", exif=block, resolution=(72.0, 72.0))
+    assert read_image(encode_image(image)).exif == block
+
+
+def test_odd_numbers_in_an_exif_block():
+    """A type that only BigTIFF has, at the end of the block."""
+    block = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHII", 271, 16, 1, 0)
+    assert exif.parse(block).main == {}
+
+
+def test_resolutions_that_are_none():
+    """Pillow says 72 dots an inch of a JPEG whose EXIF data has no resolution."""
+    from PIL import Image as PillowImage
+
+    for tags, expected in (
+        ({271: "x"}, None),
+        ({282: 94.488, 283: 94.488, 296: 3}, (240, 240)),
+        ({282: 0}, None),
+    ):
+        block, buffer = PillowImage.Exif(), io.BytesIO()
+        for code, value in tags.items():
+            block[code] = value
+        PillowImage.new("RGB", (8, 8)).save(buffer, "JPEG", exif=block)
+        found = read_image(buffer.getvalue()).resolution
+        assert found == (None if expected is None else pytest.approx(expected, abs=0.01))
+
+
 @pytest.mark.parametrize("quality", [0, 101, -5])
 def test_quality_out_of_range(quality):
     with pytest.raises(ValueError, match=f"quality must be 1 to 100, got {quality}"):
@@ -183,10 +243,22 @@ def test_every_integer_comes_back(dtype, working):
 def test_the_range_comes_from_the_type_never_from_the_values():
     assert to_float(np.array([0, 1], np.uint8)).tolist() == pytest.approx([0, 1 / 255])
     assert to_float(np.array([0, 255], np.uint16)).tolist() == pytest.approx([0, 255 / 65535])
-    assert to_float(np.array([-1.5, 255], np.float32)).tolist() == [-1.5, 255]
+    assert to_float(np.array([-1.5, 4.5], np.float32)).tolist() == [-1.5, 4.5]
     assert to_float(np.array([4095], np.uint16), 4095).tolist() == [1]
     assert to_float(np.array([127.5], np.float32), 255).tolist() == [0.5]
     assert to_float(np.zeros(3)).dtype == np.float64
+
+
+@pytest.mark.parametrize("values", [[0.0, 255.0], [-10.0, 1.0]], ids=["grey levels", "below"])
+def test_floats_that_are_not_in_units_of_white_are_refused(values):
+    with pytest.raises(ValueError, match=r"should lie in \[0, 1\], .* give its white as --data-range"):
+        to_float(np.array(values))
+    assert to_float(np.array(values), 255).tolist() == [value / 255 for value in values]
+
+
+def test_integers_above_white_are_refused():
+    with pytest.raises(ValueError, match="reaches 4096, which is more than its white, data_range=4095"):
+        to_float(np.array([4096], np.uint16), 4095)
 
 
 def test_integers_are_rounded_half_to_even_and_clipped_and_floats_are_neither():

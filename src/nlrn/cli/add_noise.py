@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .errors import CliError
 
 
@@ -17,6 +18,7 @@ def add_noise(
     output: Annotated[Path, typer.Option("-o", "--output", help="The noisy image.", show_default=False)],
     sigma: Annotated[float, typer.Option(help="Standard deviation in 8-bit grey levels (0..255).")] = 25.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
+    data_range: options.DataRange = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
     """Add white Gaussian noise to an image, for trying things. Integer images are clipped."""
@@ -25,13 +27,16 @@ def add_noise(
     from ..data.images import from_float, read_image, to_float, write_image
     from ..degradations import gaussian_noise
 
+    options.check_data_range(data_range)
+    if output.exists() and image.exists() and output.samefile(image):
+        raise CliError(f"the output {output} is the input itself; the original is never modified")
     if not 0 <= sigma <= 255:
         raise CliError(f"--sigma must lie between 0 and 255 grey levels, got {sigma:g}")
     try:
         source = read_image(image)
-        values = to_float(source.pixels)
+        values = to_float(source.pixels, data_range)
         noise = gaussian_noise(values.shape, sigma / 255, np.random.default_rng(seed))
-        noisy = from_float(values + noise, source.pixels.dtype)
+        noisy = from_float(values + noise, source.pixels.dtype, data_range)
         notes = write_image(dataclasses.replace(source, pixels=noisy), output, overwrite=overwrite)
     except FileExistsError as error:
         raise CliError(f"{error}; pass --overwrite to replace it") from error

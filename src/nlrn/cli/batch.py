@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .errors import CliError
+from .options import os_error
 
 if TYPE_CHECKING:
     from ..restoration import Report, Restorer, Sigma
@@ -44,25 +45,40 @@ class Options:
     overwrite: bool
 
 
-def plan_jobs(inputs: Sequence[str], output: str | None, suffix: str, overwrite: bool) -> list[Job]:
+@dataclass(frozen=True)
+class Work:
+    """What a command is to do, and what it leaves out, in full sentences."""
+
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan_jobs(
+    inputs: Sequence[str], output: str | None, suffix: str, *, overwrite: bool, skip_existing: bool
+) -> Work:
     """Where each input goes; nothing is read or written yet.
 
     Without `output` a result stands beside its input as `STEM + suffix + EXT`. `output` is a file for a single
-    input file, otherwise a folder (made if it is not there).
+    input file, otherwise a folder (made if it is not there). Whether an input is an image shows when it is read.
 
     Raises:
         CliError: an input that does not exist, two inputs with one output, an output that exists or that
             cannot be written.
     """
-    from ..data.images import ImageError, find_images, output_path
+    from ..data.images import SUFFIXES, ImageError, find_images, output_path
 
+    if overwrite and skip_existing:
+        raise CliError("--overwrite and --skip-existing contradict each other")
+    if "" in inputs:
+        raise CliError("an input has an empty name")
     if "-" in inputs:
         if len(inputs) > 1:
             raise CliError("standard input (-) must be the only input")
         if output is None or output == "-":
             _refuse_terminal()
-            return [Job("-", "-")]
-        return [Job("-", _checked(Path(output), overwrite))]
+            return Work((Job("-", "-"),))
+        _check_suffix(output)
+        return _work([Job("-", Path(output))], overwrite, skip_existing)
     try:
         sources = find_images(list(inputs))
     except (OSError, ImageError) as error:
@@ -72,14 +88,23 @@ def plan_jobs(inputs: Sequence[str], output: str | None, suffix: str, overwrite:
         _refuse_terminal()
         if not single:
             raise CliError("standard output (-) takes the result of one file only")
-        return [Job(sources[0], "-")]
+        return Work((Job(sources[0], "-"),))
     if output is not None and single and not _means_folder(output):
         if os.path.realpath(output) == os.path.realpath(sources[0]):
             raise CliError(f"the output {output} is the input itself; the original is never modified")
-        return [Job(sources[0], _checked(Path(output), overwrite))]
-    # A folder may hold the results of an earlier run; only by its name is one restored again.
-    earlier = {output_path(source, suffix=suffix) for source in sources} - {Path(name) for name in inputs}
-    sources = [source for source in sources if source not in earlier]
+        _check_suffix(output)
+        return _work([Job(sources[0], Path(output))], overwrite, skip_existing)
+    if output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir():
+        raise CliError(f"one file, {output}, cannot take several results; give a folder")
+    notes = []
+    if output is None:
+        # A folder may hold the results of an earlier run; only by its name is one restored again.
+        earlier = {output_path(source, suffix=suffix) for source in sources}
+        earlier -= {Path(name) for name in inputs}
+        left = [source for source in sources if source not in earlier]
+        if len(left) < len(sources):
+            notes.append(f"{len(sources) - len(left)} results of an earlier run left out (*{suffix}.*)")
+        sources = left
     jobs: dict[Path, Path] = {}
     for source in sources:
         target = output_path(source, out=output, suffix=suffix)
@@ -88,13 +113,23 @@ def plan_jobs(inputs: Sequence[str], output: str | None, suffix: str, overwrite:
                 f"{jobs[target]} and {source} would both be written to {target}; give them other names"
             )
         jobs[target] = source
-    if output is not None:
-        _make_folder(Path(output))
     originals = {os.path.realpath(source) for source in sources}
     for target in jobs:
         if os.path.realpath(target) in originals:
             raise CliError(f"the output {target} is one of the inputs; the original is never modified")
-    return [Job(source, _checked(target, overwrite)) for target, source in jobs.items()]
+    if output is not None:
+        _make_folder(Path(output))
+    return _work([Job(source, target) for target, source in jobs.items()], overwrite, skip_existing, notes)
+
+
+def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence[str] = ()) -> Work:
+    """Those jobs whose output can be written and, with `skip_existing`, is not there yet."""
+    left = [job for job in jobs if not (skip_existing and job.target != "-" and job.target.exists())]
+    for job in left:
+        assert job.target != "-"
+        _check_target(job.target, overwrite, several=len(jobs) > 1)
+    skipped = len(jobs) - len(left)
+    return Work(tuple(left), (*notes, *([f"{skipped} existing outputs skipped"] if skipped else [])))
 
 
 def _refuse_terminal() -> None:
@@ -113,15 +148,21 @@ def _make_folder(folder: Path) -> None:
         raise CliError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
 
 
-def _checked(target: Path, overwrite: bool) -> Path:
+def _check_suffix(output: str) -> None:
+    """Raises `CliError` for a name that the user chose and that is no image's."""
     from ..data.images import SUFFIXES
 
+    if Path(output).suffix.lower() not in ("", *SUFFIXES):
+        raise CliError(f"the output {output} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
+
+
+def _check_target(target: Path, overwrite: bool, several: bool) -> None:
+    """Raises `CliError` for what cannot be written."""
     if target.is_dir():
         raise CliError(f"the output {target} is a folder")
     if target.exists() and not overwrite:
-        raise CliError(f"{target} exists; pass --overwrite to replace it")
-    if target.suffix and target.suffix.lower() not in SUFFIXES:
-        raise CliError(f"the output {target} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
+        rest = ", or --skip-existing to do only what is left" if several else ""
+        raise CliError(f"{target} exists; pass --overwrite to replace it{rest}")
     if not target.parent.is_dir():
         raise CliError(f"the folder of the output {target} does not exist")
     try:
@@ -129,16 +170,17 @@ def _checked(target: Path, overwrite: bool) -> Path:
             pass
     except OSError as error:
         raise CliError(f"cannot write to the folder of {target}: {error.strerror or error}") from error
-    return target
 
 
-def run_jobs(jobs: Sequence[Job], restorer: Restorer, options: Options) -> int:
+def run_jobs(work: Work, restorer: Restorer, options: Options) -> int:
     """Restores every file, reports on standard error, and returns the exit code.
 
     A file that fails is named with the reason; the others are done all the same.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    failed = 0
+    jobs, failed = work.jobs, 0
+    for note in work.notes:
+        console.print(f"note: {_plain(note)}")
     started = time.perf_counter()
     with _Bar(console) as bar:
         for index, job in enumerate(jobs):
@@ -196,9 +238,8 @@ def _line(job: Job, report: Report) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One line: the message of an operating-system error without its number."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, OSError):
+        return os_error(error)
     return " ".join(str(error).split()) or type(error).__name__
 
 

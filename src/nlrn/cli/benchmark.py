@@ -97,9 +97,7 @@ def super_resolution(
     """Super-resolution of Y: MATLAB's bicubic, a border of `scale` pixels left out."""
     from ..evaluation.protocol import SUPER_RESOLUTION
 
-    levels = _levels(scales, "--scales", 2, 16)
-    if any(scale != int(scale) for scale in levels):
-        raise CliError(f"--scales must be whole numbers, got {scales!r}")
+    levels = _levels(scales, "--scales", 2, 16, whole=True)
     settings = _Settings(data, _heads(steps), device, precision, max_memory, max_images, out, overwrite)
     _run(SUPER_RESOLUTION, settings.find(SUPER_RESOLUTION, sets), levels, [model], settings)
 
@@ -121,7 +119,7 @@ def jpeg(
     """Removal of JPEG artifacts, grey or colour by the set."""
     from ..evaluation.protocol import JPEG_REMOVAL
 
-    levels = _levels(qualities, "--qualities", 1, 100)
+    levels = _levels(qualities, "--qualities", 1, 100, whole=True)
     settings = _Settings(data, _heads(steps), device, precision, max_memory, max_images, out, overwrite)
     _run(JPEG_REMOVAL, settings.find(JPEG_REMOVAL, sets), levels, [model], settings)
 
@@ -159,7 +157,9 @@ def real(
         for camera in cameras.split(",")
         for dataset in settings.find(REAL_NOISE, name, camera.strip())
     ]
-    usual = dict.fromkeys([default_model("photo", 3), default_model("denoise", 3), "bm3d"])
+    # A classical method has no steps to stop after.
+    classical = [] if steps else ["bm3d"]
+    usual = dict.fromkeys([default_model("photo", 3), default_model("denoise", 3), *classical])
     chosen: list[str | None] = list(usual) if models is None else [part.strip() for part in models.split(",")]
     _run(REAL_NOISE, found, [None], chosen, settings)
 
@@ -215,8 +215,8 @@ def _run(
 
     from ..data.images import ImageError
     from ..evaluation import benchmark, tables
+    from ..inference.devices import pick_device
     from ..inference.precision import pick_precision
-    from ..restoration import pick_device
     from .options import parse_memory
 
     console, progress_console = Console(highlight=False), Console(stderr=True)
@@ -282,13 +282,15 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _levels(text: str, option: str, low: float, high: float) -> list[float]:
+def _levels(text: str, option: str, low: float, high: float, *, whole: bool = False) -> list[float]:
     try:
         levels = [float(part) for part in text.split(",")]
     except ValueError:
         raise CliError(f"{option} must be numbers separated by commas, got {text!r}") from None
     if not all(low <= level <= high for level in levels):
         raise CliError(f"{option} must lie between {low:g} and {high:g}, got {text!r}")
+    if whole and any(level != int(level) for level in levels):
+        raise CliError(f"{option} must be whole numbers, got {text!r}")
     return levels
 
 
@@ -320,12 +322,13 @@ def _load(
     from ..data.images import read_image
     from ..evaluation.protocol import SUPER_RESOLUTION
     from ..models.nlrn import NLRN
-    from ..models.zoo import default_model, load_model
+    from ..models.zoo import check_task, default_model, load_model
 
     colour = task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3
     channels = 3 if colour else 1
     name = model or default_model(task.name, channels)
     loaded = load_model(name, device=device)
+    check_task(name, loaded, task.name)
     for head in heads:
         loaded.check_steps(head)
     if isinstance(loaded, NLRN):

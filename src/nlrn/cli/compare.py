@@ -9,23 +9,31 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .errors import CliError
 
 
 def compare(
     image: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
     reference: Annotated[Path, typer.Argument(help="The image to compare it with.", show_default=False)],
+    data_range: options.DataRange = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print PSNR and SSIM of two image files, on the scale of 8 bit."""
     from ..data.images import read_image, to_float
     from ..evaluation.metrics import SSIM_WINDOW, psnr, ssim
 
+    options.check_data_range(data_range)
     try:
-        pixels = [read_image(path).pixels for path in (image, reference)]
-        first, second = (to_float(p.astype("float64") if p.dtype.kind == "f" else p) * 255 for p in pixels)
+        images = [read_image(path) for path in (image, reference)]
+        pixels = [i.pixels for i in images]
+        first, second = (
+            255 * to_float(p.astype("float64") if p.dtype.kind == "f" else p, data_range) for p in pixels
+        )
     except (ValueError, OSError) as error:
         raise CliError(str(error)) from error
+    if any(i.alpha is not None for i in images):
+        typer.echo("note: transparency is not compared", err=True)
     if first.ndim != second.ndim:
         kinds = ["grey" if p.ndim == 2 else "RGB" for p in pixels]
         raise CliError(f"{image} is {kinds[0]} and {reference} is {kinds[1]}; both must be of one kind")

@@ -21,6 +21,7 @@ def dejpeg(
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
+    skip_existing: options.SkipExisting = False,
 ) -> None:
     """Remove the artifacts of JPEG compression, as STEM-dejpeg.EXT.
 
@@ -31,7 +32,7 @@ def dejpeg(
         raise CliError("no input; give files, folders or -")
     from .batch import Options, plan_jobs, run_jobs
 
-    jobs = plan_jobs(inputs, output, "-dejpeg", overwrite)
+    work = plan_jobs(inputs, output, "-dejpeg", overwrite=overwrite, skip_existing=skip_existing)
     restorer = options.make_restorer(
         model,
         task="dejpeg",
@@ -42,6 +43,6 @@ def dejpeg(
         max_memory=max_memory,
         window=window,
     )
-    code = run_jobs(jobs, restorer, Options("auto", data_range, quality, overwrite))
+    code = run_jobs(work, restorer, Options("auto", data_range, quality, overwrite))
     if code:
         raise typer.Exit(code)

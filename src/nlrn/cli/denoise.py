@@ -27,6 +27,7 @@ def denoise(
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
+    skip_existing: options.SkipExisting = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy photograph that comes with scikit-image, into -o.")
     ] = False,
@@ -41,9 +42,11 @@ def denoise(
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
-    from .batch import Options, plan_jobs, run_jobs
+    from .batch import Options, Work, plan_jobs, run_jobs
 
-    jobs = plan_jobs(inputs or [], output, "-denoised", overwrite) if not demo else []
+    work = Work(())
+    if inputs:
+        work = plan_jobs(inputs, output, "-denoised", overwrite=overwrite, skip_existing=skip_existing)
     restorer = options.make_restorer(
         model,
         steps=steps,
@@ -58,6 +61,6 @@ def denoise(
 
         run_demo(restorer, Path(output or "nlrn-demo"), 25.0 if level == "auto" else level, overwrite)
         return
-    code = run_jobs(jobs, restorer, Options(level, data_range, quality, overwrite))
+    code = run_jobs(work, restorer, Options(level, data_range, quality, overwrite))
     if code:
         raise typer.Exit(code)

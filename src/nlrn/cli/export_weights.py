@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from . import options
 from .errors import CliError
 
 
@@ -21,6 +22,7 @@ def export_weights(
     """Write a checkpoint's averaged weights and a model card."""
     from ..training.checkpoint import export
 
+    options.check_weight_file(output, checkpoint)
     card = output.with_suffix(".md")
     for path in (output, card):
         if path.exists() and not overwrite:
@@ -28,7 +30,7 @@ def export_weights(
     try:
         export(checkpoint, output, card)
     except OSError as error:
-        raise CliError(f"{error.strerror or error}: {error.filename or output}") from error
+        raise CliError(options.os_error(error)) from error
     except ValueError as error:
         raise CliError(str(error)) from error
     typer.echo(f"written: {output}\nwritten: {card}")

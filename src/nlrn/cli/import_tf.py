@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .errors import CliError
-from .options import parse_window
+from .options import check_weight_file, parse_window
 
 
 def import_tf(
@@ -51,6 +51,7 @@ def import_tf(
     window_size = parse_window(window)
     if input_range is not None and input_range not in (1.0, 255.0):
         raise CliError(f"--range must be 1 or 255, got {input_range:g}")
+    check_weight_file(output, checkpoint)
     if output.exists() and not overwrite:
         raise CliError(f"{output} exists; pass --overwrite to replace it")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
@@ -71,6 +72,11 @@ Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG qu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
 
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out files whose output exists: to go on with a batch.")
+]
+
+
 def check_data_range(white: float | None) -> None:
     """Refuses what cannot be the value of white.
 
@@ -79,6 +85,24 @@ def check_data_range(white: float | None) -> None:
     """
     if white is not None and not (math.isfinite(white) and white > 0):
         raise CliError(f"--data-range must be positive, got {white:g}")
+
+
+def check_weight_file(output: Path, source: Path) -> None:
+    """Refuses a name that is no weight file's, and the file that the weights come from.
+
+    Raises:
+        CliError: another suffix than .safetensors, or the source itself.
+    """
+    if output.suffix != ".safetensors":
+        raise CliError(f"the weight file must be named *.safetensors, got {output}")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise CliError(f"the output {output} is the input itself")
+
+
+def os_error(error: OSError) -> str:
+    """One line: the message of an operating-system error without its number, and the file if it has one."""
+    text = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{text}: {error.filename}" if error.strerror and error.filename else text
 
 
 def make_restorer(

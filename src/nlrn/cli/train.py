@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .errors import CliError
+from .options import os_error
 
 FAILED = 4
 
@@ -61,14 +62,16 @@ def train(
     every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints, and at least between validations.")
     ] = 300.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove an earlier run in --out first.")
+    ] = False,
 ) -> None:
     """Train a model; on several GPUs with `torchrun --nproc-per-node N -m nlrn train ...`."""
     if (config is None) != resume:
         raise CliError("give a configuration, or --resume to go on with the run in --out")
     if data is None:
         raise CliError("--data must name the folder of clean images")
-    from ..restoration import pick_device
+    from ..inference.devices import pick_device
     from ..training.checkpoint import read_header
     from ..training.config import load_config
     from ..training.loop import CHECKPOINT, Intervals, Run
@@ -115,7 +118,7 @@ def train(
     except TrainingError as error:
         raise CliError(str(error), exit_code=FAILED) from error
     except OSError as error:
-        raise CliError(f"{error.strerror or error}: {error.filename or out}") from error
+        raise CliError(os_error(error)) from error
     except ValueError as error:
         raise CliError(str(error)) from error
     if bar.first:

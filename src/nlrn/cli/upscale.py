@@ -24,6 +24,7 @@ def upscale(
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
+    skip_existing: options.SkipExisting = False,
 ) -> None:
     """Make images larger (super-resolution), as STEM-x2.EXT and so on.
 
@@ -38,7 +39,7 @@ def upscale(
 
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
-    jobs = plan_jobs(inputs, output, f"-x{scale}", overwrite)
+    work = plan_jobs(inputs, output, f"-x{scale}", overwrite=overwrite, skip_existing=skip_existing)
     restorer = options.make_restorer(
         model,
         task="upscale",
@@ -50,6 +51,6 @@ def upscale(
         max_memory=max_memory,
         window=window,
     )
-    code = run_jobs(jobs, restorer, Options("auto", data_range, quality, overwrite))
+    code = run_jobs(work, restorer, Options("auto", data_range, quality, overwrite))
     if code:
         raise typer.Exit(code)

@@ -30,6 +30,7 @@ class Image:
         format: PNG, JPEG, TIFF, WEBP or BMP.
         exif: EXIF block, as JPEG files carry it, without its `Exif` prefix.
         icc: ICC profile.
+        resolution: pixels an inch, across and down, where the file says.
         lossless: whether the file kept every value, which decides how a WebP file is written.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
         notes: what reading had to change.
@@ -40,6 +41,7 @@ class Image:
     format: str = "PNG"
     exif: bytes | None = None
     icc: bytes | None = None
+    resolution: tuple[float, float] | None = None
     lossless: bool = True
     premultiplied: bool = False
     notes: tuple[str, ...] = ()
@@ -101,8 +103,15 @@ def decode(data: bytes, name: str) -> Image:
         return decode_pillow(data, format_, name)
 
 
+def keeps_resolution(image: Image) -> bool:
+    """Whether a file can say the image's resolution: formats hold whole numbers of 16 bits."""
+    return image.resolution is not None and all(1 <= number < 65536 for number in image.resolution)
+
+
 def encode(image: Image, format_: str, quality: int) -> bytes:
     """A file's content; the format is known to hold these pixels."""
+    if not keeps_resolution(image):
+        image = replace(image, resolution=None)
     if format_ == "TIFF":
         from .tiff import encode_tiff
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -41,7 +42,8 @@ def read_planes(path: Path, channels: int, luma: Luma = "gray") -> np.ndarray:
 class Crops:
     """Random square crops of a set of images, which stay on the device as uint8.
 
-    On a GPU of whose free memory they would take more than half they stay in the computer's, and crops are made there (`apart`).
+    On a GPU of whose free memory they would take more than half they stay in the computer's, and crops are made there
+    (`apart`).
 
     Args:
         images: uint8 `H x W` or `H x W x C`.
@@ -68,6 +70,7 @@ class Crops:
             self._images = self._images.to(device)
         self._sizes = torch.tensor(sizes, device=self._images.device)
         self.count, self.smallest = len(sizes), min(min(size) for size in sizes)
+        self.digest = ""  # of the names of the files
 
     @classmethod
     def of_folder(
@@ -85,10 +88,12 @@ class Crops:
         order = np.random.default_rng(0).permutation(len(files))
         held = sorted(files[i] for i in order[len(files) - hold_out :])
         kept = [file for file in files if file not in set(held)]
-        return cls([read_planes(file, channels, luma) for file in kept], device), held
+        crops = cls([read_planes(file, channels, luma) for file in kept], device)
+        crops.digest = hashlib.sha256("\0".join(file.name for file in kept).encode()).hexdigest()[:16]
+        return crops, held
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """`[count, C, size, size]` in [0, 1] on the device, flipped and transposed at random by a generator of the device.
+        """`[count, C, size, size]` in [0, 1] on the device, flipped and transposed at random by its generator.
 
         Raises:
             ValueError: an image that is smaller than a crop.

@@ -108,7 +108,7 @@ def _read(data: bytes, order: str, big: bool, start: int) -> Tags:
     for position in range(first, min(first + entries * step, len(data) - step + 1), step):
         code, kind, count = struct.unpack_from(entry, data, position)
         place = position + struct.calcsize(entry)
-        if kind in (16, 18) and count == 1:  # BigTIFF's 64-bit offsets
+        if big and kind in (16, 18) and count == 1:  # BigTIFF's 64-bit offsets
             tags[code] = Tag(_LONG, struct.pack("<Q", *struct.unpack_from(f"{order}Q", data, place)))
             continue
         if kind not in _SIZES or not count:
@@ -148,6 +148,31 @@ def resized(block: bytes | None, width: int, height: int) -> bytes | None:
     }
     main = {code: tag for code, tag in found.main.items() if code not in GEOGRAPHIC}
     return build(replace(found, main=main, camera=camera))
+
+
+def resolution(directories: Directories) -> tuple[float, float] | None:
+    """Pixels an inch, across and down."""
+    unit = directories.main.get(RESOLUTION_UNIT)
+    inches = {2: 1.0, 3: 2.54}.get(2 if unit is None else int.from_bytes(unit.data[:2], "little"))
+    found = []
+    for code in (X_RESOLUTION, Y_RESOLUTION):
+        tag = directories.main.get(code)
+        if inches is None or tag is None or tag.kind != 5:
+            return None
+        numerator, denominator = struct.unpack_from("<II", tag.data)
+        if not (numerator and denominator):
+            return None
+        found.append(inches * numerator / denominator)
+    return found[0], found[1]
+
+
+def with_resolution(directories: Directories, pixels_an_inch: tuple[float, float]) -> Directories:
+    """The directories with a resolution, if they have none."""
+    if X_RESOLUTION in directories.main:
+        return directories
+    across, down = (Tag(5, struct.pack("<II", round(1000 * number), 1000)) for number in pixels_an_inch)
+    tags = {X_RESOLUTION: across, Y_RESOLUTION: down, RESOLUTION_UNIT: Tag(3, struct.pack("<H", 2))}
+    return replace(directories, main=directories.main | tags)
 
 
 def insert(tiff: bytes, directories: Directories) -> bytes:

@@ -1,7 +1,7 @@
 """Image files in and out, and integers to floats and back; the only place in the project that does either.
 
-Pixels stay as stored: 8 bit, 16 bit or float32, grey or RGB, alpha beside them. Pillow reads and writes 8-bit
-files, imagecodecs 16-bit PNG, tifffile TIFF, since Pillow reads 16-bit colour as 8-bit. Each is imported when a file needs it.
+Pixels stay as stored: 8 bit, 16 bit or float32, grey or RGB, alpha beside them. Pillow reads and writes 8-bit files,
+imagecodecs 16-bit PNG, tifffile TIFF, since Pillow reads 16-bit colour as 8-bit. Each is imported when a file needs it.
 
 Orientation: pixels stay as they are stored and so does the EXIF tag, so a viewer turns the result as it turned the
 input, and the pixels of both can be compared. Only for a format without EXIF (BMP) is the picture turned upright on
@@ -156,12 +156,7 @@ def write_image(
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
     data = encode_image(image, name, quality=quality)
-    try:
-        write_atomically(path, data, overwrite=overwrite)
-    except FileExistsError:
-        raise
-    except OSError as error:  # it names a temporary file that nobody asked for
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    write_atomically(path, data, overwrite=overwrite)
     return _losses(image, name)
 
 
@@ -173,6 +168,10 @@ def _losses(image: Image, name: str) -> tuple[str, ...]:
         notes.append(f"{name} holds no EXIF data: it is left out, and the picture turned upright")
     if image.exif and name == "TIFF" and exif.build(exif.parse(image.exif)) is None:
         notes.append("the EXIF data is damaged: it is left out")
+    if image.resolution is not None and not codecs.keeps_resolution(image) and name != "TIFF":
+        notes.append(
+            f"{name} cannot hold a resolution of {image.resolution[0]:.3g} pixels an inch: it is left out"
+        )
     if image.premultiplied and name != "TIFF":
         notes.append(f"{name} holds no premultiplied colours: they are divided by alpha")
     return tuple(notes)
@@ -198,14 +197,35 @@ def to_float(pixels: np.ndarray, data_range: float | None = None) -> np.ndarray:
     """Pixels in units of [0, 1]: float32, or float64 if they are.
 
     Raises:
-        ValueError: a type or range that `value_range` refuses, NaN or Inf.
+        ValueError: a type or range that `value_range` refuses, NaN or Inf, integers above white, or floats that are
+            not in units of [0, 1] without a range (`check_unit_range`).
     """
     white = value_range(pixels.dtype, data_range)
     values: np.ndarray = pixels.astype(np.float64 if pixels.dtype == np.float64 else np.float32)
-    if pixels.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError("the image has NaN or infinite values")
+    if pixels.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise ValueError("the image has NaN or infinite values")
+        if data_range is None and values.size:
+            check_unit_range(float(values.min()), float(values.max()))
+    elif data_range is not None and values.size and values.max() > white:
+        raise ValueError(
+            f"the image reaches {values.max():g}, which is more than its white, data_range={white:g}"
+        )
     values /= white
     return values
+
+
+def check_unit_range(low: float, high: float) -> None:
+    """Refuses the (finite) extremes of a float image that cannot be in units of [0, 1], whatever its noise.
+
+    Raises:
+        ValueError: beyond -9 or 10: noise of sigma 1 is within, and 8-bit grey levels are not.
+    """
+    if np.isfinite([low, high]).all() and (low < -9 or high > 10):
+        raise ValueError(
+            f"a float image should lie in [0, 1], this one reaches from {low:g} to {high:g}; "
+            "give its white as --data-range (data_range=)"
+        )
 
 
 def from_float(values: np.ndarray, dtype: npt.DTypeLike, data_range: float | None = None) -> np.ndarray:
@@ -224,6 +244,16 @@ def from_float(values: np.ndarray, dtype: npt.DTypeLike, data_range: float | Non
     np.rint(levels, out=levels)
     np.clip(levels, 0, min(white, np.iinfo(target).max), out=levels)
     return levels.astype(target)
+
+
+def to_planes(pixels: np.ndarray) -> np.ndarray:
+    """`C x H x W` of an image `H x W` (C = 1) or `H x W x C`; a view."""
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def from_planes(planes: np.ndarray, axes: int) -> np.ndarray:
+    """The inverse of `to_planes`: an image with 2 axes (`H x W`) or 3 (`H x W x C`); a view."""
+    return planes[0] if axes == 2 else np.moveaxis(planes, 0, -1)
 
 
 def find_images(inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = False) -> list[Path]:
@@ -275,7 +305,7 @@ def output_path(
     out: str | os.PathLike[str] | None = None,
     suffix: str = "-denoised",
 ) -> Path:
-    """Where the result for a file goes: beside it as `STEM + suffix + EXT`, or into the folder `out` under its own name.
+    """Where the result for a file goes: beside it as `STEM + suffix + EXT`, or under its name into the folder `out`.
 
     Example:
         >>> from nlrn.data.images import output_path

@@ -37,6 +37,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
     if not block:  # ImageMagick's PNG text, or an orientation in XMP data only
         found = picture.getexif()
         block = found.tobytes() if len(found) else None
+    resolution = _resolution(picture.info, block, format_)
     picture, icc, converted = _plain_mode(picture, picture.info.get("icc_profile"), name)
     array = np.array(picture)
     alpha = None
@@ -49,9 +50,21 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         format=format_,
         exif=block.removeprefix(b"Exif\0\0") if block else None,
         icc=icc or None,
+        resolution=resolution,
         lossless=_webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
         notes=(*notes, *converted),
     )
+
+
+def _resolution(info: dict[Any, Any], block: bytes | None, format_: str) -> tuple[float, float] | None:
+    """Pixels an inch, across and down."""
+    found: tuple[float, float] | None = info.get("dpi")
+    if format_ == "JPEG":  # where Pillow guesses, if there is EXIF data without a resolution
+        inches = {1: 1.0, 2: 2.54}.get(info.get("jfif_unit", 0))
+        across, down = info.get("jfif_density", (0, 0))
+        found = (inches * across, inches * down) if inches and across and down else None
+    found = found or exif.resolution(exif.parse((block or b"").removeprefix(b"Exif\0\0")))
+    return (float(found[0]), float(found[1])) if found and min(found) > 0 else None
 
 
 def _check_single(picture: PillowImage.Image, name: str) -> list[str]:
@@ -133,12 +146,21 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
     elif format_ == "WEBP":
         options = {"lossless": image.lossless, "quality": 90 if image.lossless else quality, "exact": True}
     if format_ == "BMP":
-        image = replace(image, pixels=_upright(image.pixels, exif.parse(image.exif or b"").orientation))
+        orientation = exif.parse(image.exif or b"").orientation
+        image = replace(image, pixels=_upright(image.pixels, orientation))
+        if image.resolution and orientation >= 5:
+            image = replace(image, resolution=image.resolution[::-1])
     else:
-        if image.exif:
-            options["exif"] = b"Exif\0\0" + image.exif
+        block = image.exif
+        found = exif.parse(block or b"")
+        if format_ == "WEBP" and image.resolution and exif.resolution(found) is None:  # it has no other place
+            block = exif.build(exif.with_resolution(found, image.resolution))
+        if block:
+            options["exif"] = b"Exif\0\0" + block
         if image.icc:
             options["icc_profile"] = image.icc
+    if image.resolution and format_ != "WEBP":
+        options["dpi"] = image.resolution
     buffer = io.BytesIO()
     try:
         PillowImage.fromarray(merge_alpha(image)).save(buffer, format_, **options)

@@ -11,6 +11,7 @@ from .codecs import PNG_SIGNATURE, Image, ImageError, check_size, load_package, 
 
 # Real profiles are below 4 MB; a chunk that unpacks to more is an attack.
 MAX_PROFILE = 1 << 24
+INCH = 0.0254  # in metres
 
 
 def decode_png16(data: bytes, name: str) -> Image:
@@ -34,6 +35,7 @@ def decode_png16(data: bytes, name: str) -> Image:
         format="PNG",
         exif=chunks.get(b"eXIf"),
         icc=icc,
+        resolution=_read_resolution(chunks.get(b"pHYs")),
         notes=notes,
     )
 
@@ -58,6 +60,8 @@ def read_chunks(data: bytes, name: str) -> dict[bytes, bytes]:
             raise ImageError(f"{name} {what}: the checksum of its {kind.decode('latin-1')!r} chunk is wrong")
         chunks[kind] = data[position + 8 : end]
         position = end + 4
+        if kind == b"IEND":
+            break  # what follows is not the picture's
     if b"IEND" not in chunks:
         raise ImageError(f"{name} is truncated: expected an IEND chunk, found {len(data)} bytes without one")
     return chunks
@@ -76,14 +80,24 @@ def _read_profile(chunk: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
     return profile, ()
 
 
+def _read_resolution(chunk: bytes | None) -> tuple[float, float] | None:
+    """Pixels an inch; the chunk has them a metre, or only their ratio."""
+    if chunk is None or len(chunk) != 9 or chunk[8] != 1:
+        return None
+    across, down = struct.unpack_from(">II", chunk)
+    return (across * INCH, down * INCH) if across and down else None
+
+
 def encode_png16(image: Image) -> bytes:
-    """A PNG file with EXIF and ICC profile, which imagecodecs does not write itself."""
+    """A PNG file with EXIF, ICC profile and resolution, which imagecodecs does not write itself."""
     data: bytes = load_package("imagecodecs", "16-bit PNG").png_encode(merge_alpha(image))
     extra = b""
     if image.icc:
         extra += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc))
     if image.exif:
         extra += _chunk(b"eXIf", image.exif)
+    if image.resolution:
+        extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(x / INCH) for x in image.resolution), 1))
     header = len(PNG_SIGNATURE) + 25  # the signature and IHDR come first
     return data[:header] + extra + data[header:]
 

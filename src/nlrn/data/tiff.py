@@ -39,7 +39,8 @@ def decode_tiff(data: bytes, name: str) -> Image:
             image = decode_pillow(data, "TIFF", name)
             turned = exif.parse(block or b"").orientation != 1
             note = ("picture turned upright",) if turned else ()
-            return replace(image, exif=exif.upright(block), notes=image.notes + note)
+            resolution = exif.resolution(exif.parse(block or b""))
+            return replace(image, exif=exif.upright(block), resolution=resolution, notes=image.notes + note)
         array = page.asarray()
         axes = page.axes
         extra = tuple(int(sample) for sample in page.extrasamples)
@@ -67,6 +68,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         format="TIFF",
         exif=block,
         icc=bytes(icc) if icc else None,
+        resolution=exif.resolution(exif.parse(block or b"")),
         premultiplied=alpha is not None and extra[:1] == (ASSOCIATED,),
         notes=tuple(notes),
     )
@@ -169,4 +171,7 @@ def encode_tiff(image: Image) -> bytes:
         software=False,
         iccprofile=image.icc,
     )
-    return exif.insert(buffer.getvalue(), exif.parse(image.exif or b""))
+    directories = exif.parse(image.exif or b"")
+    if image.resolution:
+        directories = exif.with_resolution(directories, image.resolution)
+    return exif.insert(buffer.getvalue(), directories)

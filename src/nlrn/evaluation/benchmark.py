@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import platform
 import subprocess
 import time
@@ -16,7 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.images import from_planes
+from ..files import finite_json
 from ..inference import Model, restore
+from ..models.zoo import About
 from ..noise import estimate_noise
 from ..version import __version__
 from .metrics import psnr, ssim
@@ -35,7 +37,7 @@ class ImageResult:
         psnr: of the restored image, both as 8 bit.
         ssim: likewise.
         seconds: the restoration took.
-        exact_psnr: of the restored image before it was rounded, against the reference before it was, where there is one.
+        exact_psnr: of the restored image before it was rounded, against an unrounded reference, if there is one.
     """
 
     name: str
@@ -132,7 +134,7 @@ def score(trial: Trial, restored: np.ndarray) -> ImageResult:
     output, degraded = (trial.inside(to_bytes(planes)) for planes in (restored, trial.degraded))
     exact = None
     if trial.exact is not None:
-        unrounded = np.moveaxis(restored.astype(np.float64), 0, -1).clip(0, 1).reshape(trial.exact.shape)
+        unrounded = from_planes(restored.astype(np.float64), trial.exact.ndim).clip(0, 1)
         exact = psnr(trial.inside(unrounded), trial.inside(trial.exact), 1.0)
     return ImageResult(
         "", psnr(degraded, reference), psnr(output, reference), ssim(output, reference), 0.0, exact
@@ -141,8 +143,9 @@ def score(trial: Trial, restored: np.ndarray) -> ImageResult:
 
 def sigma_for(model: Model, trial: Trial) -> float | None:
     """The noise level to tell a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
-    config = getattr(model, "config", None)
-    if trial.sigma is not None or (config is not None and config.sigma_range is None):
+    if About.of(model).sigma_range is None:
+        return None
+    if trial.sigma is not None:
         return trial.sigma
     return 255 * estimate_noise(torch.from_numpy(trial.degraded)[None]).sigma
 
@@ -185,7 +188,7 @@ def provenance(device: torch.device, protocol: str) -> dict[str, Any]:
 
 
 def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
-    """Everything measured, and under which conditions."""
+    """Everything measured, and under which conditions; a PSNR that is infinite, of images without an error, is null."""
     entries = [
         {
             **dataclasses.asdict(result),
@@ -197,7 +200,7 @@ def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
         }
         for result in results
     ]
-    return json.dumps({**about, "results": entries}, indent=1) + "\n"
+    return finite_json({**about, "results": entries}, indent=1) + "\n"
 
 
 def _cpu_name() -> str:
@@ -219,11 +222,7 @@ def _commit() -> str | None:
         ).stdout.strip()
 
     try:
-        tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
-        return (
-            git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
-            if tracked
-            else None
-        )
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails where the code is not tracked
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 
 from ..data.colour import rgb_to_y
 from ..data.datasets import read_planes
-from ..data.images import ImageError, find_images, read_image
+from ..data.images import ImageError, find_images, from_float, from_planes, read_image, to_float, to_planes
 from ..degradations import gaussian_noise
 from ..degradations.resize import low_resolution
 
@@ -101,7 +101,8 @@ def denoising(path: Path, channels: int, sigma: float | None, index: int) -> Tri
 def super_resolution(path: Path, channels: int, scale: float | None, index: int) -> Trial:
     """Y of the image, cropped to a multiple of the scale, shrunk and rounded to 8 bit, enlarged (bicubic, as MATLAB).
 
-    Y is MATLAB's `rgb2ycbcr` in double; grey images are taken as they are. The border of `scale` pixels is not measured.
+    Y is MATLAB's `rgb2ycbcr` in double; grey images are taken as they are. The border of `scale` pixels is not
+    measured.
     """
     assert scale is not None
     pixels, factor = read_image(path).pixels, int(scale)
@@ -124,8 +125,7 @@ def jpeg_removal(path: Path, channels: int, quality: float | None, index: int) -
     clean = read_planes(path, channels)
     buffer = io.BytesIO()
     PillowImage.fromarray(clean).save(buffer, "JPEG", quality=int(quality))
-    decoded = read_image(buffer.getvalue()).pixels.astype(np.float32) / np.float32(255)
-    return Trial(clean, decoded[None] if decoded.ndim == 2 else np.moveaxis(decoded, -1, 0))
+    return Trial(clean, to_planes(to_float(read_image(buffer.getvalue()).pixels)))
 
 
 def real_noise(path: Path, channels: int, level: float | None, index: int) -> Trial:
@@ -134,8 +134,7 @@ def real_noise(path: Path, channels: int, level: float | None, index: int) -> Tr
     clean, shot = read_planes(path, channels), read_planes(noisy, channels)
     if clean.shape != shot.shape:
         raise ImageError(f"{path} and {noisy} must have the same size, got {clean.shape} and {shot.shape}")
-    planes = shot[None] if shot.ndim == 2 else np.moveaxis(shot, -1, 0)
-    return Trial(clean, planes.astype(np.float32) / np.float32(255))
+    return Trial(clean, to_planes(to_float(shot)))
 
 
 DENOISING = Task("denoise", "sigma", "noisy", denoising)
@@ -155,14 +154,13 @@ def noisy_version(clean: np.ndarray, sigma: float, index: int) -> np.ndarray:
         sigma: in 8-bit grey levels.
         index: place of the image in its sorted set.
     """
-    planes = clean[None] if clean.ndim == 2 else np.moveaxis(clean, -1, 0)
     rng = np.random.default_rng(round(1000 * sigma) + index)
-    values: np.ndarray = planes.astype(np.float32) / np.float32(255)
-    values += gaussian_noise(planes.shape, sigma / 255, rng)
+    values = to_planes(to_float(clean))
+    values += gaussian_noise(values.shape, sigma / 255, rng)
     return values
 
 
 def to_bytes(planes: np.ndarray) -> np.ndarray:
     """Float `C x H x W` in units of [0, 1], clipped and rounded to uint8 `H x W` or `H x W x C`."""
-    values = np.clip(np.rint(planes.astype(np.float64) * 255), 0, 255).astype(np.uint8)
-    return values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
+    pixels = from_planes(planes.astype(np.float64), 2 if len(planes) == 1 else 3)
+    return from_float(pixels, np.uint8)
