@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Progress:
-    """Where a run is: its step, the training time in seconds, bad steps (in a row, and all), and whether norms are frozen."""
+    """Where a run is: step, seconds of training, bad steps (in a row, and all), and whether norms are frozen."""
 
     step: int = 0
     seconds: float = 0.0

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from ..degradations.jpeg import at_random_phase
 from ..degradations.resize import low_resolution, make_taps
 from ..models.nlrn import NLRNConfig
 
-# Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which weighs
-# the loss and is the sigma of a model that takes one; or None.
+# Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which
+# weighs the loss and is the sigma of a model that takes one; or None.
 Degradation = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
 
 
@@ -72,7 +72,8 @@ class TrainingConfig:
         hold: share of the run after which the learning rate begins to fall (cosine).
         ema: decay of the averaged weights.
         deep_supervision: weight of the mean loss of all heads but the last.
-        precision: of the convolutions; correlations are always float32.
+        precision: of the convolutions and, where the triton or the native backend serves, of queries, keys and values.
+            The softmax is computed in float32 everywhere.
         seed: of crops, noise and initial weights.
         hold_out: images kept from training, for validation.
         validation_levels: noise levels in 8-bit grey levels, scales or qualities, by degradation; other degradations
@@ -128,14 +129,19 @@ class TrainingConfig:
             raise ConfigError(f"quality must be a range within 1..100, got {list(self.quality)}")
         if not self.scales or any(scale < 2 or scale != int(scale) for scale in self.scales):
             raise ConfigError(f"scales must be whole numbers from 2, got {list(self.scales)}")
-        if self.statistics_crop is not None and self.statistics_crop < 1:
-            raise ConfigError(f"statistics_crop must be at least 1, got {self.statistics_crop}")
+        for name in ("statistics_batches", "statistics_crop"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        for name in ("margin", "hold_out", "warmup_steps", "weight_decay", "deep_supervision"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 <= self.faded <= 1:
             raise ConfigError(f"faded must be a share within 0..1, got {self.faded}")
-        if self.margin < 0:
-            raise ConfigError(f"margin must not be negative, got {self.margin}")
         if self.luma not in ("gray", "y"):
             raise ConfigError(f"luma must be gray or y, got {self.luma!r}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ConfigError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         unit = {"bicubic": math.lcm(*map(int, self.scales)), "jpeg": 16, "camera": 16}.get(
             self.degradation, 1
         )
@@ -146,8 +152,6 @@ class TrainingConfig:
             )
         if self.degradation == "camera" and self.model.channels != 3:
             raise ConfigError(f"camera noise needs a network of 3 channels, got {self.model.channels}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         if self.learning_rate <= 0 or self.clip <= 0 or not 0 <= self.ema < 1 or not 0 <= self.hold <= 1:
             raise ConfigError("learning_rate and clip must be positive, ema in [0, 1), hold in [0, 1]")
 
@@ -202,12 +206,25 @@ def _make(kind: Any, values: Mapping[str, Any], source: str) -> Any:
     unknown = sorted(values.keys() - known.keys())
     if unknown:
         raise ConfigError(f"{source} has no {', '.join(unknown)}; it knows {', '.join(known)}")
-    return kind(**{name: _plain(value) for name, value in values.items()})
+    hints = get_type_hints(kind)
+    plain = {name: _whole(_plain(value), hints[name]) for name, value in values.items()}
+    for name, value in plain.items():
+        if not _is(value, hints[name]):
+            raise ConfigError(f"{source}: {name} must be {known[name].type}, got {values[name]!r}")
+    return kind(**plain)
+
+
+def _whole(value: Any, hint: Any) -> Any:
+    """Whole numbers that were written as floats, such as 1e3, as what they are where an int is asked for."""
+    if isinstance(value, tuple):
+        return tuple(_whole(item, hint) for item in value)
+    wants = int in (hint, *get_args(hint))
+    return int(value) if wants and isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: Any) -> Any:
     """Tuples for lists; numbers such as 1e-3, which YAML reads as text, as numbers."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
     if isinstance(value, str):
         try:
@@ -215,6 +232,22 @@ def _plain(value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; numbers are finite, and an int is a float too."""
+    kinds = get_args(hint)
+    if get_origin(hint) is Literal:
+        return isinstance(value, type(kinds[0]))  # which of them is for the class to say
+    if get_origin(hint) is tuple:
+        if kinds[-1] is ...:
+            kinds = kinds[:1] * len(value) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
+    if kinds:
+        return any(_is(value, kind) for kind in kinds)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
 
 
 def degradation(config: TrainingConfig) -> Degradation:

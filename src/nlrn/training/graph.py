@@ -71,8 +71,9 @@ def capture(body: Body, generator: torch.Generator) -> Body:
 class Steps:
     """The steps of a phase: crops, degradation, update.
 
-    A degradation of the user's own may do what cannot be captured, and crops of images that do not fit on a GPU come from elsewhere. They are made before
-    the step, in a thread that is a step ahead, and the step reads them from memory that stays.
+    A degradation of the user's own may do what cannot be captured, and crops of images that do not fit on a GPU come
+    from elsewhere. They are made before the step, in a thread that is a step ahead, and the step reads them from memory
+    that stays.
 
     Args:
         trainer: the network and its optimiser.

@@ -5,19 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-NORMS_OF_STEPS = ("attention_norms", "conv_a_norms", "conv_b_norms")
-# Where new channels begin with the new network's random weights. All else that reads them or writes to them begins at zero.
+from ..models.nlrn import STEP_NORMS
+
+# Where new channels begin with random weights. All else that reads them or writes to them begins at zero.
 RANDOM = ("input_conv", "conv_a", "attention.query")
 
 
 def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights for a network that may have other image channels, no noise channel, or more heads, features, embedding or steps.
+    """Weights for another network: other image channels, no noise channel, more heads, features, embedding or steps.
 
     The first convolution and norm spread a grey channel over three; the last convolution repeats it. For a network
     without a noise channel theirs is left out. A head or step that the weights do not have begins as their last one.
 
-    A wider network computes the same at first: what new features are made of is random, and what is made of them is zero (as
-    in Chen et al., Net2Net, arXiv 1511.05641), so that both have gradients. One of more steps does so at the old one's heads.
+    A wider network computes the same at first: what new features are made of is random, and what is made of them is
+    zero (as in Chen et al., Net2Net, arXiv 1511.05641), so that both have gradients. One of more steps does so at the
+    old one's heads.
 
     Args:
         state: of the network to start from.
@@ -48,7 +50,7 @@ def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, 
 def _source(name: str, state: dict[str, Tensor]) -> str:
     """The name of the weights that a parameter begins with: its own, or that of the last head or step."""
     module, _, rest = name.partition(".")
-    if name in state or module not in ("output_norms", *NORMS_OF_STEPS):
+    if name in state or module not in ("output_norms", *STEP_NORMS):
         return name
     last = max((int(key.split(".")[1]) for key in state if key.startswith(f"{module}.")), default=0)
     return f"{module}.{last}.{rest.partition('.')[2]}"

@@ -7,10 +7,8 @@ import importlib
 import json
 import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import torch.distributed as dist
 
 from ..data.datasets import Crops
 from ..evaluation.benchmark import provenance
+from ..files import finite_json
 from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
 from ..models.zoo import load_model, save_weights
@@ -29,6 +28,7 @@ from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
 from .graph import Steps
 from .growth import adapt_weights
+from .processes import own_device, processes
 from .schedule import Length, learning_rate_factor, phase_at
 from .step import Trainer, TrainingError, step_generator
 from .validation import validate
@@ -80,29 +80,6 @@ class Run:
     report: Callable[[dict[str, Any]], None] = lambda entry: None
 
 
-def own_device(device: torch.device) -> torch.device:
-    """This process's GPU, made the current one: streams and graphs belong to that. Under torchrun each process has its own."""
-    if device.type != "cuda":
-        return device
-    index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
-
-
-@contextmanager
-def processes(device: torch.device) -> Iterator[tuple[int, int]]:
-    """This process's rank and their number, as torchrun started them; one process without it."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks == 1:
-        yield 0, 1
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield dist.get_rank(), ranks
-    finally:
-        dist.destroy_process_group()
-
-
 def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
     """Trains, and returns the file with the averaged weights.
 
@@ -124,12 +101,17 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             )
         trainer = Trainer(config, options.device, rank, ranks)
         progress, init = Progress(), options.init
+        about: dict[str, Any] = {}
         checkpoint = options.out / CHECKPOINT
         if resume:
             _, progress, about = read_header(checkpoint)
             init = about.get("init")
             load_checkpoint(checkpoint, trainer)
         elif options.init is not None:
+            if options.out.resolve() in Path(options.init).resolve().parents:
+                raise ValueError(
+                    f"--init {options.init} lies in --out {options.out}, whose files a run replaces"
+                )
             begun = load_model(options.init, device=options.device)
             if not isinstance(begun, NLRN):
                 raise ValueError(f"a run starts from the weights of a network, and {options.init} has none")
@@ -147,7 +129,13 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             raise ValueError(
                 f"crops of {largest} pixels need images as large; the smallest in {options.data} has {crops.smallest}"
             )
-        about = {"data": f"{crops.count} images of {options.data.resolve().name}", "init": init}
+        if resume and about.get("files", crops.digest) != crops.digest:
+            raise ValueError(
+                f"the run was trained on {about.get('data')}, and {options.data} has other files; "
+                "to go on with other images, start a new run with --init"
+            )
+        source = f"{crops.count} images of {options.data.resolve().name}"
+        about = {"data": source, "files": crops.digest, "init": init}
         loop = _Loop(trainer, crops, held, options, progress, about)
         try:
             loop.run()
@@ -158,6 +146,15 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             raise
         loop.finish()
         return options.out / WEIGHTS
+
+
+def _remove_run(folder: Path) -> None:
+    """What an earlier run left in its folder, if there was one."""
+    if not (folder / CHECKPOINT).exists():
+        return
+    for pattern in (CHECKPOINT, WEIGHTS, LOG, f"{PICTURES}/{8 * '[0-9]'}.png", "events.out.tfevents.*"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -191,9 +188,9 @@ class _Loop:
         self._pixels = 0
         # With several processes gradients cross the network, which has not been tried in a graph.
         self._captured = options.graph and options.device.type == "cuda" and trainer.ranks == 1
+        self._opened, self._board = False, None
         if self.first:
             options.out.mkdir(parents=True, exist_ok=True)
-        self._board = _tensorboard(options.out) if self.first else None
 
     def run(self) -> None:
         """All steps; a signal between two of them loses what was done since the last checkpoint."""
@@ -203,6 +200,7 @@ class _Loop:
         rest = self.options.intervals.validation_seconds
         phase: Phase | None = None
         take_step: Steps | None = None
+        begins = step  # the phase
         while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
             if (now := phase_at(self.config.phases, done)) is not phase:
                 if self._captured and step:
@@ -214,11 +212,14 @@ class _Loop:
                     paused = self._freeze(step)
                     started, clock = started + paused, clock + paused  # not time of training
                 phase, take_step = now, Steps(self.trainer, self.crops, now, captured=self._captured)
-                self._log({"step": step, **self._backend(now)})
+                begins = step
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
             assert take_step is not None
             loss, taken = take_step(step, rate)
+            if step == begins:
+                self._open()  # now that a step could be taken
+                self._log({"step": step, **self._backend(phase)})
             step += 1
             self._losses.append(loss)
             self._taken.append(taken)
@@ -245,6 +246,8 @@ class _Loop:
         if take_step is not None:
             take_step.close()
         self.progress.step = step
+        if self._losses:  # of a run by the clock, which ended between two looks
+            self._look(step, rate, clock)
 
     def _agreed(self, seconds: float) -> float:
         """The clock of the first process: all must end at the same step."""
@@ -280,11 +283,18 @@ class _Loop:
                 f"the checkpoint in {self.options.out} stands"
             )
 
+    def _open(self) -> None:
+        """The logs, once; in place of those of an earlier run if this one begins."""
+        if self.first and not self._opened:
+            if not self.progress.step:
+                _remove_run(self.options.out)
+            self._opened, self._board = True, _tensorboard(self.options.out)
+
     def _log(self, entry: dict[str, Any]) -> None:
         if not self.first:
             return
         with (self.options.out / LOG).open("a") as file:
-            file.write(json.dumps({**entry, "time": round(time.time(), 1)}) + "\n")
+            file.write(finite_json({**entry, "time": round(time.time(), 1)}) + "\n")
         if self._board is not None:
             for name, value in entry.items():
                 if name != "step" and not isinstance(value, str):
@@ -331,8 +341,8 @@ class _Loop:
     def _freeze(self, step: int) -> float:
         """Weights and statistics become those of the average, and the norms stay so; once in a run. How long it took.
 
-        A run that begins like this keeps the statistics of the weights that it starts from: those that were trained with
-        frozen norms fit no others.
+        A run that begins like this keeps the statistics of the weights that it starts from: those that were trained
+        with frozen norms fit no others.
         """
         self._wait()
         began = time.perf_counter()

@@ -16,7 +16,7 @@ class Length:
     """How long a run is: steps, or minutes of training. Exactly one is given.
 
     Raises:
-        ValueError: none or both, or not positive.
+        ValueError: none or both, or not positive and finite.
     """
 
     steps: int | None = None
@@ -25,8 +25,10 @@ class Length:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise ValueError("a run is so many steps or so many minutes long: give one of them")
-        if (self.steps or self.minutes or 0) <= 0:
-            raise ValueError(f"a run must be longer than nothing, got {self.steps or self.minutes}")
+        given = self.minutes if self.steps is None else self.steps
+        assert given is not None
+        if not 0 < given < math.inf:
+            raise ValueError(f"the length of a run must be positive and finite, got {given:g}")
 
     def progress(self, step: int, seconds: float) -> float:
         """The share of the run that lies behind, from 0 to 1."""

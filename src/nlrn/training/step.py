@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..inference.precision import float32_products
+from ..inference.precision import tf32
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.dense import KEPT
@@ -84,8 +84,8 @@ class Trainer:
             assert conv.bias is not None
             conv.bias.requires_grad_(False)
         if device.type == "cuda":
-            # Two buffers of logits for all steps in the triton backend; where there is no Triton, dense attention, which
-            # keeps logits and weights of every step: take it wherever all steps fit.
+            # Two buffers of logits for all steps in the triton backend; where there is no Triton, dense attention,
+            # which keeps logits and weights of every step: take it wherever all steps fit.
             free, matrices = torch.cuda.mem_get_info(device)[0], 2 * config.model.num_steps + 2
             self.model.attention.max_memory = max(DEFAULT_MAX_MEMORY, int(0.8 * free / matrices * KEPT))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -142,7 +142,7 @@ class Trainer:
         """
         before = self._flat_buffers()
         # TF32, where the GPU has it, is for the network alone: degradations and statistics are exact.
-        with float32_products("tf32"):
+        with tf32():
             with self.autocast():
                 outputs = self.model.all_heads(degraded, strength)
             loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..data.datasets import read_planes
-from ..data.images import Image, write_image
-from ..evaluation.benchmark import run, score
+from ..data.images import Image, to_float, to_planes, write_image
+from ..evaluation.benchmark import run, score, sigma_for
 from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Trial, to_bytes
 from .step import Trainer
@@ -36,8 +36,8 @@ def validate(trainer: Trainer, held: list[Path], picture: Path) -> dict[str, flo
             trial = (
                 task.trial(path, config.model.channels, level, index) if task else _own(trainer, path, index)
             )
-            given = None if config.model.sigma_range is None else trial.sigma
-            restored, _ = run(trainer.average, trial.degraded, given, trainer.device)
+            sigma = sigma_for(trainer.average, trial)
+            restored, _ = run(trainer.average, trial.degraded, sigma, trainer.device)
             figures = score(trial, restored)
             values.append(figures.psnr)
             if index == 0:
@@ -64,7 +64,7 @@ def _own(trainer: Trainer, path: Path, index: int) -> Trial:
     side = min(*clean.shape[:2], OWN_TRIAL_SIDE) // 16 * 16
     top, left = ((length - side) // 2 for length in clean.shape[:2])
     clean = clean[top : top + side, left : left + side]
-    planes = np.moveaxis(np.atleast_3d(clean), -1, 0).astype(np.float32) / np.float32(255)
+    planes = to_planes(to_float(clean))
     # Four of them: some degradations differ within a batch.
     batch = torch.from_numpy(planes)[None].repeat(4, 1, 1, 1)
     degraded, strength = trainer.degrade(batch, torch.Generator().manual_seed(index))
