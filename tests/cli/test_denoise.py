@@ -119,6 +119,26 @@ def test_a_batch_goes_on_where_it_was(nlrn, tmp_path, tiny_grey):
     assert "contradict" in nlrn(*arguments, "--skip-existing", "--overwrite").err
 
 
+def test_folders_with_their_subfolders(nlrn, tmp_path, tiny_grey):
+    for name in (
+        "in/a.png",
+        "in/june/a.png",
+        "in/june/deep/b.png",
+        "in/.hidden/c.png",
+        "in/out/june/old.png",
+    ):
+        picture(tmp_path / name)
+    arguments = ("--sigma", 20, "--model", tiny_grey)
+    assert nlrn("denoise", "in", "-r", "-o", "in/out", *arguments).code == 0
+    made = ["a.png", "june/a.png", "june/deep/b.png", "june/old.png"]
+    assert names(tmp_path / "in" / "out") == made
+    again = nlrn("denoise", "in", "-r", "-o", "in/out", *arguments, "--skip-existing")
+    assert (again.code, again.err) == (0, "note: 3 existing outputs skipped\n")
+    assert nlrn("denoise", "in/june", "-r", *arguments).code == 0  # beside the originals
+    assert names(tmp_path / "in" / "june") == ["a-denoised.png", "a.png", "deep/b-denoised.png", "deep/b.png"]
+    assert "original is never modified" in nlrn("denoise", "in", "-r", "-o", "in", *arguments).err
+
+
 def test_what_is_no_image_fails_by_itself(nlrn, tmp_path, tiny_grey):
     picture(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "notes.txt").write_text("no image")

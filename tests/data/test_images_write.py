@@ -21,7 +21,6 @@ from nlrn.data.images import (
     encode_image,
     find_images,
     from_float,
-    output_path,
     read_image,
     to_float,
     value_range,
@@ -315,10 +314,3 @@ def test_find_images(tmp_path: Path):
         find_images([tmp_path / "none.png"])
     with pytest.raises(FileNotFoundError, match="matches no file"):
         find_images([f"{tmp_path}/*.webp"])
-
-
-def test_output_path():
-    assert output_path("in/a.b.jpg") == Path("in/a.b-denoised.jpg")
-    assert output_path(Path("plain")) == Path("plain-denoised")
-    assert output_path("in/a.jpg", suffix="-x2") == Path("in/a-x2.jpg")
-    assert output_path("in/a.jpg", out="results") == Path("results/a.jpg")

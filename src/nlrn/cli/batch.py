@@ -54,18 +54,25 @@ class Work:
 
 
 def plan_jobs(
-    inputs: Sequence[str], output: str | None, suffix: str, *, overwrite: bool, skip_existing: bool
+    inputs: Sequence[str],
+    output: str | None,
+    suffix: str,
+    *,
+    recursive: bool,
+    overwrite: bool,
+    skip_existing: bool,
 ) -> Work:
     """Where each input goes; nothing is read or written yet.
 
     Without `output` a result stands beside its input as `STEM + suffix + EXT`. `output` is a file for a single
-    input file, otherwise a folder (made if it is not there). Whether an input is an image shows when it is read.
+    input file, otherwise a folder (made if it is not there), which with `recursive` has the subfolders of the inputs.
+    Whether an input is an image shows when it is read.
 
     Raises:
         CliError: an input that does not exist, two inputs with one output, an output that exists or that
             cannot be written.
     """
-    from ..data.images import SUFFIXES, ImageError, find_images, output_path
+    from ..data.images import SUFFIXES
 
     if overwrite and skip_existing:
         raise CliError("--overwrite and --skip-existing contradict each other")
@@ -79,47 +86,82 @@ def plan_jobs(
             return Work((Job("-", "-"),))
         _check_suffix(output)
         return _work([Job("-", Path(output))], overwrite, skip_existing)
-    try:
-        sources = find_images(list(inputs))
-    except (OSError, ImageError) as error:
-        raise CliError(str(error)) from error
+    sources = _find(inputs, output, recursive)
     single = len(sources) == 1 and not Path(inputs[0]).is_dir()
     if output == "-":
         _refuse_terminal()
         if not single:
             raise CliError("standard output (-) takes the result of one file only")
-        return Work((Job(sources[0], "-"),))
+        return Work((Job(next(iter(sources)), "-"),))
     if output is not None and single and not _means_folder(output):
-        if os.path.realpath(output) == os.path.realpath(sources[0]):
+        (source,) = sources
+        if os.path.realpath(output) == os.path.realpath(source):
             raise CliError(f"the output {output} is the input itself; the original is never modified")
         _check_suffix(output)
-        return _work([Job(sources[0], Path(output))], overwrite, skip_existing)
+        return _work([Job(source, Path(output))], overwrite, skip_existing)
     if output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir():
         raise CliError(f"one file, {output}, cannot take several results; give a folder")
-    notes = []
-    if output is None:
-        # A folder may hold the results of an earlier run; only by its name is one restored again.
-        earlier = {output_path(source, suffix=suffix) for source in sources}
-        earlier -= {Path(name) for name in inputs}
-        left = [source for source in sources if source not in earlier]
-        if len(left) < len(sources):
-            notes.append(f"{len(sources) - len(left)} results of an earlier run left out (*{suffix}.*)")
-        sources = left
-    jobs: dict[Path, Path] = {}
-    for source in sources:
-        target = output_path(source, out=output, suffix=suffix)
-        if target in jobs:
+    if output is not None:
+        return _work(_into_folder(sources, Path(output)), overwrite, skip_existing)
+    # A folder may hold the results of an earlier run; only by its name is one restored again.
+    earlier = {_beside(source, suffix) for source in sources} - {Path(name) for name in inputs}
+    left = {source: _beside(source, suffix) for source in sources if source not in earlier}
+    notes = [f"{len(sources) - len(left)} results of an earlier run left out (*{suffix}.*)"]
+    return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else ())
+
+
+def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Path, Path]:
+    """The files that are meant, each with the subfolder of its input in which it lies.
+
+    Where the output folder lies within an input folder, what is in it are results.
+    """
+    from ..data.images import ImageError, find_images
+
+    sources: dict[Path, Path] = {}
+    results = None if output is None else Path(output).resolve()
+    for name in inputs:
+        try:
+            found = find_images([name], recursive=recursive)
+        except (OSError, ImageError) as error:
+            raise CliError(str(error)) from error
+        folder = Path(name)
+        if not folder.is_dir():
+            sources |= dict.fromkeys(found, Path())
+            continue
+        if results is not None and folder.resolve() in results.parents:
+            found = [path for path in found if results not in path.resolve().parents]
+        sources |= {path: path.relative_to(folder).parent for path in found}
+    return sources
+
+
+def _beside(source: Path, suffix: str) -> Path:
+    return source.with_name(f"{source.stem}{suffix}{source.suffix}")
+
+
+def _into_folder(sources: dict[Path, Path], output: Path) -> list[Job]:
+    """Each file under its own name; the folders are made."""
+    jobs = _jobs({source: output / place / source.name for source, place in sources.items()})
+    for folder in {output, *(output / place for place in sources.values())}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CliError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
+    return jobs
+
+
+def _jobs(targets: dict[Path, Path]) -> list[Job]:
+    """Raises `CliError` for two sources with one target, and for a target that is a source."""
+    sources: dict[Path, Path] = {}
+    originals = {os.path.realpath(source) for source in targets}
+    for source, target in targets.items():
+        if target in sources:
             raise CliError(
-                f"{jobs[target]} and {source} would both be written to {target}; give them other names"
+                f"{sources[target]} and {source} would both be written to {target}; give them other names"
             )
-        jobs[target] = source
-    originals = {os.path.realpath(source) for source in sources}
-    for target in jobs:
         if os.path.realpath(target) in originals:
             raise CliError(f"the output {target} is one of the inputs; the original is never modified")
-    if output is not None:
-        _make_folder(Path(output))
-    return _work([Job(source, target) for target, source in jobs.items()], overwrite, skip_existing, notes)
+        sources[target] = source
+    return [Job(source, target) for target, source in sources.items()]
 
 
 def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence[str] = ()) -> Work:
@@ -139,13 +181,6 @@ def _refuse_terminal() -> None:
 
 def _means_folder(output: str) -> bool:
     return output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CliError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
 
 
 def _check_suffix(output: str) -> None:

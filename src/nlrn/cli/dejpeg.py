@@ -11,6 +11,7 @@ from .errors import CliError
 def dejpeg(
     inputs: options.Inputs = None,
     output: options.Output = None,
+    recursive: options.Recursive = False,
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,
@@ -32,7 +33,9 @@ def dejpeg(
         raise CliError("no input; give files, folders or -")
     from .batch import Options, plan_jobs, run_jobs
 
-    work = plan_jobs(inputs, output, "-dejpeg", overwrite=overwrite, skip_existing=skip_existing)
+    work = plan_jobs(
+        inputs, output, "-dejpeg", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
+    )
     restorer = options.make_restorer(
         model,
         task="dejpeg",

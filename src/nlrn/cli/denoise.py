@@ -14,6 +14,7 @@ from .errors import CliError
 def denoise(
     inputs: options.Inputs = None,
     output: options.Output = None,
+    recursive: options.Recursive = False,
     sigma: Annotated[
         str, typer.Option(help="Noise level in 8-bit grey levels (0..255), or auto where it is not known.")
     ] = "auto",
@@ -46,7 +47,9 @@ def denoise(
 
     work = Work(())
     if inputs:
-        work = plan_jobs(inputs, output, "-denoised", overwrite=overwrite, skip_existing=skip_existing)
+        work = plan_jobs(
+            inputs, output, "-denoised", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
+        )
     restorer = options.make_restorer(
         model,
         steps=steps,

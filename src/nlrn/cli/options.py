@@ -72,6 +72,9 @@ Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG qu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 
 
+Recursive = Annotated[
+    bool, typer.Option("-r", "--recursive", help="Folders with their subfolders, which -o will have too.")
+]
 SkipExisting = Annotated[
     bool, typer.Option("--skip-existing", help="Leave out files whose output exists: to go on with a batch.")
 ]

@@ -13,6 +13,7 @@ from .errors import CliError
 def upscale(
     inputs: options.Inputs = None,
     output: options.Output = None,
+    recursive: options.Recursive = False,
     scale: Annotated[int, typer.Option(help="How many times larger: 2, 3 or 4.")] = 2,
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -39,7 +40,9 @@ def upscale(
 
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
-    work = plan_jobs(inputs, output, f"-x{scale}", overwrite=overwrite, skip_existing=skip_existing)
+    work = plan_jobs(
+        inputs, output, f"-x{scale}", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
+    )
     restorer = options.make_restorer(
         model,
         task="upscale",

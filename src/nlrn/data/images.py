@@ -31,7 +31,6 @@ __all__ = [
     "encode_image",
     "find_images",
     "from_float",
-    "output_path",
     "read_image",
     "to_float",
     "value_range",
@@ -297,20 +296,3 @@ def _in_folder(folder: Path, recursive: bool) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
-
-
-def output_path(
-    source: str | os.PathLike[str],
-    *,
-    out: str | os.PathLike[str] | None = None,
-    suffix: str = "-denoised",
-) -> Path:
-    """Where the result for a file goes: beside it as `STEM + suffix + EXT`, or under its name into the folder `out`.
-
-    Example:
-        >>> from nlrn.data.images import output_path
-        >>> output_path("holiday/sea.jpg").name
-        'sea-denoised.jpg'
-    """
-    path = Path(source)
-    return path.with_name(f"{path.stem}{suffix}{path.suffix}") if out is None else Path(out) / path.name
