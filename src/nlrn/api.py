@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack, overload
 
@@ -43,7 +42,7 @@ class Options(TypedDict, total=False):
     max_memory: int | None
     output: str | os.PathLike[str] | None
     overwrite: bool
-    progress: Callable[[float], None] | None
+    progress: Progress | None
 
 
 @overload
@@ -67,7 +66,7 @@ def denoise(
     max_memory: int | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> np.ndarray | Tensor | Path:
     """Removes noise from an image.
 
@@ -193,7 +192,7 @@ def _task(
     max_memory: int | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    progress: Callable[[float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[np.ndarray | Tensor | Path, Report]:
     restorer = Restorer(
         model,

@@ -269,7 +269,8 @@ class Restorer:
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
 
-        Depth, alpha and metadata stay; an enlarged image's alpha is enlarged with it, and its EXIF says its new size.
+        Depth, alpha and metadata stay. An enlarged image's alpha is enlarged with it, its EXIF says its new size, and
+        XMP data, which may say the old one, is left out.
 
         Raises:
             ValueError: as `array`.
@@ -281,7 +282,7 @@ class Restorer:
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
         if self.task == "upscale":
             height, width = pixels.shape[:2]
-            image = dataclasses.replace(image, alpha=alpha, exif=resized(image.exif, width, height))
+            image = dataclasses.replace(image, alpha=alpha, exif=resized(image.exif, width, height), xmp=None)
         return dataclasses.replace(image, pixels=pixels), report
 
     def alpha(self, planes: np.ndarray, data_range: float | None = None) -> np.ndarray:

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,36 @@ def test_the_resolution_stays(source):
         assert read_image(encode_image(image, name)).resolution == pytest.approx((300, 150), abs=0.1)
     bare = read_image(encode_image(replace(image, resolution=None, exif=None)))
     assert kind == "BMP" or bare.resolution is None  # every BMP has one
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_xmp_stays(dtype):
+    """What editors keep there: keywords, ratings, history; from every format to every other."""
+    packet = "<x:xmpmeta xmlns:x='adobe:ns:meta/'>K\u00f6ln</x:xmpmeta>".encode()
+    image = Image(np.full((9, 7, 3), 100, dtype), xmp=packet)
+    formats = ("PNG", "TIFF") if dtype == np.uint16 else ("PNG", "JPEG", "TIFF", "WEBP")
+    for source in formats:
+        read = read_image(encode_image(image, source))
+        assert read.xmp == packet
+        assert all(read_image(encode_image(read, name)).xmp == packet for name in formats)
+
+
+def test_compressed_xmp_of_a_png():
+    data = encode_image(Image(np.zeros((4, 5), np.uint16)))
+    text = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/>")
+    chunk = struct.pack(">I", len(text)) + b"iTXt" + text + struct.pack(">I", zlib.crc32(b"iTXt" + text))
+    other = struct.pack(">I", 5) + b"iTXtother" + struct.pack(">I", zlib.crc32(b"iTXtother"))
+    assert read_image(data[:33] + chunk + other + data[33:]).xmp == b"<x/>"
+    assert read_image(data[:33] + other + data[33:]).xmp is None
+
+
+def test_xmp_without_room_is_told(tmp_path: Path):
+    image = Image(np.zeros((4, 5), np.uint8), xmp=b" " * 70_000)
+    assert write_image(image, tmp_path / "a.jpg") == (
+        "JPEG has no room for 70000 bytes of XMP data: they are left out",
+    )
+    assert write_image(image, tmp_path / "a.png") == ()
+    assert read_image(tmp_path / "a.png").xmp == image.xmp
 
 
 def test_resolutions_that_formats_cannot_hold():

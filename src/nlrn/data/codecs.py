@@ -30,6 +30,7 @@ class Image:
         format: PNG, JPEG, TIFF, WEBP or BMP.
         exif: EXIF block, as JPEG files carry it, without its `Exif` prefix.
         icc: ICC profile.
+        xmp: XMP packet, in which editors keep keywords, ratings and what they did.
         resolution: pixels an inch, across and down, where the file says.
         lossless: whether the file kept every value, which decides how a WebP file is written.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
@@ -41,6 +42,7 @@ class Image:
     format: str = "PNG"
     exif: bytes | None = None
     icc: bytes | None = None
+    xmp: bytes | None = None
     resolution: tuple[float, float] | None = None
     lossless: bool = True
     premultiplied: bool = False
@@ -103,6 +105,17 @@ def decode(data: bytes, name: str) -> Image:
         return decode_pillow(data, format_, name)
 
 
+# Of an XMP packet in a JPEG file, which has one segment for it.
+MAX_JPEG_XMP = 65502
+
+
+def keeps_xmp(image: Image, format_: str) -> bool:
+    """Whether a format has room for the image's XMP packet."""
+    return (
+        image.xmp is not None and format_ != "BMP" and (format_ != "JPEG" or len(image.xmp) <= MAX_JPEG_XMP)
+    )
+
+
 def keeps_resolution(image: Image) -> bool:
     """Whether a file can say the image's resolution: formats hold whole numbers of 16 bits."""
     return image.resolution is not None and all(1 <= number < 65536 for number in image.resolution)
@@ -112,6 +125,8 @@ def encode(image: Image, format_: str, quality: int) -> bytes:
     """A file's content; the format is known to hold these pixels."""
     if not keeps_resolution(image):
         image = replace(image, resolution=None)
+    if not keeps_xmp(image, format_):
+        image = replace(image, xmp=None)
     if format_ == "TIFF":
         from .tiff import encode_tiff
 

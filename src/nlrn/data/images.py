@@ -167,6 +167,8 @@ def _losses(image: Image, name: str) -> tuple[str, ...]:
         notes.append(f"{name} holds no EXIF data: it is left out, and the picture turned upright")
     if image.exif and name == "TIFF" and exif.build(exif.parse(image.exif)) is None:
         notes.append("the EXIF data is damaged: it is left out")
+    if image.xmp is not None and not codecs.keeps_xmp(image, name):
+        notes.append(f"{name} has no room for {len(image.xmp)} bytes of XMP data: they are left out")
     if image.resolution is not None and not codecs.keeps_resolution(image) and name != "TIFF":
         notes.append(
             f"{name} cannot hold a resolution of {image.resolution[0]:.3g} pixels an inch: it is left out"

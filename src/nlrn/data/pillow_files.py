@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from . import exif
 from .codecs import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
-from .png16 import read_chunks
+from .png16 import read_chunks, xmp_text
 
 # The multi-picture format of cameras marks what belongs together, as against previews and gain maps of one picture.
 MULTI_PICTURE_ENTRIES = 0xB002
@@ -38,6 +39,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         found = picture.getexif()
         block = found.tobytes() if len(found) else None
     resolution = _resolution(picture.info, block, format_)
+    xmp = picture.info.get("xmp")
     picture, icc, converted = _plain_mode(picture, picture.info.get("icc_profile"), name)
     array = np.array(picture)
     alpha = None
@@ -50,6 +52,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         format=format_,
         exif=block.removeprefix(b"Exif\0\0") if block else None,
         icc=icc or None,
+        xmp=xmp or None,
         resolution=resolution,
         lossless=_webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
         notes=(*notes, *converted),
@@ -161,6 +164,11 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
             options["icc_profile"] = image.icc
     if image.resolution and format_ != "WEBP":
         options["dpi"] = image.resolution
+    if image.xmp and format_ == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add(b"iTXt", xmp_text(image.xmp))
+    elif image.xmp:
+        options["xmp"] = image.xmp
     buffer = io.BytesIO()
     try:
         PillowImage.fromarray(merge_alpha(image)).save(buffer, format_, **options)

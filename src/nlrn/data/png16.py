@@ -12,6 +12,7 @@ from .codecs import PNG_SIGNATURE, Image, ImageError, check_size, load_package, 
 # Real profiles are below 4 MB; a chunk that unpacks to more is an attack.
 MAX_PROFILE = 1 << 24
 INCH = 0.0254  # in metres
+XMP = b"XML:com.adobe.xmp\0"
 
 
 def decode_png16(data: bytes, name: str) -> Image:
@@ -35,13 +36,14 @@ def decode_png16(data: bytes, name: str) -> Image:
         format="PNG",
         exif=chunks.get(b"eXIf"),
         icc=icc,
+        xmp=_read_xmp(chunks.get(b"iTXt")),
         resolution=_read_resolution(chunks.get(b"pHYs")),
         notes=notes,
     )
 
 
 def read_chunks(data: bytes, name: str) -> dict[bytes, bytes]:
-    """The chunks by their type; of several with one type (only pixel data and texts), the last.
+    """The chunks by their type; of several with one type (only pixel data and texts) the last, of texts that with XMP.
 
     Raises:
         ImageError: a checksum is wrong or the end is missing.
@@ -58,7 +60,8 @@ def read_chunks(data: bytes, name: str) -> dict[bytes, bytes]:
         ):
             what = "is truncated" if end + 4 > len(data) else "is damaged"
             raise ImageError(f"{name} {what}: the checksum of its {kind.decode('latin-1')!r} chunk is wrong")
-        chunks[kind] = data[position + 8 : end]
+        if kind != b"iTXt" or data.startswith(XMP, position + 8):
+            chunks[kind] = data[position + 8 : end]
         position = end + 4
         if kind == b"IEND":
             break  # what follows is not the picture's
@@ -88,8 +91,27 @@ def _read_resolution(chunk: bytes | None) -> tuple[float, float] | None:
     return (across * INCH, down * INCH) if across and down else None
 
 
+def _read_xmp(chunk: bytes | None) -> bytes | None:
+    if chunk is None or len(chunk) < len(XMP) + 2:
+        return None
+    compressed, rest = chunk[len(XMP)], chunk[len(XMP) + 2 :].split(b"\0", 2)
+    if len(rest) < 3 or not compressed:  # a language, a translated keyword, the text
+        return rest[2] if len(rest) == 3 else None
+    unpacker = zlib.decompressobj()
+    try:
+        packet = unpacker.decompress(rest[2], MAX_PROFILE)
+    except zlib.error:
+        return None
+    return packet if unpacker.eof else None
+
+
+def xmp_text(packet: bytes) -> bytes:
+    """The content of the text chunk that has an XMP packet."""
+    return XMP + bytes(4) + packet
+
+
 def encode_png16(image: Image) -> bytes:
-    """A PNG file with EXIF, ICC profile and resolution, which imagecodecs does not write itself."""
+    """A PNG file with EXIF, XMP, ICC profile and resolution, which imagecodecs does not write itself."""
     data: bytes = load_package("imagecodecs", "16-bit PNG").png_encode(merge_alpha(image))
     extra = b""
     if image.icc:
@@ -98,6 +120,8 @@ def encode_png16(image: Image) -> bytes:
         extra += _chunk(b"eXIf", image.exif)
     if image.resolution:
         extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(x / INCH) for x in image.resolution), 1))
+    if image.xmp:
+        extra += _chunk(b"iTXt", xmp_text(image.xmp))
     header = len(PNG_SIGNATURE) + 25  # the signature and IHDR come first
     return data[:header] + extra + data[header:]
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import exif
 from .codecs import Image, ImageError, check_size, load_package, merge_alpha
 
-ICC_PROFILE = 34675
+ICC_PROFILE, XMP = 34675, 700
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 ASSOCIATED = 1
 # More than an image with its copies at all sizes has.
@@ -30,7 +30,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         _check_layout(page, name)
         _check_complete(page, len(data), name)
         photometric, bits = int(page.photometric), int(page.bitspersample)
-        icc = page.tags.valueof(ICC_PROFILE)
+        icc, xmp = page.tags.valueof(ICC_PROFILE), page.tags.valueof(XMP)
         block = _read_exif(data)
         if photometric in (PALETTE, SEPARATED, YCBCR):
             from .pillow_files import decode_pillow
@@ -68,6 +68,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         format="TIFF",
         exif=block,
         icc=bytes(icc) if icc else None,
+        xmp=bytes(xmp) if xmp else None,
         resolution=exif.resolution(exif.parse(block or b"")),
         premultiplied=alpha is not None and extra[:1] == (ASSOCIATED,),
         notes=tuple(notes),
@@ -174,4 +175,6 @@ def encode_tiff(image: Image) -> bytes:
     directories = exif.parse(image.exif or b"")
     if image.resolution:
         directories = exif.with_resolution(directories, image.resolution)
+    if image.xmp:
+        directories = replace(directories, main=directories.main | {XMP: exif.Tag(1, image.xmp)})
     return exif.insert(buffer.getvalue(), directories)
