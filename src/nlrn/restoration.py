@@ -282,6 +282,9 @@ class Restorer:
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
         if self.task == "upscale":
             height, width = pixels.shape[:2]
+            if image.xmp is not None:
+                note = "XMP data, which may say the old size, is left out"
+                report = dataclasses.replace(report, notes=(*report.notes, note))
             image = dataclasses.replace(image, alpha=alpha, exif=resized(image.exif, width, height), xmp=None)
         return dataclasses.replace(image, pixels=pixels), report
 

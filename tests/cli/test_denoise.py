@@ -96,7 +96,7 @@ def test_left_out_results_are_told_of(nlrn, tmp_path, tiny_grey):
     assert nlrn("denoise", "in", "-o", "out", *arguments).code == 0
     assert names(tmp_path / "out") == ["cat-denoised.png", "cat.png"]
     outcome = nlrn("denoise", "in", *arguments, "--overwrite")
-    assert outcome.err.startswith("note: 1 results of an earlier run left out (*-denoised.*)\n")
+    assert outcome.err.startswith("note: results of an earlier run (*-denoised.*) left out: 1\n")
 
 
 def test_a_batch_goes_on_where_it_was(nlrn, tmp_path, tiny_grey):
@@ -110,12 +110,12 @@ def test_a_batch_goes_on_where_it_was(nlrn, tmp_path, tiny_grey):
     assert "--overwrite to replace it, or --skip-existing" in refused.err
     outcome = nlrn(*arguments, "--skip-existing")
     assert outcome.code == 0
-    assert outcome.err.startswith("note: 1 existing outputs skipped\n")
+    assert outcome.err.startswith("note: existing outputs skipped: 1\n")
     assert "2 of 2 files restored" in outcome.err
     assert names(tmp_path / "out") == ["a.png", "b.png", "c.png"]
     assert (tmp_path / "out" / "b.png").read_text() == "mine"
     again = nlrn(*arguments, "--skip-existing")
-    assert (again.code, again.err) == (0, "note: 3 existing outputs skipped\n")
+    assert (again.code, again.err) == (0, "note: existing outputs skipped: 3\n")
     assert "contradict" in nlrn(*arguments, "--skip-existing", "--overwrite").err
 
 
@@ -133,7 +133,7 @@ def test_folders_with_their_subfolders(nlrn, tmp_path, tiny_grey):
     made = ["a.png", "june/a.png", "june/deep/b.png", "june/old.png"]
     assert names(tmp_path / "in" / "out") == made
     again = nlrn("denoise", "in", "-r", "-o", "in/out", *arguments, "--skip-existing")
-    assert (again.code, again.err) == (0, "note: 3 existing outputs skipped\n")
+    assert (again.code, again.err) == (0, "note: existing outputs skipped: 3\n")
     assert nlrn("denoise", "in/june", "-r", *arguments).code == 0  # beside the originals
     assert names(tmp_path / "in" / "june") == ["a-denoised.png", "a.png", "deep/b-denoised.png", "deep/b.png"]
     assert "original is never modified" in nlrn("denoise", "in", "-r", "-o", "in", *arguments).err

@@ -90,3 +90,14 @@ def test_benchmarks(nlrn, folder, tiny_upscaler, tiny_dejpeg, tiny_colour):
         outcome = nlrn("benchmark", *wrong, *data)
         assert outcome.code == 2
         assert message in outcome.err
+
+
+def test_xmp_of_a_smaller_picture_is_left_out_and_told(nlrn, folder, tiny_upscaler, tiny_dejpeg):
+    """It may say the size; where the size stays, so does it."""
+    image = Image(np.full((20, 24, 3), 100, np.uint8), xmp=b"<x/>")
+    write_image(image, folder / "xmp.png")
+    told = "note: XMP data, which may say the old size, is left out"
+    assert told in nlrn("upscale", "xmp.png", "--model", tiny_upscaler).err
+    assert read_image(folder / "xmp-x2.png").xmp is None
+    assert told not in nlrn("dejpeg", "xmp.png", "--model", tiny_dejpeg).err
+    assert read_image(folder / "xmp-dejpeg.png").xmp == b"<x/>"

@@ -75,6 +75,13 @@ def test_fused_norms_train_the_same():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before == 6
 
 
+def test_norms_of_too_many_phases(data, tmp_path):
+    """Before the run, and not in its middle."""
+    phases = tuple(Phase(1 / 9, 12 + i, 4) for i in range(9))
+    with pytest.raises(ValueError, match="for 8 kinds of phases at most, got 9"):
+        train(config(phases=phases), options(data, tmp_path, 18, fuse=True))
+
+
 @INDUCTOR
 def test_norms_that_cannot_be_fused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/no/compiler"))

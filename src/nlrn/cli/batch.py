@@ -106,7 +106,7 @@ def plan_jobs(
     # A folder may hold the results of an earlier run; only by its name is one restored again.
     earlier = {_beside(source, suffix) for source in sources} - {Path(name) for name in inputs}
     left = {source: _beside(source, suffix) for source in sources if source not in earlier}
-    notes = [f"{len(sources) - len(left)} results of an earlier run left out (*{suffix}.*)"]
+    notes = [f"results of an earlier run (*{suffix}.*) left out: {len(sources) - len(left)}"]
     return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else ())
 
 
@@ -171,7 +171,7 @@ def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence
         assert job.target != "-"
         _check_target(job.target, overwrite, several=len(jobs) > 1)
     skipped = len(jobs) - len(left)
-    return Work(tuple(left), (*notes, *([f"{skipped} existing outputs skipped"] if skipped else [])))
+    return Work(tuple(left), (*notes, *([f"existing outputs skipped: {skipped}"] if skipped else [])))
 
 
 def _refuse_terminal() -> None:

@@ -279,7 +279,7 @@ class NLRN(nn.Module):
 
         For training, where norms need the statistics of the batch; inference folds them into the convolutions.
         """
-        # Of whole graphs, so that nothing falls back in silence: more than eight sizes of crops are an error.
+        # Of whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
         compiled = (
             torch.compile(f, dynamic=False, fullgraph=True) for f in (norm_relu, add_norm, add_norm_relu)
         )

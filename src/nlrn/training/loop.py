@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
 SKIPPED_AT_MOST = 100
+FUSED_AT_MOST = 8  # how often `torch.compile` compiles one function
 VALIDATION_REST = 9  # times as long as a validation took there is none
 STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
 
@@ -119,6 +120,11 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
             trainer.model.load_state_dict(adapted)
             trainer.average.load_state_dict(adapted)
         if options.fuse:
+            kinds = {(phase.crop, phase.batch, phase.frozen_norms) for phase in config.phases}
+            if len(kinds) > FUSED_AT_MOST:
+                raise ValueError(
+                    f"norms are fused for {FUSED_AT_MOST} kinds of phases at most, got {len(kinds)}"
+                )
             trainer.model.fuse_norms()
         crops, held = Crops.of_folder(
             options.data, config.model.channels, config.hold_out, options.device, config.luma
