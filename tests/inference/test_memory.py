@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 
@@ -194,3 +195,13 @@ def test_memory_limit_of_a_control_group(tmp_path, monkeypatch):
     assert memory.default_budget(torch.device("cpu")) == 2000
     (tmp_path / "limit").write_text("max\n")
     assert memory.available_memory(torch.device("cpu")) > 1 << 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize("window", [1, 5, 21, 45, None], ids=str)
+def test_stored_logits_of_the_triton_backend_are_counted(window, dtype):
+    for rows, height, width in ((1, 1, 1), (8, 30, 50), (64, 300, 4000), (37, 37, 37)):
+        query, key = (torch.empty(2, 4, n, width, device="meta") for n in (rows, height))
+        shape = triton.Geometry.of(query, key, window).state_shape(dtype)
+        counted = wavefront.stored_logits_bytes(2, rows, (height, width), window, dtype.itemsize)
+        assert dtype.itemsize * math.prod(shape) <= counted

@@ -8,7 +8,7 @@ import pytest
 import torch
 from interpreter import in_interpreter, on_gpu, passes_in_the_interpreter
 from test_nonlocal_attention import inputs, largest_difference, recur
-from test_triton import scaled
+from test_triton import scaled, triton_parts
 from torch import library as torch_library
 from trained import no_worse_than_plain_pytorch, trained_steps
 
@@ -21,6 +21,7 @@ CASES = {
     "odd-size": (2, 9, 11, 5, 3),
     "tall": (1, 18, 3, 5, 2),
     "one-row": (1, 1, 17, 5, 2),
+    "chunks-beyond-a-tile": (1, 13, 37, 13, 2),
     "window-larger-than-image": (1, 9, 7, 45, 2),
     "whole-image": (1, 7, 9, None, 3),
     "one-step": (1, 9, 9, 5, 1),
@@ -67,6 +68,12 @@ def test_equal_reference(case):
 
 
 @in_interpreter
+def test_several_strips(monkeypatch):
+    monkeypatch.setattr(triton_parts(), "STRIP", 2)
+    check(inputs(1, 9, 37, 2), 3)
+
+
+@in_interpreter
 def test_one_pixel():
     """The weight is 1, so query and key have no gradient; the kernel finds it as the difference of two equal sums."""
     grads = gradients(leaves(inputs(3, 1, 1, 2)), 3, "triton")
@@ -88,13 +95,15 @@ def test_trained_weights(dtype, monkeypatch):
 
 
 @in_interpreter
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-def test_trained_weights_over_twelve_steps(dtype, monkeypatch):
-    """The gradient of the logits is rounded in each; in bfloat16 that was 2.2 times plain PyTorch's error."""
+@pytest.mark.parametrize(
+    ("dtype", "times"), [(torch.float16, 2.0), (torch.bfloat16, 1.25)], ids=["float16", "bfloat16"]
+)
+def test_trained_weights_over_twelve_steps(dtype, times, monkeypatch):
+    """Logits and their gradient are rounded in each, to float16; in bfloat16 it was 2.2 times plain PyTorch's error."""
     grown = NLRNConfig(
         width=64, embedding=32, num_steps=12, window_size=45, noise_channel=True, sigma_range=(0.0, 0.3)
     )
-    no_worse_than_plain_pytorch(trained_steps(monkeypatch, 16, grown), "triton", dtype, 45, times=1.25)
+    no_worse_than_plain_pytorch(trained_steps(monkeypatch, 16, grown), "triton", dtype, 45, times)
 
 
 @in_interpreter
@@ -290,10 +299,13 @@ def test_what_it_leaves_to_others():
 @in_interpreter
 def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
-    logits, logits_grad = torch.zeros(2, 2, 64, 80)
-    output, normaliser = triton_operators.triton_attention(query, key, value, logits, 2, 0, False, True, True)
+    geometry = triton_operators.Geometry.with_radius(query, key, 2, aligned=True)
+    logits, logits_grad = torch.zeros(2, *geometry.state_shape(torch.float32))
+    output, normaliser = triton_operators.triton_attention(
+        query, key, value, logits, 2, 0, False, True, True, True
+    )
     arguments = (output, query, key, value, output, normaliser, logits, logits_grad, torch.ones(1))
-    for rest in ([], False, 2, 0), ([query, key], False, 2, 0), ([], True, 2, 0):
+    for rest in ([], False, 2, 0), ([query, key, normaliser], False, 2, 0), ([], True, 2, 0):
         torch_library.opcheck(
             triton_operators.triton_attention_backward,
             (*arguments, *rest),

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..models.nlrn import NLRN, NLRNConfig
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
 from ..ops.nonlocal_attention.triton import history_bytes
+from ..ops.nonlocal_attention.triton_operators import KEY_BLOCK
 from .folding import Folded, Kernel, fold
 
 
@@ -344,11 +345,12 @@ def stored_logits_bytes(
     for side in size:
         # Eight by eight queries see window_size + 7 keys along an axis, or all there are.
         keys *= side if window_size is None else min(side, window_size + 7)
-    # The triton backend pads them.
-    keys = _up(keys, 16)
+    # The triton backend keeps whole blocks.
+    block = max(KEY_BLOCK.values())
+    keys = _up(keys, block)
     if itemsize == 2:
-        keys += 2 * -(-keys // 64)
-    return itemsize * batch * _up(keys, 16) * _up(rows, 8) * _up(size[1], 8)
+        keys += 2 * (keys // block)
+    return itemsize * batch * keys * _up(rows, 8) * _up(size[1], 8)
 
 
 def history_workspace(

@@ -14,8 +14,8 @@ class Tape:
     """One buffer of logits for all steps of a recurrence under autograd, wound back by their backward passes.
 
     It begins at step 0; each forward pass advances it to its own step. The backward pass of step t finds it at step
-    t, adds to `gradient` and leaves it at step t-1: the query and key of step t are then the `later` ones, whose
-    products are still to be subtracted from the logits. That is done by the next backward pass, which reads and writes
+    t, adds to `gradient` and leaves it at step t-1: the query, key and normaliser of step t are then the `later` ones.
+    Their products are still to be subtracted from the logits, which the next backward pass does: it reads and writes
     all logits anyway.
     """
 

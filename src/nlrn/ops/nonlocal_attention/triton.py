@@ -80,7 +80,7 @@ def refusal(
         purpose = "a history"
     elif state is None:
         stored = stored_dtype(value)
-        shape = Geometry.of(query, key, window_size).state_shape(stored)
+        shape = Geometry.of(query, key, window_size, aligned=True).state_shape(stored)
         needed, purpose = 2 * stored.itemsize * math.prod(shape), "the logits of all steps and their gradient"
     elif state.tape is None:
         return (
@@ -126,7 +126,7 @@ class _Step(torch.autograd.Function):
             tape.advance()
             logits, load, ctx.step = tape.logits, tape.position > 1, tape.position
         output, normaliser = triton_attention(
-            query, key, value, logits, radius, row_offset, load, tape is not None, True
+            query, key, value, logits, radius, row_offset, load, tape is not None, True, True
         )
         ctx.save_for_backward(query, key, value, output, normaliser)
         ctx.tape, ctx.radius, ctx.row_offset = tape, radius, row_offset
@@ -143,7 +143,7 @@ class _Step(torch.autograd.Function):
         if output_grad is None:
             output_grad = torch.zeros_like(output, dtype=value.dtype)
         if tape is None:
-            geometry, stored = Geometry.with_radius(query, key, ctx.radius), stored_dtype(value)
+            geometry, stored = Geometry.with_radius(query, key, ctx.radius, aligned=True), stored_dtype(value)
             logits = torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device)
             gradient, scale, later = torch.empty_like(logits), gradient_scale(output_grad, value), []
         else:
@@ -169,7 +169,7 @@ class _Step(torch.autograd.Function):
         )
         if tape is not None:
             finished = tape.position == 0
-            tape.later = [] if finished else [query.detach(), key.detach()]
+            tape.later = [] if finished else [query.detach(), key.detach(), normaliser]
             tape.gradient, tape.scale = (None, None) if finished else (gradient, scale)
         return *grads, query.new_empty(0), None, None, None
 
@@ -238,6 +238,7 @@ def _attention_of_history(
             False,
             False,
             False,
+            False,
         )
     return output
 
@@ -265,14 +266,17 @@ def attention(
     max_memory: int,
 ) -> tuple[Tensor, AttentionState | None]:
     """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
-    geometry = Geometry.of(query, key, window_size)
+    recorded = needs_grad(query, key, value, state)
+    # Logits that a tape keeps are aligned, also in steps that are not recorded.
+    aligned = recorded or (state is not None and state.tape is not None)
+    geometry = Geometry.of(query, key, window_size, aligned=aligned)
     if state is not None and state.logits is not None:
         state.check_shape(state.logits.shape, geometry.state_shape(state.logits.dtype))
         if state.logits.dtype == torch.float16 and value.dtype == torch.float32:
             raise ValueError("the attention state belongs to half precision, this call is in torch.float32")
         state.consume()
 
-    if needs_grad(query, key, value, state):
+    if recorded:
         # Any: what `torch.compiler.disable` makes of a function.
         result: tuple[Tensor, AttentionState | None] = _step_under_autograd(
             query, key, value, geometry, state, row_offset, keep_state
@@ -281,7 +285,7 @@ def attention(
 
     def step(logits: Tensor, load: bool, store: bool) -> Tensor:
         output: Tensor = triton_attention(
-            query, key, value, logits, geometry.radius, row_offset, load, store, False
+            query, key, value, logits, geometry.radius, row_offset, load, store, aligned, False
         )[0]
         return output
 

@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
-# Side of a tile.
+# Side of a tile of queries.
 TILE = 8
-# Stored rows of logits are padded to a multiple of this, so that each begins where vector loads may begin.
-ROW_MULTIPLE = 16
-# Keys that share a reference in float16 logits (see the kernel).
-KEYS_PER_REFERENCE = 64
+# Keys whose logits are stored in one piece.
+CHUNK = 16
+# Chunks of a tile of keys, one below the other.
+CHUNKS_DOWN = 4
+# Keys that are computed at a time, and in float16 share a reference (see the kernel), by bytes of a channel.
+KEY_BLOCK = {2: 64, 4: 32}
 
 
 @functools.cache
@@ -48,24 +50,28 @@ def interpreted() -> bool:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How many tiles there are, and how many keys their windows cover."""
+    """How many tiles there are, and how many keys their windows cover.
+
+    The spans of an `aligned` one begin and end at multiples of `CHUNK` columns.
+    """
 
     batch: int
     rows: int
     height: int
     width: int
     radius: int
+    aligned: bool = False
 
     @classmethod
-    def of(cls, query: Tensor, key: Tensor, window_size: int | None) -> Geometry:
+    def of(cls, query: Tensor, key: Tensor, window_size: int | None, *, aligned: bool = False) -> Geometry:
         # No larger than it takes to see the whole image.
         largest = max(key.shape[2:])
         radius = largest if window_size is None else min(window_size // 2, largest)
-        return cls.with_radius(query, key, radius)
+        return cls.with_radius(query, key, radius, aligned=aligned)
 
     @classmethod
-    def with_radius(cls, query: Tensor, key: Tensor, radius: int) -> Geometry:
-        return cls(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius)
+    def with_radius(cls, query: Tensor, key: Tensor, radius: int, *, aligned: bool = False) -> Geometry:
+        return cls(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius, aligned)
 
     @property
     def query_tiles(self) -> int:
@@ -73,20 +79,20 @@ class Geometry:
 
     @property
     def key_tiles(self) -> int:
-        return self.batch * tiles(self.height) * tiles(self.width)
+        return self.batch * -(-self.height // CHUNKS_DOWN) * -(-self.width // CHUNK)
 
-    @property
-    def stored_keys(self) -> int:
-        """Keys of the largest span."""
+    def state_shape(self, dtype: torch.dtype) -> tuple[int, int, int]:
+        """`[tiles, blocks, logits]`; float16 logits have their float32 references behind them (see the kernel)."""
         reach = TILE + 2 * self.radius
-        return _up(min(reach, self.height) * min(reach, self.width))
-
-    def state_shape(self, dtype: torch.dtype) -> tuple[int, ...]:
-        """`[tiles, queries, keys]`; float16 logits have their float32 references behind them (see the kernel)."""
-        keys = self.stored_keys
-        if dtype == torch.float16:
-            keys = _up(keys + 2 * -(-keys // KEYS_PER_REFERENCE))
-        return self.query_tiles, TILE * TILE, keys
+        across = min(reach, self.width)
+        if self.aligned:
+            # Tiles begin at multiples of eight, so that there are two ways for a span to lie among the chunks.
+            firsts = ((TILE * tile - self.radius) % CHUNK for tile in range(CHUNK // TILE))
+            across = min(max(_up(first + reach, CHUNK) for first in firsts), _up(self.width, CHUNK))
+        block = KEY_BLOCK[dtype.itemsize]
+        blocks = -(-min(reach, self.height) * across // block)
+        references = 2 * TILE * TILE if dtype == torch.float16 else 0
+        return self.query_tiles, blocks, TILE * TILE * block + references
 
 
 def tiles(length: int) -> int:
@@ -94,8 +100,8 @@ def tiles(length: int) -> int:
     return -(-length // TILE)
 
 
-def _up(keys: int) -> int:
-    return -(-keys // ROW_MULTIPLE) * ROW_MULTIPLE
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _kernels() -> Any:
@@ -115,6 +121,11 @@ def _blocks(kernel: str, query: Tensor, value: Tensor) -> dict[str, int]:
 def _references(logits: Tensor) -> Tensor:
     """Stored float16 logits as the float32 numbers among them; any others as they are."""
     return logits.view(torch.float32) if logits.dtype == torch.float16 else logits
+
+
+def _stored(logits: Tensor) -> tuple[int, int]:
+    """Blocks of a tile of stored logits, and their length; for kernels that neither load nor store, any numbers."""
+    return (logits.shape[1], logits.shape[2]) if logits.ndim == 3 else (0, CHUNK)
 
 
 def _pixels(image: Tensor) -> Tensor:
@@ -138,19 +149,20 @@ def triton_attention(
     row_offset: int,
     load: bool,
     store: bool,
+    aligned: bool,
     exact: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Output `[B, V, rows, W]` and the log of the softmax's normaliser `[B, rows, W]`.
+    """Output `[B, V, rows, W]` and the softmax's normaliser `[B, rows, W, 2]` (see the kernel).
 
     `load` adds the stored `logits` to those of this step, `store` writes the sums back; with neither, `logits` may be
-    empty. An `exact` output is float32 whatever the images are.
+    empty. `aligned` logits are those of an aligned geometry. An `exact` output is float32 whatever the images are.
     """
-    geometry = Geometry.with_radius(query, key, radius)
+    geometry = Geometry.with_radius(query, key, radius, aligned=aligned)
     query, key, value = _pixels(query), _pixels(key), _pixels(value)
     channels, value_channels = query.shape[3], value.shape[3]
     dtype = torch.float32 if exact else value.dtype
     output = torch.empty((*query.shape[:3], value_channels), dtype=dtype, device=value.device)
-    normaliser = torch.empty(query.shape[:3], dtype=torch.float32, device=value.device)
+    normaliser = torch.empty((*query.shape[:3], 2), dtype=torch.float32, device=value.device)
     blocks = _blocks("nonlocal_forward", query, value)
     with _device_of(value):
         for first_value in range(0, value_channels, blocks["BLOCK_VALUES"]):
@@ -172,13 +184,12 @@ def triton_attention(
                 0 if finished else channels,
                 value_channels,
                 first_value,
-                geometry.stored_keys,
-                logits.shape[-1],
+                *_stored(logits),
                 LOAD=load or finished,
                 STORE=store and not finished,
-                RELATIVE=logits.dtype == torch.float16,
+                HALF=value.dtype != torch.float32,
+                ALIGNED=aligned,
                 ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
-                TILE=TILE,
                 **blocks,
             )
     return output.permute(0, 3, 1, 2), normaliser
@@ -194,12 +205,13 @@ def _(
     row_offset: int,
     load: bool,
     store: bool,
+    aligned: bool,
     exact: bool,
 ) -> tuple[Tensor, Tensor]:
     batch, _, rows, width = query.shape
     dtype = torch.float32 if exact else value.dtype
     output = value.new_empty((batch, rows, width, value.shape[1]), dtype=dtype)
-    return output.permute(0, 3, 1, 2), value.new_empty((batch, rows, width), dtype=torch.float32)
+    return output.permute(0, 3, 1, 2), value.new_empty((batch, rows, width, 2), dtype=torch.float32)
 
 
 @library.custom_op("nlrn::triton_attention_backward", mutates_args={"logits", "logits_grad"})
@@ -220,18 +232,20 @@ def triton_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value; moves `logits` and `logits_grad` to this step.
 
-    `later` are the query and key of the step that both belong to on entry. It is empty for the last step: its logits
-    are there (or `computed` here, where there was no other step), and their gradient has yet to be written.
+    `later` are query, key and normaliser of the step that both belong to on entry. It is empty for the last step: its
+    logits are as the forward pass left them (or `computed` here, where there was no other step), and their gradient has
+    yet to be written. What this leaves in `logits` is relative to the normaliser's reference.
     `logits_grad` holds `scale` (`[1]`, float32) times the gradient.
     """
-    geometry = Geometry.with_radius(query, key, radius)
+    geometry = Geometry.with_radius(query, key, radius, aligned=True)
     # Per query: sum_j P_j dP_j = <output_grad, output>, the part of the softmax gradient that all keys share. The
     # output is the exact one: what rounding it takes from the gradients, they take from all keys alike, and keys have
     # much in common.
     shared = (output_grad.float() * output.float()).sum(1)
     query, key, value, output_grad = (_pixels(x) for x in (query, key, value, output_grad))
-    other_query, other_key = [_pixels(x) for x in later] if later else (query, key)
-    source = "rewound" if later else "computed" if computed else "stored"
+    other_query, other_key = [_pixels(x) for x in later[:2]] if later else (query, key)
+    other_normaliser = later[2] if later else normaliser
+    source = "rewound" if later else "computed" if computed else "forward"
     query_grad, key_grad, value_grad = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
     channels, value_channels = query.shape[3], value.shape[3]
     sizes = (geometry.rows, geometry.height, geometry.width, radius, row_offset, channels, value_channels)
@@ -247,6 +261,7 @@ def triton_attention_backward(
                 normaliser,
                 other_query,
                 other_key,
+                other_normaliser,
                 logits,
                 _references(logits),
                 logits_grad,
@@ -254,15 +269,13 @@ def triton_attention_backward(
                 query_grad,
                 *sizes,
                 first_channel,
-                geometry.stored_keys,
-                logits.shape[-1],
+                *_stored(logits),
                 UPDATE=first_channel == 0,
                 LOGITS=source,
                 ADD=bool(later),
-                RELATIVE=logits.dtype == torch.float16,
+                HALF=value.dtype != torch.float32,
                 ONE_BLOCK=channels <= blocks["BLOCK_CHANNELS"],
                 ONE_VALUE_BLOCK=value_channels <= blocks["BLOCK_VALUES"],
-                TILE=TILE,
                 **blocks,
             )
 
@@ -274,7 +287,6 @@ def triton_attention_backward(
                 output_grad,
                 normaliser,
                 logits,
-                _references(logits),
                 logits_grad,
                 scale,
                 key_grad,
@@ -282,10 +294,8 @@ def triton_attention_backward(
                 *sizes,
                 i * step,
                 i * value_step,
-                geometry.stored_keys,
-                logits.shape[-1],
-                RELATIVE=logits.dtype == torch.float16,
-                TILE=TILE,
+                *_stored(logits),
+                HALF=value.dtype != torch.float32,
                 **blocks,
             )
     return query_grad.permute(0, 3, 1, 2), key_grad.permute(0, 3, 1, 2), value_grad.permute(0, 3, 1, 2)
