@@ -150,6 +150,19 @@ def test_strides():
 
 
 @in_interpreter
+@pytest.mark.parametrize("width", [1, 9])
+def test_parts_of_one_image(width, monkeypatch):
+    """As one matrix product makes them; nothing is copied."""
+    ((query, key, value),) = [[x.float() for x in step] for step in inputs(2, 7, width, 1)]
+    expected = recur([[query, key, value]], 5, "triton")[0]
+    together = torch.cat([query, key, value], 1).contiguous(memory_format=torch.channels_last)
+    parts = together.split([query.shape[1], key.shape[1], value.shape[1]], 1)
+    if width > 1:
+        monkeypatch.setattr(torch.Tensor, "contiguous", lambda *arguments, **options: pytest.fail("a copy"))
+    assert torch.equal(recur([parts], 5, "triton")[0], expected)
+
+
+@in_interpreter
 def test_the_same_bits_every_time():
     steps = [[x.float() for x in step] for step in inputs(1, 9, 12, 2)]
     first, again = recur(steps, 5, "triton"), recur(steps, 5, "triton")

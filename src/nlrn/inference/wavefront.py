@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.nlrn import NLRN, NLRNConfig
+from ..ops.epilogue import finish, separate_bias
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
 from ..ops.nonlocal_attention.triton import history_bytes
 from ..ops.nonlocal_attention.triton_operators import KEY_BLOCK
@@ -91,10 +92,15 @@ class Run:
 
 
 class Convolution:
-    """A 3x3 convolution over rows that come in blocks, zero-padded at the image border only."""
+    """A 3x3 convolution over rows that come in blocks, zero-padded at the image border only.
 
-    def __init__(self, kernel: Kernel, height: int) -> None:
-        self._kernel, self._height = kernel, height
+    With `finished=False` it may leave its bias to `finish`, as `left_bias`, which is `None` where it does not.
+    """
+
+    def __init__(self, kernel: Kernel, height: int, *, finished: bool = True) -> None:
+        leaves = not finished and separate_bias(kernel.weight)
+        self.left_bias = kernel.bias if leaves else None
+        self._weight, self._bias, self._height = kernel.weight, None if leaves else kernel.bias, height
         self._rows = RowBuffer()
         self._padding = (1, 1)
 
@@ -112,7 +118,7 @@ class Convolution:
         if not finished and rows.stop - rows.start < 3:
             return None
         seen = rows.get(rows.start, rows.stop)
-        result = F.conv2d(seen, self._kernel.weight, self._kernel.bias, padding=self._padding)
+        result = F.conv2d(seen, self._weight, self._bias, padding=self._padding)
         rows.drop(rows.stop if finished else rows.stop - 2)
         return result
 
@@ -140,6 +146,11 @@ class AttentionStage:
 
     def __init__(self, run: Run, t: int) -> None:
         self._run, self._t = run, t
+        self._projections = run.folded.query, run.folded.key, run.folded.steps[t].value
+        self._together: Kernel | None = None
+        if separate_bias(run.folded.query.weight):
+            weight = torch.cat([kernel.weight for kernel in self._projections]).flatten(1)
+            self._together = Kernel(weight, torch.cat([kernel.bias for kernel in self._projections]))
         window = run.config.window_size
         self._radius = run.height if window is None else window // 2
         self._next = 0
@@ -160,7 +171,7 @@ class AttentionStage:
         a, b = self._next, min(run.height, self._next + run.plan.height)
         top, bottom = max(0, a - self._radius), min(run.height, b + self._radius)
         propagate = run.config.correlation_propagation
-        seen, own, folded = run.features[t].get(top, bottom), run.features[t].get(a, b), run.folded.steps[t]
+        seen, own = run.features[t].get(top, bottom), run.features[t].get(a, b)
         size, item = (run.height, run.width), own.itemsize
         state, memory = None, run.plan.workspace
         if propagate and t and run.plan.store_logits:
@@ -175,10 +186,11 @@ class AttentionStage:
         keep = propagate and run.plan.store_logits and t + 1 < run.steps
         if keep and not t:
             memory += stored_logits_bytes(run.batch, b - a, size, run.config.window_size, item)
+        query, key, value = self._query_key_value(own, seen, a - top)
         result, state = nonlocal_attention(
-            _project(own, run.folded.query),
-            _project(seen, run.folded.key),
-            _project(seen, folded.value),
+            query,
+            key,
+            value,
             run.config.window_size,
             state,
             keep_state=keep,
@@ -188,11 +200,23 @@ class AttentionStage:
         if keep:
             assert state is not None
             run.states[a] = state
-        result.addcmul_(own, folded.features)
+        result.addcmul_(own, run.folded.steps[t].features)
         self._next = b
         self._forget(b)
         run.on_rows(b - a)
         return result
+
+    def _query_key_value(self, own: Tensor, seen: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Query of a band's `own` rows, key and value of all that are `seen`."""
+        if self._together is None:
+            of_query, of_key, of_value = self._projections
+            return _project(own, of_query), _project(seen, of_key), _project(seen, of_value)
+        # On a GPU a single product, which adds the biases, reads the features once: also for queries nobody asks for.
+        kernel, rows = self._together, own.shape[2]
+        parts = F.linear(seen.permute(0, 2, 3, 1), kernel.weight, kernel.bias).permute(0, 3, 1, 2)
+        embedding = self._run.config.embedding
+        query = parts[:, :embedding, offset : offset + rows]
+        return query, parts[:, embedding : 2 * embedding], parts[:, 2 * embedding :]
 
     def _forget(self, b: int) -> None:
         run, t = self._run, self._t
@@ -214,11 +238,11 @@ class ConvAStage:
     """`conv_a` and its ReLU."""
 
     def __init__(self, run: Run, t: int) -> None:
-        self._conv = Convolution(run.folded.steps[t].conv_a, run.height)
+        self._conv = Convolution(run.folded.steps[t].conv_a, run.height, finished=False)
 
     def push(self, rows: Tensor) -> Iterator[Tensor]:
         result = self._conv.push(rows)
-        return _one_by_one(None if result is None else result.relu_())
+        return _one_by_one(None if result is None else finish(result, self._conv.left_bias))
 
 
 class ConvBStage:
@@ -227,7 +251,7 @@ class ConvBStage:
     def __init__(self, run: Run, t: int) -> None:
         self._run = run
         self._last = t + 1 == run.steps
-        self._conv = Convolution(run.folded.steps[t].conv_b, run.height)
+        self._conv = Convolution(run.folded.steps[t].conv_b, run.height, finished=False)
         self._scale = run.folded.steps[t].start
         self._next = 0
 
@@ -239,11 +263,11 @@ class ConvBStage:
         for first, start in self._run.start:
             low, high = max(a, first), min(self._next, first + start.shape[2])
             if low < high:
-                own = result[:, :, low - a : high - a]
-                own.addcmul_(start[:, :, low - first : high - first], self._scale)
+                own, of_start = result[:, :, low - a : high - a], start[:, :, low - first : high - first]
+                finish(own, self._conv.left_bias, of_start, self._scale)
         while self._last and self._run.start and self._end_of_start() <= self._next:
             self._run.start.popleft()
-        return _one_by_one(result.relu_())
+        return _one_by_one(result)
 
     def _end_of_start(self) -> int:
         first, start = self._run.start[0]

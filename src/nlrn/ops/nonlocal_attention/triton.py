@@ -32,7 +32,7 @@ LARGEST_PRODUCT = 4096.0  # a sixteenth of float16's largest number
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _device_refuses(device: torch.device) -> str | None:
+def device_refusal(device: torch.device) -> str | None:
     """Why kernels cannot run on a GPU."""
     # Not cached itself: the compiler would look into a cache, and trace what it holds.
     return _probe(device)
@@ -69,7 +69,7 @@ def refusal(
         return f"runs on CUDA devices, not on {device}"
     if value.dtype not in DTYPES:
         return f"computes in float32, float16 and bfloat16, not in {value.dtype}"
-    reason: str | None = _device_refuses(value.device) if device == "cuda" else None
+    reason: str | None = device_refusal(value.device) if device == "cuda" else None
     if reason is not None:
         return reason
     if not needs_grad(query, key, value, state):

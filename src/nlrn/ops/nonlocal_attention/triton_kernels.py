@@ -1,6 +1,7 @@
 """The Triton kernels of the non-local operation, forward and backward.
 
-All images are dense and channels-last: `[B, H, W, C]` in memory. A program of `nonlocal_forward` and
+All images are dense and channels-last: `[B, H, W, C]` in memory; in `nonlocal_forward` pixels may be farther apart than
+they have channels, so that query, key and value can be parts of one image. A program of `nonlocal_forward` and
 `nonlocal_backward_query` serves a tile of 8x8 queries and goes through their keys in blocks. A program of
 `nonlocal_backward_key` serves four chunks of keys, one below the other, and finds them in the logits of every query
 tile whose windows may cover them. `triton_parts.py` says how keys are counted and logits are stored.
@@ -112,6 +113,9 @@ def nonlocal_forward(
     channels,
     value_channels,
     first_value,
+    query_stride,
+    key_stride,
+    value_stride,
     stored_blocks,
     block_length,
     LOAD: tl.constexpr,
@@ -147,7 +151,7 @@ def nonlocal_forward(
     logits += at
     references += at // 2 + BLOCK_LOGITS // 2
 
-    own = load_pixels(query, pixel, exists, channels, 0, BLOCK_CHANNELS)
+    own = load_pixels(query, query_stride, pixel, exists, channels, 0, BLOCK_CHANNELS)
     largest = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     sums = tl.zeros([QUERIES, BLOCK_VALUES], tl.float32)
@@ -176,9 +180,11 @@ def nonlocal_forward(
             own,
             s,
             query,
+            query_stride,
             pixel,
             exists,
-            key + above * channels,
+            key + above * key_stride,
+            key_stride,
             key_pixel,
             key_exists,
             channels,
@@ -198,7 +204,13 @@ def nonlocal_forward(
         p = exp_of_difference(s, shift, HALF)
         decay = tl.exp(largest - shift)
         v = load_pixels(
-            value + above * value_channels, key_pixel, key_exists, value_channels, first_value, BLOCK_VALUES
+            value + above * value_stride,
+            value_stride,
+            key_pixel,
+            key_exists,
+            value_channels,
+            first_value,
+            BLOCK_VALUES,
         )
         # Summed as rounded, so that they add up to one.
         weights = p.to(v.dtype)
@@ -276,8 +288,10 @@ def nonlocal_backward_query(
     scaled = tl.load(scale)
     if UPDATE:
         if LOGITS != "forward":
-            other = load_pixels(other_query, pixel, exists, channels, 0, BLOCK_CHANNELS)
-        output_grad_block = load_pixels(output_grad, pixel, exists, value_channels, 0, BLOCK_VALUES)
+            other = load_pixels(other_query, channels, pixel, exists, channels, 0, BLOCK_CHANNELS)
+        output_grad_block = load_pixels(
+            output_grad, value_channels, pixel, exists, value_channels, 0, BLOCK_VALUES
+        )
         shift = -tl.load(normaliser + 2 * pixel, mask=exists, other=0.0)
         if LOGITS == "rewound":
             shift += tl.load(other_normaliser + 2 * pixel, mask=exists, other=0.0)
@@ -302,9 +316,11 @@ def nonlocal_backward_query(
                     other,
                     tl.zeros([QUERIES, BLOCK_KEYS], tl.float32),
                     other_query,
+                    channels,
                     pixel,
                     exists,
                     other_key + above * channels,
+                    channels,
                     key_pixel,
                     key_exists,
                     channels,
@@ -321,9 +337,11 @@ def nonlocal_backward_query(
                 output_grad_block,
                 tl.zeros([QUERIES, BLOCK_KEYS], tl.float32),
                 output_grad,
+                value_channels,
                 pixel,
                 exists,
                 value + above * value_channels,
+                value_channels,
                 key_pixel,
                 key_exists,
                 value_channels,
@@ -340,7 +358,7 @@ def nonlocal_backward_query(
         else:
             s_grad = in_rows(tl.load(logits_grad + stored), HALF, CHUNKS).to(tl.float32)
         k = load_pixels(
-            key + above * channels, key_pixel, key_exists, channels, first_channel, BLOCK_CHANNELS
+            key + above * channels, channels, key_pixel, key_exists, channels, first_channel, BLOCK_CHANNELS
         )
         sums = tl.dot(s_grad.to(k.dtype), k, sums, input_precision="ieee")
         row, column = next_block(row, column, span_width, reciprocal, BLOCK_KEYS)
@@ -448,9 +466,11 @@ def nonlocal_backward_key(
         # [queries, keys]
         log_total = tl.load(normaliser + 2 * pixel + 1, mask=exists, other=0.0)
         p = exp_of_difference(in_rows(s, HALF, DOWN).to(tl.float32), log_total, HALF)
-        gradient = load_pixels(output_grad, pixel, exists, value_channels, first_value, BLOCK_VALUES)
+        gradient = load_pixels(
+            output_grad, value_channels, pixel, exists, value_channels, first_value, BLOCK_VALUES
+        )
         value_sums = tl.dot(tl.trans(gradient), p.to(gradient.dtype), value_sums, input_precision="ieee")
-        q = load_pixels(query, pixel, exists, channels, first_channel, BLOCK_CHANNELS)
+        q = load_pixels(query, channels, pixel, exists, channels, first_channel, BLOCK_CHANNELS)
         s_grad = in_rows(s_grad, HALF, DOWN).to(q.dtype)
         key_sums = tl.dot(tl.trans(q), s_grad, key_sums, input_precision="ieee")
     store_pixels(

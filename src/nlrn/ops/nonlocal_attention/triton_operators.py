@@ -128,9 +128,22 @@ def _stored(logits: Tensor) -> tuple[int, int]:
     return (logits.shape[1], logits.shape[2]) if logits.ndim == 3 else (0, CHUNK)
 
 
-def _pixels(image: Tensor) -> Tensor:
-    """`[B, H, W, C]`, dense; no copy of an image that is channels-last."""
-    return image.permute(0, 2, 3, 1).contiguous()
+def _pixels(image: Tensor, *, apart: bool = False) -> Tensor:
+    """`[B, H, W, C]`, dense; no copy of an image that is channels-last.
+
+    Pixels may be farther `apart` than they have channels: no copy either of some channels of such an image.
+    """
+    pixels = image.permute(0, 2, 3, 1)
+    _, height, width, _ = pixels.shape
+    a_batch, a_row, a_pixel, a_channel = pixels.stride()
+    if apart and a_channel == 1 and a_row == width * a_pixel and a_batch == height * a_row:
+        return pixels
+    return pixels.contiguous()
+
+
+def _stride(pixels: Tensor) -> int:
+    """From one pixel to the next; the strides of dense images do not say it where these are one pixel wide."""
+    return pixels.shape[3] if pixels.is_contiguous() else pixels.stride(2)
 
 
 def _device_of(image: Tensor) -> AbstractContextManager[object]:
@@ -158,7 +171,7 @@ def triton_attention(
     empty. `aligned` logits are those of an aligned geometry. An `exact` output is float32 whatever the images are.
     """
     geometry = Geometry.with_radius(query, key, radius, aligned=aligned)
-    query, key, value = _pixels(query), _pixels(key), _pixels(value)
+    query, key, value = (_pixels(x, apart=True) for x in (query, key, value))
     channels, value_channels = query.shape[3], value.shape[3]
     dtype = torch.float32 if exact else value.dtype
     output = torch.empty((*query.shape[:3], value_channels), dtype=dtype, device=value.device)
@@ -184,6 +197,7 @@ def triton_attention(
                 0 if finished else channels,
                 value_channels,
                 first_value,
+                *(_stride(x) for x in (query, key, value)),
                 *_stored(logits),
                 LOAD=load or finished,
                 STORE=store and not finished,

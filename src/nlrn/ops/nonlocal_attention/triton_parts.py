@@ -112,10 +112,10 @@ def seen_keys(y, x, key_y, key_x, key_exists, radius):
 
 
 @triton.jit
-def load_pixels(image, pixel, exists, channels, start, BLOCK: tl.constexpr):
-    """`[pixels, BLOCK]`: channels from `start` on, zero where there is nothing."""
+def load_pixels(image, stride, pixel, exists, channels, start, BLOCK: tl.constexpr):
+    """`[pixels, BLOCK]`: channels from `start` on, zero where there is nothing; pixels are `stride` numbers apart."""
     channel = start + tl.arange(0, BLOCK)
-    at = image + (pixel[:, None] * channels + channel[None, :])
+    at = image + (pixel[:, None] * stride + channel[None, :])
     return tl.load(at, mask=exists[:, None] & (channel < channels)[None, :], other=0.0)
 
 
@@ -132,9 +132,11 @@ def products(
     first,
     sums,
     left,
+    left_stride,
     left_pixel,
     left_exists,
     right,
+    right_stride,
     right_pixel,
     right_exists,
     channels,
@@ -143,12 +145,12 @@ def products(
 ):
     """`[left, right]`: products of pixels, summed over the channels, plus `sums`; `first` is the left's first block."""
     if ONE_BLOCK:
-        block = load_pixels(right, right_pixel, right_exists, channels, 0, BLOCK)
+        block = load_pixels(right, right_stride, right_pixel, right_exists, channels, 0, BLOCK)
         sums = tl.dot(first, tl.trans(block), sums, input_precision="ieee")
     else:
         for start in range(0, channels, BLOCK):
-            a = load_pixels(left, left_pixel, left_exists, channels, start, BLOCK)
-            b = load_pixels(right, right_pixel, right_exists, channels, start, BLOCK)
+            a = load_pixels(left, left_stride, left_pixel, left_exists, channels, start, BLOCK)
+            b = load_pixels(right, right_stride, right_pixel, right_exists, channels, start, BLOCK)
             sums = tl.dot(a, tl.trans(b), sums, input_precision="ieee")
     return sums
 

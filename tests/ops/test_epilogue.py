@@ -1,0 +1,121 @@
+"""What follows a convolution: against float64, in plain PyTorch and in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from interpreter import in_interpreter, on_gpu, passes_in_the_interpreter
+from torch import library as torch_library
+
+from nlrn.models.nlrn import NLRN, NLRNConfig
+from nlrn.ops.epilogue import finish, separate_bias
+
+SHAPES = {
+    "batch": (2, 20, 5, 7),
+    "wide": (1, 16, 3, 150),
+    "one-pixel": (2, 3, 1, 1),
+    "one-column": (1, 5, 6, 1),
+    "one-channel": (1, 1, 4, 5),
+}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def images(shape, dtype, device="cpu"):
+    """Features and what is added, channels last; bias and scale."""
+    generator = torch.Generator().manual_seed(0)
+    features, added = (
+        torch.randn(shape, generator=generator)
+        .to(device, dtype)
+        .contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    )
+    bias, scale = (torch.randn(shape[1], generator=generator).to(device, dtype) for _ in range(2))
+    return features, bias, added, scale[None, :, None, None]
+
+
+def check(shape, dtype, device="cpu"):
+    features, bias, added, scale = images(shape, dtype, device)
+    exact = [x.double() for x in (features, bias[:, None, None], added, scale)]
+    for more in ((), (added, scale)):
+        expected = (exact[0] + exact[1] + (exact[2] * exact[3] if more else 0)).relu()
+        actual = features.clone()
+        assert finish(actual, bias, *more) is actual
+        # Rounded once.
+        assert (actual.double() - expected).abs().max() <= torch.finfo(dtype).eps * expected.abs().max()
+
+
+def test_in_the_interpreter():
+    passes_in_the_interpreter(__file__)
+
+
+def test_in_plain_pytorch():
+    features, bias, added, scale = images((2, 4, 5, 6), torch.float32)
+    assert torch.equal(finish(features.clone()), features.relu())
+    expected = torch.addcmul(features, added, scale).relu()
+    assert torch.equal(finish(features.clone(), None, added, scale), expected)
+    channels_first = (features + bias[:, None, None]).contiguous()
+    expected = torch.addcmul(channels_first, added, scale).relu()
+    assert torch.equal(finish(features.contiguous(), bias, added, scale), expected)
+
+
+def test_who_adds_the_bias(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert not separate_bias(torch.zeros(1))
+
+
+@in_interpreter
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_one_kernel(shape, dtype):
+    assert separate_bias(torch.zeros(1, dtype=dtype))
+    check(shape, dtype)
+
+
+@in_interpreter
+def test_rows_of_an_image_in_place():
+    features, bias, added, scale = images((2, 8, 9, 5), torch.float32)
+    expected = features.clone()
+    expected[:, :, 2:6] = torch.addcmul(features + bias[:, None, None], added, scale).relu()[:, :, 2:6]
+    finish(features[:, :, 2:6], bias, added[:, :, 2:6], scale)
+    assert (features - expected).abs().max() < 1e-6
+
+
+@in_interpreter
+def test_nan_stays():
+    """So that a result without sense is noticed, as PyTorch's ReLU has it."""
+    features, bias, *_ = images((1, 4, 2, 2), torch.float32)
+    features[0, 1, 0, 1] = float("nan")
+    assert finish(features, bias).isnan().sum() == 1
+
+
+@in_interpreter
+def test_registered_operator():
+    features, bias, added, scale = images((1, 4, 2, 2), torch.float32)
+    for more in ((None, None), (added, scale)):
+        torch_library.opcheck(
+            torch.ops.nlrn.finish, (features, bias, *more), test_utils=("test_schema", "test_faketensor")
+        )
+
+
+@in_interpreter
+@pytest.mark.parametrize("height", [3, 8, 32], ids=lambda height: f"bands-of-{height}")
+def test_a_network_in_bands(height):
+    """All of inference as on a GPU: one projection, biases left to the epilogue."""
+    from nlrn.inference.wavefront import BandPlan, run_bands
+
+    model = NLRN(NLRNConfig(width=16, embedding=8, num_steps=2, window_size=5, initialization="official"))
+    image = torch.rand(1, 1, 13, 10)
+    with torch.no_grad():
+        expected = model.eval()(image) - image
+        for store in (True, False):
+            actual = run_bands(model, image, None, 2, BandPlan(height, store))
+            assert (actual - expected).abs().max() < 1e-5
+
+
+class TestOnGPU:
+    pytestmark = on_gpu
+
+    @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES.keys())
+    @pytest.mark.parametrize("shape", [*SHAPES.values(), (2, 128, 61, 67)], ids=str)
+    def test_one_kernel(self, shape, dtype):
+        check(shape, dtype, "cuda")
