@@ -93,7 +93,8 @@ def show(title: str, rows: list[dict[str, object]]) -> None:
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values()))
-    Console().print(table)
+    # In a file no wide table is cut.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def write(path: Path, rows: list[dict[str, object]], device: torch.device, about: str) -> None:
@@ -104,18 +105,22 @@ def write(path: Path, rows: list[dict[str, object]], device: torch.device, about
             file.write(json.dumps({**row, **provenance(device, about)}) + "\n")
 
 
-def plot(path: Path, rows: list[dict[str, object]], name: str, x: str, y: str) -> None:
-    """Lines of `y` over `x`, one for each value of `name`, on logarithmic axes; needs matplotlib."""
+def plot(path: Path, rows: list[dict[str, object]], name: str, x: str) -> None:
+    """Seconds and MiB over `x`, a line for each value of `name`, on logarithmic axes; needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 4.5), constrained_layout=True)
-    for series in dict.fromkeys(row[name] for row in rows):
-        points = [(row[x], row[y]) for row in rows if row[name] == series and row[y] is not None]
-        axes.plot(*zip(*points, strict=True), marker="o", label=series)
-    axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-    axes.grid(True, which="both", alpha=0.3)
-    figure.legend(loc="outside right upper")
+    figure, both = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
+    for axes, y in zip(both, ("seconds", "MiB"), strict=True):
+        for series in dict.fromkeys(row[name] for row in rows):
+            points = [(row[x], row[y]) for row in rows if row[name] == series]
+            axes.plot(*zip(*points, strict=True), marker="o", label=series)
+        ticks = list(dict.fromkeys(row[x] for row in rows))
+        axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+        axes.set_xticks(ticks, [f"{tick:.3g}" if isinstance(tick, float) else str(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.grid(True, alpha=0.3)
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(path)

@@ -80,11 +80,7 @@ def launches(kernel: str, dtype: torch.dtype) -> dict[str, Constants]:
 
 
 def compiled(kernel: str, dtype: torch.dtype, constants: Constants, gpu: GPU) -> Any:
-    """Told what a launch would tell: which pointers and numbers are multiples of 16."""
-    from triton import compile as compile_kernel
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
+    """One of `KERNELS`, as it is launched for images of a dtype."""
     kernels: Any = triton_operators.loaded_kernels()
     image = torch.empty(0, dtype=dtype)
     constants = constants | kernels.blocks(kernel, image, CHANNELS, VALUE_CHANNELS, gpu.shared_memory)
@@ -93,12 +89,27 @@ def compiled(kernel: str, dtype: torch.dtype, constants: Constants, gpu: GPU) ->
     types |= dict.fromkeys(("logits", "logits_grad"), "*fp16" if constants["HALF"] else "*fp32")
     images = ("query", "key", "value", "output", "output_grad", "other_query", "other_key")
     types |= dict.fromkeys((*images, "query_grad", "key_grad", "value_grad"), "*" + NAMES[dtype])
-    function = getattr(kernels, kernel)
+    return built(getattr(kernels, kernel), types, constants, gpu, options, unaligned=kernels.SIZES)
+
+
+def built(
+    function: Any,
+    types: dict[str, str],
+    constants: Constants,
+    gpu: GPU,
+    options: dict[str, int],
+    unaligned: tuple[str, ...],
+) -> Any:
+    """A kernel for a GPU, told what a launch tells: pointers and numbers are multiples of 16, but the `unaligned`."""
+    from triton import compile as compile_kernel
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
     signature = {x: "constexpr" if x in constants else types.get(x, "i32") for x in function.arg_names}
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, name in enumerate(function.arg_names)
-        if signature[name] != "constexpr" and name not in kernels.SIZES
+        if signature[name] != "constexpr" and name not in unaligned
     }
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
     return compile_kernel(source, target=GPUTarget("cuda", gpu.architecture, 32), options=options)
@@ -164,8 +175,8 @@ def main() -> None:
         blocks = (SIDE // TILE) ** 2 * -(-((WINDOW + TILE - 1) ** 2) // keys)
         for kernel in KERNELS:
             for way, constants in launches(kernel, dtype).items():
-                built = compiled(kernel, dtype, constants, gpu)
-                code, warps = machine_code(built), built.metadata.num_warps
+                found = compiled(kernel, dtype, constants, gpu)
+                code, warps = machine_code(found), found.metadata.num_warps
                 rows.append(
                     {
                         "kernel": kernel,
@@ -173,7 +184,7 @@ def main() -> None:
                         "dtype": name,
                         "registers": code.registers,
                         "spilled": code.spilled,
-                        "KiB": built.metadata.shared / 1024,
+                        "KiB": found.metadata.shared / 1024,
                         "instructions": code.loop * warps,
                         "a logit": 32 * code.loop * warps / (TILE * TILE * keys),
                         "floor, ms": 1e3

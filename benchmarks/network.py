@@ -137,7 +137,7 @@ def main() -> None:
     show(f"{about}, {device}", rows)
     if options.out:
         write(options.out / "network.jsonl", rows, device, about)
-        plot(options.out / f"network-{options.model}.png", rows, "path", "megapixels", "seconds")
+        plot(options.out / f"network-{options.model}.png", rows, "path", "megapixels")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 in_interpreter = pytest.mark.skipif(
     not (INTERPRETED and INSTALLED), reason="runs in the interpreter's process (see interpreter.py)"
 )
+needs_the_compiler = pytest.mark.skipif(INTERPRETED or not INSTALLED, reason="needs triton's compiler")
 on_gpu = [
     pytest.mark.gpu,
     pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="needs a CUDA device"),

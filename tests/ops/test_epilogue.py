@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
-from interpreter import in_interpreter, on_gpu, passes_in_the_interpreter
+from benchmarks.instructions import GPUS, built
+from interpreter import in_interpreter, needs_the_compiler, on_gpu, passes_in_the_interpreter
 from torch import library as torch_library
 
 from nlrn.models.nlrn import NLRN, NLRNConfig
@@ -80,12 +83,36 @@ def test_rows_of_an_image_in_place():
     assert (features - expected).abs().max() < 1e-6
 
 
-@in_interpreter
-def test_nan_stays():
+def check_nan_stays(device="cpu"):
     """So that a result without sense is noticed, as PyTorch's ReLU has it."""
-    features, bias, *_ = images((1, 4, 2, 2), torch.float32)
+    features, bias, *_ = images((1, 4, 2, 2), torch.float32, device)
     features[0, 1, 0, 1] = float("nan")
     assert finish(features, bias).isnan().sum() == 1
+
+
+@in_interpreter
+def test_nan_stays():
+    check_nan_stays()
+
+
+@needs_the_compiler
+@pytest.mark.parametrize("added", [True, False], ids=["added", "alone"])
+def test_machine_code(added, monkeypatch, tmp_path):
+    """What the interpreter cannot show: NumPy keeps NaN anyway. And numbers travel in vectors."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from nlrn.ops import epilogue_kernel
+
+    types = dict.fromkeys(("features", "bias", "added", "scale"), "*fp16")
+    constants = {"PIXELS": 16, "CHANNELS": 128} | ({} if added else {"added": None, "scale": None})
+    kernel = built(
+        epilogue_kernel.finish, types, constants, GPUS["H100"], {"num_warps": 4}, unaligned=("count",)
+    )
+    assembly = kernel.asm["ptx"]
+    assert re.search(r"\bmax\.NaN\.f32", assembly)
+    assert not re.search(r"\bmax\.f32", assembly)
+    # Of a program's 4 KiB 128 threads take 32 bytes each, of each image.
+    assert len(re.findall(r"ld\.global\.v4\.b32", assembly)) == 2 + 2 * added
+    assert re.findall(r"st\.global\S*", assembly) == ["st.global.v4.b32"] * 2
 
 
 @in_interpreter
@@ -119,3 +146,6 @@ class TestOnGPU:
     @pytest.mark.parametrize("shape", [*SHAPES.values(), (2, 128, 61, 67)], ids=str)
     def test_one_kernel(self, shape, dtype):
         check(shape, dtype, "cuda")
+
+    def test_nan_stays(self):
+        check_nan_stays("cuda")

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 from benchmarks.instructions import GPUS, KERNELS, compiled, launches, machine_code
-from interpreter import INSTALLED, INTERPRETED, in_interpreter, on_gpu, passes_in_the_interpreter
+from interpreter import in_interpreter, needs_the_compiler, on_gpu, passes_in_the_interpreter
 from skimage import data
 from test_nonlocal_attention import inputs, largest_difference, recur
 from torch import library as torch_library
@@ -303,9 +303,6 @@ def noise_of_half_precision(device):
 def test_a_trained_network_in_half_precision(monkeypatch):
     monkeypatch.setattr(package, "choose_backend", lambda *arguments: "triton")
     assert noise_of_half_precision("cpu") > 60
-
-
-needs_the_compiler = pytest.mark.skipif(INTERPRETED or not INSTALLED, reason="needs triton's compiler")
 
 
 def most_frequent(kernel, dtype=torch.float16):

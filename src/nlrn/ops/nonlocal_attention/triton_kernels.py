@@ -422,21 +422,8 @@ def nonlocal_backward_key(
     value_sums = tl.zeros([BLOCK_VALUES, DOWN * CHUNK_KEYS], tl.float32)
     # Logits and their gradient come from memory, a tile ahead of their use.
     tile_y, tile_x = low_y // SIDE, low_x
-    at, there = chunks_in_tile(
-        batch,
-        tile_y,
-        tile_x,
-        first_y,
-        first_x,
-        rows,
-        height,
-        width,
-        radius,
-        row_offset,
-        stored_blocks,
-        block_length,
-        CHUNKS,
-    )
+    sizes = (rows, height, width, radius, row_offset, stored_blocks, block_length)
+    at, there = chunks_in_tile(batch, tile_y, tile_x, first_y, first_x, sizes, CHUNKS)
     s_ahead = tl.load(logits + at, mask=there & (count > 0), other=float("-inf"))
     gradient_ahead = tl.load(logits_grad + at, mask=there & (count > 0), other=0.0)
     for i in range(0, count):
@@ -445,21 +432,7 @@ def nonlocal_backward_key(
         last_of_row = tile_x == high_x
         tile_x = tl.where(last_of_row, low_x, tile_x + 1)
         tile_y += last_of_row.to(tl.int32)
-        at, there = chunks_in_tile(
-            batch,
-            tile_y,
-            tile_x,
-            first_y,
-            first_x,
-            rows,
-            height,
-            width,
-            radius,
-            row_offset,
-            stored_blocks,
-            block_length,
-            CHUNKS,
-        )
+        at, there = chunks_in_tile(batch, tile_y, tile_x, first_y, first_x, sizes, CHUNKS)
         s_ahead = tl.load(logits + at, mask=there & (i + 1 < count), other=float("-inf"))
         gradient_ahead = tl.load(logits_grad + at, mask=there & (i + 1 < count), other=0.0)
 

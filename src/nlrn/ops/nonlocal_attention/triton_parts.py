@@ -156,22 +156,9 @@ def products(
 
 
 @triton.jit
-def chunks_in_tile(
-    batch,
-    tile_y,
-    tile_x,
-    first_y,
-    first_x,
-    rows,
-    height,
-    width,
-    radius,
-    row_offset,
-    stored_blocks,
-    block_length,
-    CHUNKS: tl.constexpr,
-):
+def chunks_in_tile(batch, tile_y, tile_x, first_y, first_x, sizes, CHUNKS: tl.constexpr):
     """Where the chunks of a tile of keys lie in the logits of a query tile, and which of them do."""
+    rows, height, width, radius, row_offset, stored_blocks, block_length = sizes
     CHUNK_LOGITS: tl.constexpr = QUERIES * CHUNK_KEYS
     top, span_height = span(tile_y, rows, height, row_offset, radius)
     left, span_width = span_across(tile_x, width, radius, True)
