@@ -5,7 +5,9 @@
 
 `full` is the network of the paper (T = 12, 128 channels, window 45) with random weights. The official protocol restores
 the same network's 45x45 patches at a stride of 7 with whole-patch attention and averages them. Here the same kernels
-compute it, in the same precisions; its time is that of some patches, times their number.
+compute it, in the same precisions; its time is that of some patches, times their number. `--compile` adds the module
+under `torch.compile`, anew for every size, on a GPU as a CUDA graph: what a program gains that restores many images of
+one size.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from nlrn.ops.nonlocal_attention import native_operators
 from .common import only, peak_memory, plot, seconds, show, write
 
 PATCHES = (45, 7)
-CHUNKED, OFFICIAL = "chunked PyTorch", "official patches"
+CHUNKED, OFFICIAL, COMPILED = "chunked PyTorch", "official patches", "torch.compile"
 # Patches at once: on a GPU as many as it takes to keep it busy.
 BATCH = {"cpu": 32, "cuda": 256}
 
@@ -48,6 +50,16 @@ def official(
     return lambda: restore(whole_patch, patches, sigma, precision=precision), count / batch
 
 
+def compiled(model: NLRN, image: Tensor, sigma: float | None, precision: torch.dtype) -> Callable[[], Tensor]:
+    """The network as a module, for images of one size."""
+    torch.compiler.reset()  # the limit of compilations is one of the process
+    module = copy.deepcopy(model).to(precision)
+    mode = "reduce-overhead" if image.is_cuda else "default"
+    run = torch.compile(module, mode=mode, dynamic=False, fullgraph=True)
+    rounded = image.to(precision)
+    return lambda: restore(run, rounded, sigma)
+
+
 def psnr(other: Tensor, exact: Tensor) -> float:
     return -10 * math.log10((other.double() - exact).square().mean().item())
 
@@ -59,6 +71,7 @@ def main() -> None:
     parser.add_argument("--max-memory", help="for nlrn, such as 16G; by default half of what is free")
     parser.add_argument("--longest", type=float, default=300, help="seconds that a peer may take")
     parser.add_argument("--model", default="full", help="full, or a name of nlrn models")
+    parser.add_argument("--compile", action="store_true", help="torch.compile as one more peer")
     parser.add_argument("--out", type=Path, help="folder for network.jsonl and network.png")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -80,12 +93,16 @@ def main() -> None:
         exact = restore(copy.deepcopy(model).double(), sample.double(), sigma)
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     half_name = str(half).removeprefix("torch.")
-    kernel = native_operators.loaded_kernel(half) if device.type == "cpu" else ""
-    results = {"nlrn": restore(model, sample, sigma), CHUNKED: plain}
-    if fast := not isinstance(kernel, str) or device.type == "cuda":
-        results[f"nlrn, {half_name}"] = restore(model, sample, sigma, precision=half)
-    else:
+    kernel = native_operators.loaded_kernel(half) if device.type == "cpu" else None
+    dtypes = {"": torch.float32, f", {half_name}": half}
+    if isinstance(kernel, str):
         print(f"bfloat16: {kernel}")
+        dtypes.popitem()
+    results = {CHUNKED: plain}
+    for suffix, dtype in dtypes.items():
+        results["nlrn" + suffix] = restore(model, sample, sigma, precision=dtype)
+        if options.compile:
+            results[COMPILED + suffix] = compiled(model, sample, sigma, dtype)()
     exactness = {}
     for name, result in results.items():
         # Relative to what the network adds to the image.
@@ -123,14 +140,14 @@ def main() -> None:
         def whole(dtype: torch.dtype, picture: Tensor = picture) -> Callable[[], Tensor]:
             return lambda: restore(model, picture, sigma, precision=dtype, max_memory=memory)
 
-        measure("nlrn", picture, whole(torch.float32))
-        if fast:
-            measure(f"nlrn, {half_name}", picture, whole(half))
+        for suffix, dtype in dtypes.items():
+            measure("nlrn" + suffix, picture, whole(dtype))
         with only("chunked"):
             measure(CHUNKED, picture, whole(torch.float32))
-        for name, dtype in {OFFICIAL: torch.float32, f"{OFFICIAL}, {half_name}": half}.items():
-            if fast or dtype == torch.float32:
-                measure(name, picture, *official(model, picture, sigma, dtype))
+        for suffix, dtype in dtypes.items():
+            if options.compile:
+                measure(COMPILED + suffix, picture, compiled(model, picture, sigma, dtype))
+            measure(OFFICIAL + suffix, picture, *official(model, picture, sigma, dtype))
         for row in rows[first:]:
             row["times nlrn"] = row["seconds"] / rows[first]["seconds"]
     about = f"{options.model}, window {model.config.window_size}, {model.config.num_steps} steps"

@@ -7,7 +7,7 @@ import torch
 from test_nonlocal_attention import CASES, inputs
 from torch import library as torch_library
 
-from nlrn import NLRN, NLRNConfig, load_model
+from nlrn import NLRN, NLRNConfig, denoise, load_model
 from nlrn.inference import restore
 from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators, nonlocal_attention
 from nlrn.ops.nonlocal_attention.compile import LIBRARIES, VARIANTS, CompileError, compile_kernels
@@ -193,6 +193,7 @@ def test_a_whole_network_compiles_and_is_exported():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
         assert torch.equal(compiled(image, sigma), model(image, sigma))
         assert torch.equal(compiled(image, 0.1), model(image, 0.1))
+        assert (denoise(image, 0.1, model=compiled) - restore(model, image, 0.1)).abs().max() < 1e-5
         sizes = {2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
         exported = torch.export.export(model, (image, sigma), dynamic_shapes=(sizes, None))
         assert torch.equal(exported.module()(other, sigma), model(other, sigma))
