@@ -169,7 +169,7 @@ def nonlocal_forward(
         if LOAD:
             s = in_rows(ahead, HALF, CHUNKS).to(tl.float32)
             # The last block is loaded twice, which costs less than a mask.
-            more = tl.where(number + BLOCK_KEYS < keys, block_length, 0)
+            more = tl.where(keys > number + BLOCK_KEYS, block_length, 0)
             ahead = tl.load(logits + more + stored)
             if HALF:
                 s += reference_ahead[:, None]
