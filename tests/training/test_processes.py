@@ -17,7 +17,8 @@ from runs import CONFIGS, CPU, command, config, options
 
 from nlrn.training.checkpoint import read_header
 from nlrn.training.config import load_config, to_dict
-from nlrn.training.loop import CHECKPOINT, train
+from nlrn.training.logs import CHECKPOINT
+from nlrn.training.loop import train
 from nlrn.training.processes import own_device
 
 GRADIENTS = """

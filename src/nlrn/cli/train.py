@@ -74,7 +74,8 @@ def train(
     from ..inference.devices import pick_device
     from ..training.checkpoint import read_header
     from ..training.config import load_config
-    from ..training.loop import CHECKPOINT, Intervals, Run
+    from ..training.logs import CHECKPOINT
+    from ..training.loop import Intervals, Run
     from ..training.loop import train as run_training
     from ..training.schedule import Length
     from ..training.step import TrainingError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import logging
 import math
@@ -19,7 +18,6 @@ import torch.distributed as dist
 
 from ..data.datasets import Crops
 from ..evaluation.benchmark import provenance
-from ..files import finite_json
 from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
 from ..models.zoo import load_model, save_weights
@@ -28,6 +26,7 @@ from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
 from .graph import Steps
 from .growth import adapt_weights
+from .logs import CHECKPOINT, PICTURES, WEIGHTS, RunLog
 from .processes import own_device, processes
 from .schedule import Length, learning_rate_factor, phase_at
 from .step import Trainer, TrainingError, step_generator
@@ -35,7 +34,6 @@ from .validation import validate
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
 SKIPPED_AT_MOST = 100
 FUSED_AT_MOST = 8  # how often `torch.compile` compiles one function
 VALIDATION_REST = 9  # times as long as a validation took there is none
@@ -154,27 +152,6 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
         return options.out / WEIGHTS
 
 
-def _remove_run(folder: Path) -> None:
-    """What an earlier run left in its folder, if there was one."""
-    if not (folder / CHECKPOINT).exists():
-        return
-    for pattern in (CHECKPOINT, WEIGHTS, LOG, f"{PICTURES}/{8 * '[0-9]'}.png", "events.out.tfevents.*"):
-        for path in folder.glob(pattern):
-            path.unlink()
-
-
-def _tensorboard(folder: Path) -> Any:
-    """A writer of TensorBoard's files, or `None` where it is not installed."""
-    try:
-        writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-    except ImportError:
-        return None
-    except Exception:  # of versions that do not fit each other
-        log.warning("no files for TensorBoard", exc_info=True)
-        return None
-    return writer(folder)
-
-
 class _Loop:
     def __init__(
         self,
@@ -194,9 +171,7 @@ class _Loop:
         self._pixels = 0
         # With several processes gradients cross the network, which has not been tried in a graph.
         self._captured = options.graph and options.device.type == "cuda" and trainer.ranks == 1
-        self._opened, self._board = False, None
-        if self.first:
-            options.out.mkdir(parents=True, exist_ok=True)
+        self._log = RunLog(options.out, options.report) if self.first else None
 
     def run(self) -> None:
         """All steps; a signal between two of them loses what was done since the last checkpoint."""
@@ -224,8 +199,9 @@ class _Loop:
             assert take_step is not None
             loss, taken = take_step(step, rate)
             if step == begins:
-                self._open()  # now that a step could be taken
-                self._log({"step": step, **self._backend(phase)})
+                if self._log is not None:  # now that a step could be taken
+                    self._log.open(anew=not self.progress.step)
+                self._write({"step": step, **self._backend(phase)})
             step += 1
             self._losses.append(loss)
             self._taken.append(taken)
@@ -282,31 +258,17 @@ class _Loop:
             "skipped": self.progress.skipped,
         }
         self._pixels = 0
-        self._log(entry)
+        self._write(entry)
         if self.progress.skipped_in_a_row >= SKIPPED_AT_MOST:
             raise TrainingError(
                 f"{self.progress.skipped_in_a_row} steps in a row had a gradient that is not finite; "
                 f"the checkpoint in {self.options.out} stands"
             )
 
-    def _open(self) -> None:
-        """The logs, once; in place of those of an earlier run if this one begins."""
-        if self.first and not self._opened:
-            if not self.progress.step:
-                _remove_run(self.options.out)
-            self._opened, self._board = True, _tensorboard(self.options.out)
-
-    def _log(self, entry: dict[str, Any]) -> None:
-        if not self.first:
-            return
-        with (self.options.out / LOG).open("a") as file:
-            file.write(finite_json({**entry, "time": round(time.time(), 1)}) + "\n")
-        if self._board is not None:
-            for name, value in entry.items():
-                if name != "step" and not isinstance(value, str):
-                    self._board.add_scalar(name, value, entry["step"])
-            self._board.flush()
-        self.options.report(entry)
+    def _write(self, entry: dict[str, Any]) -> None:
+        """A line of the log; the first process has it."""
+        if self._log is not None:
+            self._log.write(entry)
 
     def save(self) -> None:
         """Writes the checkpoint."""
@@ -338,9 +300,9 @@ class _Loop:
             scores = validate(self.trainer, self.held, self.options.out / PICTURES / f"{step:08d}.png")
         except Exception as error:
             log.warning("the validation failed at step %d", step, exc_info=True)
-            self._log({"step": step, "validation_failed": str(error)})
+            self._write({"step": step, "validation_failed": str(error)})
             return {}
-        self._log({"step": step, **scores})
+        self._write({"step": step, **scores})
         self.about["validation"] = scores
         return scores
 
@@ -387,8 +349,8 @@ class _Loop:
             self._write_weights({})  # whatever comes
             self._write_weights(self.validate())
             self.save()
-        if self._board is not None:
-            self._board.close()
+        if self._log is not None:
+            self._log.close()
         if self.trainer.ranks > 1:
             dist.barrier()
 

@@ -1,0 +1,73 @@
+"""What a run writes while it goes: a line for each entry, and the same for TensorBoard where that is installed."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..files import finite_json
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensors", "log.jsonl", "validation"
+
+
+class RunLog:
+    """The log of a run; whoever opens it has taken a step, so that a run that cannot leaves an earlier one alone.
+
+    Args:
+        folder: of the run; it is made.
+        report: called with each entry.
+    """
+
+    def __init__(self, folder: Path, report: Callable[[dict[str, Any]], None]) -> None:
+        self._folder, self._report = folder, report
+        self._opened, self._board = False, None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def open(self, *, anew: bool) -> None:
+        """Once; `anew` in place of what an earlier run left."""
+        if self._opened:
+            return
+        if anew:
+            _remove_run(self._folder)
+        self._opened, self._board = True, _tensorboard(self._folder)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        with (self._folder / LOG).open("a") as file:
+            file.write(finite_json({**entry, "time": round(time.time(), 1)}) + "\n")
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step" and not isinstance(value, str):
+                    self._board.add_scalar(name, value, entry["step"])
+            self._board.flush()
+        self._report(entry)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _remove_run(folder: Path) -> None:
+    """What an earlier run left in its folder, if there was one."""
+    if not (folder / CHECKPOINT).exists():
+        return
+    for pattern in (CHECKPOINT, WEIGHTS, LOG, f"{PICTURES}/{8 * '[0-9]'}.png", "events.out.tfevents.*"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer of TensorBoard's files, or `None` where it is not installed."""
+    try:
+        writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+    except ImportError:
+        return None
+    except Exception:  # of versions that do not fit each other
+        log.warning("no files for TensorBoard", exc_info=True)
+        return None
+    return writer(folder)
