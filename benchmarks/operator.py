@@ -3,6 +3,7 @@
     python -m benchmarks.operator --sides 64,128,256,512 --out results
     python -m benchmarks.operator --dtype float32,bfloat16
     python -m benchmarks.operator --sides 64,128,256,512,1024,2048 --longest 20
+    python -m benchmarks.operator --instructions avx2
 
 Peers: the dense reference, chunked PyTorch, the C++ kernel, compiled FlexAttention, and NATTEN where it is installed.
 FlexAttention and NATTEN compute one step without a propagated state (they have no place for one); NATTEN moves windows
@@ -24,6 +25,7 @@ from torch import Tensor
 from nlrn.inference.memory import default_budget
 from nlrn.inference.wavefront import stored_logits_bytes
 from nlrn.ops.nonlocal_attention import BACKENDS, nonlocal_attention, refusals
+from nlrn.ops.nonlocal_attention.compile import VARIANTS
 
 from .common import peak_memory, plot, seconds, show, write
 
@@ -204,10 +206,14 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=45)
     parser.add_argument("--channels", default="64,128", help="of queries and keys, and of values")
     parser.add_argument("--dtype", default="float32", help="one, or several to compare")
+    parser.add_argument("--instructions", choices=VARIANTS, help="of the C++ kernel; by default the best")
     parser.add_argument("--longest", type=float, default=60, help="seconds that a step of a peer may take")
     parser.add_argument("--out", type=Path, help="folder for operator.jsonl and operator.png")
     options = parser.parse_args()
     device = torch.device(options.device)
+    for name in list(VARIANTS):
+        if options.instructions not in (None, name):
+            del VARIANTS[name]  # nothing has been loaded yet
     first, second = (int(c) for c in options.channels.split(","))
     rows: list[dict[str, object]] = []
     with torch.no_grad():
