@@ -86,6 +86,11 @@ def peak_memory(function: Callable[[], object], device: torch.device) -> float:
     return max(0, most - before) / MIB
 
 
+def tell(text: str) -> None:
+    """A figure as soon as it is known: tables come at the end, and many of these take minutes."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def show(title: str, rows: list[dict[str, object]]) -> None:
     """A table of all rows; columns are those of the first."""
     table = Table(title=title, box=None)
@@ -106,9 +111,12 @@ def write(path: Path, rows: list[dict[str, object]], device: torch.device, about
 
 
 def plot(path: Path, rows: list[dict[str, object]], name: str, x: str) -> None:
-    """Seconds and MiB over `x`, a line for each value of `name`, on logarithmic axes; needs matplotlib."""
-    import matplotlib
-
+    """Seconds and MiB over `x`, a line for each value of `name`, on logarithmic axes; only with matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"no {path}: matplotlib is not installed")
+        return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -27,7 +27,7 @@ from nlrn.inference.wavefront import stored_logits_bytes
 from nlrn.ops.nonlocal_attention import BACKENDS, nonlocal_attention, refusals
 from nlrn.ops.nonlocal_attention.compile import VARIANTS
 
-from .common import peak_memory, plot, seconds, show, write
+from .common import peak_memory, plot, seconds, show, tell, write
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 TILE = (8, 16)  # tokens of a block of FlexAttention, so that blocks are as compact as ours
@@ -193,6 +193,7 @@ def in_one_dtype(
                 per_pixel[name] = float("inf")
                 continue
             per_pixel[name] = row["seconds"] / side**2
+            tell(f"{name}, {dtype}, side {side}: {row['seconds']:.4g} s")
             if "," in options.dtype:
                 row["backend"] = f"{name}, {str(dtype).removeprefix('torch.')}"
             rows.append(row)

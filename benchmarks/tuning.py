@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nlrn.ops.nonlocal_attention import nonlocal_attention, triton_operators
 
-from .common import seconds, show, write
+from .common import seconds, show, tell, write
 
 STEPS = 3
 WAYS: list[dict[str, int]] = [
@@ -107,6 +107,7 @@ def main() -> None:
             except Exception as error:  # no room for it: what Triton and the driver raise has no common type
                 row |= {"ms": type(error).__name__, "difference": ""}
             rows.append(row)
+            tell(", ".join(f"{name} {x}" for name, x in row.items() if x != ""))
         kernels.BLOCKS[kernel][dtype.itemsize] = shipped
     about = f"{STEPS} steps, {options.size}, {options.dtype}, forward or forward and backward"
     show(f"Launches of the Triton kernels: {about}", rows)
