@@ -10,6 +10,7 @@ from test_nonlocal_attention import CASES, inputs, largest_difference, recur
 from torch import library as torch_library
 from trained import no_worse_than_plain_pytorch, trained_steps
 
+from nlrn.models import nlrn as network
 from nlrn.models.zoo import load_model
 from nlrn.ops.nonlocal_attention import choose_backend, native_operators, nonlocal_attention
 
@@ -164,8 +165,12 @@ def test_autocast():
         assert nonlocal_attention(query, key, value, 5)[0].dtype == torch.bfloat16
 
 
-def test_a_trained_network():
-    """Of all its weights. What features in bfloat16 cost grows over the steps: 5 to 20%, in dense attention too."""
+def test_a_trained_network(monkeypatch):
+    """Of all its weights, against dense attention whose output is rounded as the kernel's is.
+
+    The sums of features and averages in bfloat16 are most of the error; the better a network is trained, the smaller
+    the gradients are that it is measured by. So the bound is the error of dense attention, and no constant.
+    """
     model = load_model("nlrn-small-gray").train()
     weights = [p.requires_grad_() for p in model.parameters() if p.ndim == 4]
     camera = torch.from_numpy(data.camera()).float() / 255
@@ -174,13 +179,20 @@ def test_a_trained_network():
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(2))
     noisy = clean + sigma.view(-1, 1, 1, 1) * noise
 
-    def grads(precision):
+    def grads(precision, backend):
+        def attention(*arguments, **options):
+            output, state = nonlocal_attention(*arguments, backend=backend, **options)
+            return output.to(getattr(torch, precision)), state
+
+        monkeypatch.setattr(network, "nonlocal_attention", attention)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             loss = (model(noisy, sigma).float() - clean).square().mean()
         return torch.autograd.grad(loss, weights)
 
-    for half, exact in zip(grads("bfloat16"), grads("float32"), strict=True):
-        assert (half - exact).norm() < 0.3 * exact.norm()
+    exact = grads("float32", "dense")
+    plain, actual = (grads("bfloat16", backend) for backend in ("dense", "native"))
+    for a, p, e in zip(actual, plain, exact, strict=True):
+        assert (a - e).norm() < 2 * (p - e).norm()
 
 
 def test_registered_operators():
