@@ -44,7 +44,7 @@ def gradients(steps, window, backend, **options):
 
 
 def check(steps, window, dtype=torch.float32, device="cpu", **options):
-    """No more than twice the error of plain PyTorch in the same precision, or a rounding of the largest gradient."""
+    """No more than twice the error of plain PyTorch in the same precision, and roundings of the largest gradient."""
     rounded = leaves(steps, dtype, device)
     exact = gradients(leaves(rounded, torch.float64, device), window, "reference", **options)
     plain = gradients(rounded, window, "reference", **options)
@@ -52,7 +52,7 @@ def check(steps, window, dtype=torch.float32, device="cpu", **options):
     assert all(x.dtype == dtype for x in actual)
     largest = max(x.abs().max().item() for x in exact)
     allowed = 2 * largest_difference([x.double() for x in plain], exact)
-    allowed += torch.finfo(torch.float32).eps * largest
+    allowed += 4 * torch.finfo(torch.float32).eps * largest
     assert largest_difference([x.double() for x in actual], exact) <= allowed
 
 
