@@ -41,10 +41,14 @@ def check(shape, dtype, device="cpu"):
     exact = [x.double() for x in (features, bias[:, None, None], added, scale)]
     for more in ((), (added, scale)):
         expected = (exact[0] + exact[1] + (exact[2] * exact[3] if more else 0)).relu()
-        actual = features.clone()
+        actual, out = features.clone(), torch.full_like(features, 7)
         assert finish(actual, bias, *more) is actual
         # Rounded once.
         assert (actual.double() - expected).abs().max() <= torch.finfo(dtype).eps * expected.abs().max()
+        before = features.clone()
+        assert finish(features, bias, *more, out=out) is out
+        assert torch.equal(out, actual)
+        assert torch.equal(features, before)
 
 
 def test_in_the_interpreter():
@@ -59,6 +63,11 @@ def test_in_plain_pytorch():
     channels_first = (features + bias[:, None, None]).contiguous()
     expected = torch.addcmul(channels_first, added, scale).relu()
     assert torch.equal(finish(features.contiguous(), bias, added, scale), expected)
+    before, out = channels_first - bias[:, None, None], torch.empty_like(channels_first)
+    features = before.clone()
+    assert finish(features, bias, added, scale, out=out) is out
+    assert torch.equal(out, torch.addcmul(before + bias[:, None, None], added, scale).relu())
+    assert torch.equal(features, before)
 
 
 def test_who_adds_the_bias(monkeypatch):
@@ -102,7 +111,7 @@ def test_machine_code(added, monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     from nlrn.ops import epilogue_kernel
 
-    types = dict.fromkeys(("features", "bias", "added", "scale"), "*fp16")
+    types = dict.fromkeys(("features", "bias", "added", "scale", "out"), "*fp16")
     constants = {"PIXELS": 16, "CHANNELS": 128} | ({} if added else {"added": None, "scale": None})
     kernel = built(
         epilogue_kernel.finish, types, constants, GPUS["H100"], {"num_warps": 4}, unaligned=("count",)
@@ -119,9 +128,8 @@ def test_machine_code(added, monkeypatch, tmp_path):
 def test_registered_operator():
     features, bias, added, scale = images((1, 4, 2, 2), torch.float32)
     for more in ((None, None), (added, scale)):
-        torch_library.opcheck(
-            torch.ops.nlrn.finish, (features, bias, *more), test_utils=("test_schema", "test_faketensor")
-        )
+        arguments = (features, bias, *more, torch.empty_like(features))
+        torch_library.opcheck(torch.ops.nlrn.finish, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
 @in_interpreter

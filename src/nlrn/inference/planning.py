@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..models.nlrn import NLRNConfig
+from .rows import room
 from .wavefront import BandPlan, history_workspace, stored_logits_bytes
 
 MIB = 1 << 20
@@ -131,19 +132,22 @@ def _band_memory(
     def rows(number: float, feature_channels: int) -> int:
         return int(itemsize * batch * width * min(number, height)) * feature_channels
 
+    def buffer(number: float) -> int:
+        """Features that wait, with room for more below them; of one band, features as they are."""
+        return room(rows(number, config.width)) if lag else rows(height, config.width)
+
     # In flight, at one stage at a time: input, padded copy, result and the convolution's own workspace.
     memory = plan.workspace + 4 * rows(band + radius if lag else height, config.width)
     # s^0, from the first stage to the last.
     memory += rows(steps * lag + 2 * band, config.width)
-    # Each step's features (one step's twice, while rows are added), and queries, keys and values of one band.
-    memory += (steps + 1 if lag else 1) * rows(lag + radius + band, config.width)
+    # Each step's features (one step's twice, while they move), and queries, keys and values of one band.
+    memory += (steps + 1 if lag else 1) * buffer(lag + radius + band)
     memory += rows(window, config.width + 2 * config.embedding)
     if not config.correlation_propagation:
         return memory
     if plan.store_logits:
         pending = min(height, steps * lag + 2 * band) if lag else height
         return memory + stored_logits_bytes(batch, pending, (height, width), config.window_size, itemsize)
-    waiting = [(steps - t) * lag + lag + radius if lag else height for t in range(steps)]
-    history = sum(rows(number, config.width) for number in waiting)
+    history = sum(buffer((steps - t) * lag + lag + radius) for t in range(steps))
     # The queries and keys of all steps for one band.
     return memory + history + steps * rows(band + window, config.embedding)

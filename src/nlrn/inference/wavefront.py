@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
 from ..ops.nonlocal_attention.triton import history_bytes
 from ..ops.nonlocal_attention.triton_operators import KEY_BLOCK
 from .folding import Folded, Kernel, fold
+from .rows import Block, RowBuffer
 
 
 @dataclass(frozen=True)
@@ -38,36 +40,6 @@ class BandPlan:
     height: int
     store_logits: bool
     workspace: int = 256 << 20
-
-
-class RowBuffer:
-    """Consecutive rows of an image `[B, C, rows, W]` in one piece, appended below and dropped above."""
-
-    def __init__(self) -> None:
-        self._rows: Tensor | None = None
-        self.start = self.stop = 0
-
-    def append(self, rows: Tensor) -> None:
-        """Adds rows; the first ones are taken without a copy."""
-        kept = self.stop - self.start
-        if kept:
-            assert self._rows is not None
-            rows = torch.cat([self._rows[:, :, -kept:], rows], 2)
-        self._rows = rows
-        self.stop += rows.shape[2] - kept
-
-    def get(self, a: int, b: int) -> Tensor:
-        """Rows `a .. b-1`, without a copy."""
-        assert self._rows is not None
-        assert self.start <= a <= b <= self.stop
-        end = self._rows.shape[2] - self.stop
-        return self._rows[:, :, a + end : b + end]
-
-    def drop(self, before: int) -> None:
-        """Forgets rows above row `before`."""
-        self.start = max(self.start, min(before, self.stop))
-        if self.start == self.stop:
-            self._rows = None
 
 
 @dataclass
@@ -94,33 +66,41 @@ class Run:
 class Convolution:
     """A 3x3 convolution over rows that come in blocks, zero-padded at the image border only.
 
-    With `finished=False` it may leave its bias to `finish`, as `left_bias`, which is `None` where it does not.
+    Args:
+        kernel: of the convolution.
+        height: of the image.
+        finish: `finish(bias, rows, out)` is the elementwise operation that follows; it adds the bias where this is not
+            `None`, because the convolution has left it out.
     """
 
-    def __init__(self, kernel: Kernel, height: int, *, finished: bool = True) -> None:
-        leaves = not finished and separate_bias(kernel.weight)
-        self.left_bias = kernel.bias if leaves else None
+    def __init__(
+        self,
+        kernel: Kernel,
+        height: int,
+        finish: Callable[[Tensor | None, Tensor, Tensor], Tensor] | None = None,
+    ) -> None:
+        leaves = finish is not None and separate_bias(kernel.weight)
         self._weight, self._bias, self._height = kernel.weight, None if leaves else kernel.bias, height
+        self._finish = None if finish is None else partial(finish, kernel.bias if leaves else None)
         self._rows = RowBuffer()
         self._padding = (1, 1)
 
-    def push(self, new: Tensor) -> Tensor | None:
+    def push(self, new: Block) -> list[Block]:
         """The rows of the result that are now complete."""
         rows = self._rows
-        if not rows.stop and new.shape[2] < self._height:
+        if not rows.stop and new.count < self._height:
             self._padding = (0, 1)
-            rows.append(torch.zeros_like(new[:, :, :1]))
+            rows.append(new.row_of_zeros())
         rows.append(new)
         if self._padding == (0, 1) and rows.stop == self._height + 1:
-            rows.append(torch.zeros_like(new[:, :, :1]))
-        del new
+            rows.append(Block(torch.zeros_like(rows.get(rows.stop - 1, rows.stop))))
         finished = rows.stop >= self._height + 2 * (1 - self._padding[0])
         if not finished and rows.stop - rows.start < 3:
-            return None
+            return []
         seen = rows.get(rows.start, rows.stop)
         result = F.conv2d(seen, self._weight, self._bias, padding=self._padding)
         rows.drop(rows.stop if finished else rows.stop - 2)
-        return result
+        return [Block(result, self._finish)]
 
 
 class InputStage:
@@ -131,14 +111,15 @@ class InputStage:
         self._conv = Convolution(run.folded.input, run.height)
         self._next = 0
 
-    def push(self, rows: Tensor) -> Iterator[Tensor]:
-        start = self._conv.push(rows)
-        if start is None:
-            return _one_by_one(None)
+    def push(self, rows: Block) -> list[Block]:
+        return [Block(self._keep(block.write()), _relu) for block in self._conv.push(rows)]
+
+    def _keep(self, start: Tensor) -> Tensor:
+        """What the first step's features are before their ReLU."""
         self._run.start.append((self._next, start))
         self._next += start.shape[2]
         norm = self._run.folded.first
-        return _one_by_one(torch.addcmul(norm.shift, start, norm.scale).relu_())
+        return torch.addcmul(norm.shift, start, norm.scale)
 
 
 class AttentionStage:
@@ -156,9 +137,8 @@ class AttentionStage:
         self._next = 0
         run.features.append(RowBuffer())
 
-    def push(self, rows: Tensor) -> Iterator[Tensor]:
+    def push(self, rows: Block) -> Iterator[Block]:
         self._run.features[self._t].append(rows)
-        del rows
         while self._next < self._run.height and self._ready():
             yield self._band()
 
@@ -166,7 +146,7 @@ class AttentionStage:
         below = self._next + self._run.plan.height + self._radius
         return self._run.features[self._t].stop >= min(self._run.height, below)
 
-    def _band(self) -> Tensor:
+    def _band(self) -> Block:
         run, t = self._run, self._t
         a, b = self._next, min(run.height, self._next + run.plan.height)
         top, bottom = max(0, a - self._radius), min(run.height, b + self._radius)
@@ -200,11 +180,11 @@ class AttentionStage:
         if keep:
             assert state is not None
             run.states[a] = state
-        result.addcmul_(own, run.folded.steps[t].features)
         self._next = b
         self._forget(b)
         run.on_rows(b - a)
-        return result
+        scale = run.folded.steps[t].features
+        return Block(result, lambda rows, out: torch.addcmul(rows, own, scale, out=out))
 
     def _query_key_value(self, own: Tensor, seen: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
         """Query of a band's `own` rows, key and value of all that are `seen`."""
@@ -234,15 +214,12 @@ def _project(features: Tensor, kernel: Kernel) -> Tensor:
     return F.conv2d(features, kernel.weight, kernel.bias)
 
 
-class ConvAStage:
-    """`conv_a` and its ReLU."""
+def _relu(rows: Tensor, out: Tensor) -> Tensor:
+    return finish(rows, out=out)
 
-    def __init__(self, run: Run, t: int) -> None:
-        self._conv = Convolution(run.folded.steps[t].conv_a, run.height, finished=False)
 
-    def push(self, rows: Tensor) -> Iterator[Tensor]:
-        result = self._conv.push(rows)
-        return _one_by_one(None if result is None else finish(result, self._conv.left_bias))
+def _add_bias_relu(bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
+    return finish(rows, bias, out=out)
 
 
 class ConvBStage:
@@ -251,40 +228,27 @@ class ConvBStage:
     def __init__(self, run: Run, t: int) -> None:
         self._run = run
         self._last = t + 1 == run.steps
-        self._conv = Convolution(run.folded.steps[t].conv_b, run.height, finished=False)
         self._scale = run.folded.steps[t].start
         self._next = 0
+        self.push = Convolution(run.folded.steps[t].conv_b, run.height, self._finish).push
 
-    def push(self, rows: Tensor) -> Iterator[Tensor]:
-        result = self._conv.push(rows)
-        if result is None:
-            return _one_by_one(None)
-        a, self._next = self._next, self._next + result.shape[2]
+    def _finish(self, bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
+        a, self._next = self._next, self._next + rows.shape[2]
         for first, start in self._run.start:
             low, high = max(a, first), min(self._next, first + start.shape[2])
             if low < high:
-                own, of_start = result[:, :, low - a : high - a], start[:, :, low - first : high - first]
-                finish(own, self._conv.left_bias, of_start, self._scale)
+                own, of_start = slice(low - a, high - a), start[:, :, low - first : high - first]
+                finish(rows[:, :, own], bias, of_start, self._scale, out=out[:, :, own])
         while self._last and self._run.start and self._end_of_start() <= self._next:
             self._run.start.popleft()
-        return _one_by_one(result)
+        return out
 
     def _end_of_start(self) -> int:
         first, start = self._run.start[0]
         return first + start.shape[2]
 
 
-class OutputStage:
-    """The head's features -> rows of the residual image."""
-
-    def __init__(self, run: Run) -> None:
-        self._conv = Convolution(run.folded.output, run.height)
-
-    def push(self, rows: Tensor) -> Iterator[Tensor]:
-        return _one_by_one(self._conv.push(rows))
-
-
-Stage = InputStage | AttentionStage | ConvAStage | ConvBStage | OutputStage
+Stage = InputStage | AttentionStage | ConvBStage | Convolution
 
 
 def run_bands(
@@ -317,27 +281,24 @@ def run_bands(
     run = Run(model.config, folded, steps, plan, batch, height, width, on_rows)
     stages: list[Stage] = [InputStage(run)]
     for t in range(steps):
-        stages += [AttentionStage(run, t), ConvAStage(run, t), ConvBStage(run, t)]
-    stages.append(OutputStage(run))
+        conv_a = Convolution(folded.steps[t].conv_a, height, _add_bias_relu)
+        stages += [AttentionStage(run, t), conv_a, ConvBStage(run, t)]
+    stages.append(Convolution(folded.output, height))
 
     residual = torch.empty_like(image, memory_format=torch.contiguous_format)
     level, done = model.noise_level(image, sigma), 0
     for y in range(0, height, plan.height):
         rows = model.encode(image[:, :, y : y + plan.height], level).to(dtype or image.dtype)
-        for result in _flow(stages, rows.contiguous(memory_format=torch.channels_last)):
-            residual[:, :, done : done + result.shape[2]] = result
-            done += result.shape[2]
+        for result in _flow(stages, Block(rows.contiguous(memory_format=torch.channels_last))):
+            result.write(residual[:, :, done : done + result.count])
+            done += result.count
     assert done == height
     return residual.transpose(2, 3) if transposed else residual
 
 
-def _flow(stages: list[Stage], rows: Tensor) -> Iterator[Tensor]:
-    """Pushes rows through all stages, depth first, so that no stage runs ahead of those below it.
-
-    References are dropped early: a block must not outlive its use while later stages run.
-    """
-    running = [_one_by_one(rows)]
-    del rows
+def _flow(stages: list[Stage], rows: Block) -> Iterator[Block]:
+    """Pushes rows through all stages, depth first, so that no stage runs ahead of those below it."""
+    running = [iter([rows])]
     while running:
         block = next(running[-1], None)
         if block is None:
@@ -345,16 +306,7 @@ def _flow(stages: list[Stage], rows: Tensor) -> Iterator[Tensor]:
         elif len(running) > len(stages):
             yield block
         else:
-            running.append(stages[len(running) - 1].push(block))
-        del block
-
-
-def _one_by_one(block: Tensor | None) -> Iterator[Tensor]:
-    """The block if there is one; holds no reference to it afterwards."""
-    blocks = [] if block is None else [block]
-    del block
-    while blocks:
-        yield blocks.pop()
+            running.append(iter(stages[len(running) - 1].push(block)))
 
 
 def stored_logits_bytes(

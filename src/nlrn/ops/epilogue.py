@@ -24,32 +24,39 @@ def separate_bias(features: Tensor) -> bool:
 
 
 def finish(
-    features: Tensor, bias: Tensor | None = None, added: Tensor | None = None, scale: Tensor | None = None
+    features: Tensor,
+    bias: Tensor | None = None,
+    added: Tensor | None = None,
+    scale: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """`relu(features + bias + scale * added)`, in place.
+    """`relu(features + bias + scale * added)`, in place or to `out`.
 
     Args:
         features: `[B, C, H, W]`.
         bias: `[C]`; with it one kernel does all, where `separate_bias` says so.
         added: like `features`.
         scale: `[1, C, 1, 1]`, of `added`.
+        out: like `features`; by default `features` themselves.
 
     Returns:
-        `features`.
+        `out`.
     """
+    out = features if out is None else out
     if bias is not None:
-        if all(image.permute(1, 2, 0).is_contiguous() for image in features.unbind()):
-            torch.ops.nlrn.finish(features, bias, added, scale)
-            return features
-        features += bias[:, None, None]
+        if all(image.permute(1, 2, 0).is_contiguous() for x in (features, out) for image in x.unbind()):
+            torch.ops.nlrn.finish(features, bias, added, scale, out)
+            return out
+        features = torch.add(features, bias[:, None, None], out=out)
     if added is not None:
         assert scale is not None
-        features.addcmul_(added, scale)
-    return features.relu_()
+        features = torch.addcmul(features, added, scale, out=out)
+    return torch.clamp_min(features, 0, out=out)
 
 
-@library.custom_op("nlrn::finish", mutates_args={"features"})
-def _finish(features: Tensor, bias: Tensor, added: Tensor | None, scale: Tensor | None) -> None:
+@library.custom_op("nlrn::finish", mutates_args={"out"})
+def _finish(features: Tensor, bias: Tensor, added: Tensor | None, scale: Tensor | None, out: Tensor) -> None:
     """`finish` for images whose channels are last in memory."""
     from . import epilogue_kernel
 
@@ -66,6 +73,7 @@ def _finish(features: Tensor, bias: Tensor, added: Tensor | None, scale: Tensor 
                 bias,
                 other,
                 None if scale is None else scale.flatten(),
+                out[i],
                 count,
                 channels,
                 PIXELS=together,
@@ -74,5 +82,5 @@ def _finish(features: Tensor, bias: Tensor, added: Tensor | None, scale: Tensor 
 
 
 @_finish.register_fake
-def _(features: Tensor, bias: Tensor, added: Tensor | None, scale: Tensor | None) -> None:
+def _(features: Tensor, bias: Tensor, added: Tensor | None, scale: Tensor | None, out: Tensor) -> None:
     return None
