@@ -96,7 +96,8 @@ def test_falls_back_when_memory_runs_out(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("height", "band", "store"), [(256, 256, True), (512, 64, True), (512, 24, False), (1024, 24, False)]
+    ("height", "band", "store"),
+    [(256, 256, True), (512, 64, True), (512, 24, False), (1024, 24, False), (1024, 128, False)],
 )
 def test_estimate_bounds_the_measured_peak(height, band, store, dtype):
     """Peak resident memory of a process of its own against the estimate."""

@@ -192,7 +192,7 @@ def test_a_trained_network(monkeypatch):
     exact = grads("float32", "dense")
     plain, actual = (grads("bfloat16", backend) for backend in ("dense", "native"))
     for a, p, e in zip(actual, plain, exact, strict=True):
-        assert (a - e).norm() < 2 * (p - e).norm()
+        assert (a - e).norm() < 1.5 * (p - e).norm()
 
 
 def test_registered_operators():

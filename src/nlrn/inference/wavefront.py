@@ -112,7 +112,7 @@ class InputStage:
         self._next = 0
 
     def push(self, rows: Block) -> list[Block]:
-        return [Block(self._keep(block.write()), _relu) for block in self._conv.push(rows)]
+        return [Block(self._keep(block.write()), partial(_relu, None)) for block in self._conv.push(rows)]
 
     def _keep(self, start: Tensor) -> Tensor:
         """What the first step's features are before their ReLU."""
@@ -184,6 +184,7 @@ class AttentionStage:
         self._forget(b)
         run.on_rows(b - a)
         scale = run.folded.steps[t].features
+        # `own` stays in memory until the next rows of this step come, which is after the block is written.
         return Block(result, lambda rows, out: torch.addcmul(rows, own, scale, out=out))
 
     def _query_key_value(self, own: Tensor, seen: Tensor, offset: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,25 +215,21 @@ def _project(features: Tensor, kernel: Kernel) -> Tensor:
     return F.conv2d(features, kernel.weight, kernel.bias)
 
 
-def _relu(rows: Tensor, out: Tensor) -> Tensor:
-    return finish(rows, out=out)
-
-
-def _add_bias_relu(bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
+def _relu(bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
+    """What follows `conv_a`."""
     return finish(rows, bias, out=out)
 
 
-class ConvBStage:
-    """`conv_b`, the addition of s^0, and a ReLU: the features of the next step or of the head."""
+class AddStart:
+    """What follows `conv_b`: the addition of s^0, and a ReLU. Then come the next step or the head."""
 
     def __init__(self, run: Run, t: int) -> None:
         self._run = run
         self._last = t + 1 == run.steps
         self._scale = run.folded.steps[t].start
         self._next = 0
-        self.push = Convolution(run.folded.steps[t].conv_b, run.height, self._finish).push
 
-    def _finish(self, bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
+    def __call__(self, bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
         a, self._next = self._next, self._next + rows.shape[2]
         for first, start in self._run.start:
             low, high = max(a, first), min(self._next, first + start.shape[2])
@@ -248,7 +245,7 @@ class ConvBStage:
         return first + start.shape[2]
 
 
-Stage = InputStage | AttentionStage | ConvBStage | Convolution
+Stage = InputStage | AttentionStage | Convolution
 
 
 def run_bands(
@@ -281,8 +278,9 @@ def run_bands(
     run = Run(model.config, folded, steps, plan, batch, height, width, on_rows)
     stages: list[Stage] = [InputStage(run)]
     for t in range(steps):
-        conv_a = Convolution(folded.steps[t].conv_a, height, _add_bias_relu)
-        stages += [AttentionStage(run, t), conv_a, ConvBStage(run, t)]
+        conv_a = Convolution(folded.steps[t].conv_a, height, _relu)
+        conv_b = Convolution(folded.steps[t].conv_b, height, AddStart(run, t))
+        stages += [AttentionStage(run, t), conv_a, conv_b]
     stages.append(Convolution(folded.output, height))
 
     residual = torch.empty_like(image, memory_format=torch.contiguous_format)
