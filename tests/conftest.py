@@ -48,7 +48,7 @@ def _tiny_model(folder: Path, channels: int, task: str = "denoise") -> Path:
     import torch
 
     from nlrn import NLRN, NLRNConfig
-    from nlrn.models.zoo import save_weights
+    from nlrn.models.weights_file import save_weights
 
     config = NLRNConfig(
         channels=channels,

@@ -14,7 +14,7 @@ from nlrn.data import exif
 from nlrn.data.colour import rgb_to_ycbcr
 from nlrn.data.images import Image, read_image, write_image
 from nlrn.degradations.resize import bicubic_resize
-from nlrn.models.zoo import ModelError
+from nlrn.models.weights_file import ModelError
 from nlrn.restoration import Restorer
 from nlrn.upscaling import enlarge, recolour
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from nlrn import NLRN
 from nlrn.data.images import Image, write_image
-from nlrn.models.zoo import save_weights
+from nlrn.models.weights_file import save_weights
 from nlrn.training.config import load_config
 
 TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"

@@ -10,6 +10,9 @@ CONFIGS = {
     "propagating": {},
     "no-propagation": {"correlation_propagation": False},
     "whole-image-window": {"window_size": None},
+    "stride-2": {"stride": 2, "stem": 5, "window_size": 5, "noise_channel": True, "sigma_range": (0.0, 0.2)},
+    "stride-3-colour": {"stride": 3, "stem": 4, "channels": 3, "num_steps": 3, "window_size": 3},
+    "stem-whole-image": {"stem": 4, "window_size": None, "correlation_propagation": False},
     "noise-channel": {"noise_channel": True, "sigma_range": (0.0, 0.2), "channels": 3},
 }
 

@@ -13,7 +13,7 @@ from nlrn import load_model
 from nlrn.inference import restore
 from nlrn.interop.official import import_official
 from nlrn.interop.tf_checkpoint import CheckpointError, crc32c, read_checkpoint
-from nlrn.models.zoo import build, save_weights
+from nlrn.models.weights_file import build, save_weights
 
 V0 = Path(__file__).resolve().parents[1] / "data" / "official_tf" / "v0_corr_T5"
 

@@ -10,7 +10,7 @@ from skimage import data as pictures
 from nlrn import dejpeg, denoise, load_model
 from nlrn.evaluation.metrics import psnr
 from nlrn.models.classical.bm3d import BM3D, BM3DConfig, bior15, dct, haar
-from nlrn.models.zoo import ModelError
+from nlrn.models.weights_file import ModelError
 
 
 def noisy(clean, sigma, seed=0):

@@ -30,18 +30,28 @@ def test_size_is_the_papers(channels, parameters):
     assert count(NLRN(NLRNConfig(channels=channels))) == parameters
 
 
+def test_size_with_a_stem():
+    config = NLRNConfig(stride=2, stem=32, num_steps=6, window_size=15, heads=(2, 4, 6), noise_channel=True,
+                        sigma_range=(0.0, 0.2))  # fmt: skip
+    assert count(NLRN(config)) == 385_985
+    assert count(NLRN(NLRNConfig(stride=1, stem=None))) == 340_099
+
+
 def test_a_head_costs_a_batch_norm():
     one, two = NLRN(NLRNConfig()), NLRN(NLRNConfig(heads=(6, 12)))
     assert count(two) - count(one) == 2 * 128
 
 
-def test_trainable_initialisation_starts_as_identity():
+STEM = {"stride": 2, "stem": 5}
+
+
+@pytest.mark.parametrize("options", [{}, STEM], ids=["paper", "stem"])
+def test_trainable_initialisation_starts_as_identity(options):
     torch.manual_seed(0)
-    model = NLRN(NLRNConfig(**TINY))
+    model = NLRN(NLRNConfig(**TINY, **options))
     image = torch.rand(2, 1, 11, 13)
     assert torch.equal(model(image), image)
-    start = model.input_conv(model.encode(image, None))
-    change, _ = model.step(0, start, None, None, last=True)
+    change, _ = model.step(0, torch.randn(2, 12, 6, 7), None, None, last=True)
     assert not change.any()
 
 
@@ -55,15 +65,19 @@ def test_official_initialisation_is_glorot_everywhere():
     assert abs(ratio.item() - 1 / 0.35) < 0.1
 
 
-def test_network_follows_its_equations():
-    """Written out once more, with the reference attention, in float64."""
-    from nlrn.ops.nonlocal_attention import nonlocal_attention
-
-    model = tiny().double()
+def with_statistics(model: NLRN) -> NLRN:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(generator=torch.Generator().manual_seed(1))
             module.running_var.uniform_(0.5, 2, generator=torch.Generator().manual_seed(2))
+    return model
+
+
+def test_network_follows_its_equations():
+    """Written out once more, with the reference attention, in float64."""
+    from nlrn.ops.nonlocal_attention import nonlocal_attention
+
+    model = with_statistics(tiny().double())
     image = torch.rand(2, 1, 11, 9, dtype=torch.float64)
     block, state = model.attention, None
     s0 = s = model.input_conv(model.input_norm(image))
@@ -78,6 +92,32 @@ def test_network_follows_its_equations():
     assert (model(image) - expected).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("size", [(10, 6), (11, 9), (1, 1)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_stem_and_tail_follow_their_equations(stride, size):
+    """Written out once more: positions by strided slices, a sum over the pixels of each."""
+    model = with_statistics(tiny(num_steps=1, stride=stride, stem=5, channels=3).double())
+    stem, tail, conv = model.stem, model.tail, nn.functional.conv2d
+    image = torch.rand(2, 3, *size, dtype=torch.float64)
+    rows, columns = (torch.arange(-(-n // stride) * stride).clamp(max=n - 1) for n in size)
+    padded = image[:, :, rows][..., columns] - 0.5
+    full = stem.conv_b(stem.conv_a(padded).relu())
+    places = [(i, j) for i in range(stride) for j in range(stride)]
+    start = stem.down.bias[:, None, None] + sum(
+        conv(full.relu()[..., i::stride, j::stride], stem.down.weight[..., i : i + 1, j : j + 1])
+        for i, j in places
+    )
+    change, _ = model.step(0, start, None, None, last=True)
+    rectified = model.output_norms["1"](start + change).relu()
+    total = torch.zeros_like(full)
+    parts = conv(rectified, tail.up.weight, tail.up.bias).chunk(stride**2, 1)
+    for (i, j), part in zip(places, parts, strict=True):
+        total[..., i::stride, j::stride] = full[..., i::stride, j::stride] + part
+    residual = tail.conv_b(tail.conv_a(total.relu()).relu())
+    expected = image + residual[..., : size[0], : size[1]]
+    assert (model(image) - expected).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("option", [{"correlation_propagation": False}, {"window_size": 5}, {"num_steps": 2}])
 def test_options_change_the_result(option):
     image = torch.rand(1, 1, 16, 16)
@@ -89,15 +129,28 @@ def test_window_none_is_a_window_over_everything():
     assert torch.allclose(tiny(window_size=None)(image), tiny(window_size=17)(image), atol=1e-6)
 
 
-def test_pixels_beyond_the_halo_do_not_matter():
-    model = tiny().double()
-    assert model.config.halo == 3 * (3 + 2) + 2
-    image = torch.rand(1, 1, 8, 60, dtype=torch.float64)
-    changed = image.clone()
-    changed[..., 0] += 1
-    difference = (model(image) - model(changed)).abs().amax((0, 1, 2))
-    assert difference[18:].max() == 0
-    assert difference[:18].min() > 0
+@pytest.mark.parametrize(
+    ("options", "halo", "reached"),
+    [
+        ({}, 3 * (3 + 2) + 2, 17),
+        # A stem and a tail of two pixels each, and the rest of a position; the halo is whole positions.
+        (STEM, 2 * (15 + 1 + 2), 2 * 15 + 2 + 2 + 1),
+        ({"stride": 3, "stem": 5}, 3 * (15 + 1 + 2), 3 * 15 + 2 + 2 + 2),
+    ],
+    ids=["paper", "stem", "stride-3"],
+)
+def test_pixels_beyond_the_halo_do_not_matter(options, halo, reached):
+    """Of every pixel of a position: how far the furthest of them reaches."""
+    model = tiny(**options).double()
+    assert model.config.halo == halo
+    image = torch.rand(1, 1, 8, 150, dtype=torch.float64)
+    far = 0
+    for x in range(model.config.stride):
+        changed = image.clone()
+        changed[..., x] += 1
+        difference = (model(image) - model(changed)).abs().amax((0, 1, 2))
+        far = max(far, difference.nonzero().max().item() - x)
+    assert reached - 1 <= far <= reached <= halo
 
 
 def test_heads_share_the_output_convolution():
@@ -111,8 +164,9 @@ def test_heads_share_the_output_convolution():
         model(image, steps=2)
 
 
-def test_gradients_reach_every_parameter():
-    model = tiny().train()
+@pytest.mark.parametrize("options", [{}, STEM], ids=["paper", "stem"])
+def test_gradients_reach_every_parameter(options):
+    model = tiny(**options).train()
     model(torch.rand(2, 1, 12, 12)).square().sum().backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert silent == []
@@ -161,6 +215,9 @@ class TestNoiseChannel:
     [
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"window_size": 8}, "window_size must be odd"),
+        ({"stride": 2}, "a stride above 1 needs a stem, got stride=2, stem=None"),
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"stem": 0}, "stem must be at least 1, got 0"),
         ({"heads": (2, 1, 3)}, "heads must rise"),
         ({"heads": (1, 2)}, "heads must rise"),
         ({"initialization": "he"}, "initialization must be"),

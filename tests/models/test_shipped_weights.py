@@ -11,7 +11,8 @@ import torch
 
 from nlrn import load_model
 from nlrn.models import zoo
-from nlrn.models.zoo import MODELS, WEIGHTS, ModelError, default_model, smallest_model
+from nlrn.models.weights_file import ModelError
+from nlrn.models.zoo import MODELS, WEIGHTS, default_model, smallest_model
 
 PAIRS = Path(__file__).parents[1] / "data" / "weights"
 

@@ -19,6 +19,7 @@ SMALL = NLRNConfig(
     sigma_range=(0.0, 0.3),
     heads=(1, 2),
 )
+STRIDED = dataclasses.replace(SMALL, stride=2, stem=4)
 
 
 def network(config):
@@ -41,10 +42,19 @@ def grown(model, **changes):
 
 @pytest.mark.parametrize("initialization", ["trainable", "official"])
 @pytest.mark.parametrize(
-    "changes", [{"width": 16}, {"embedding": 8}, {"width": 9, "embedding": 4, "channels": 3}], ids=str
+    ("small", "changes"),
+    [
+        (SMALL, {"width": 16}),
+        (SMALL, {"embedding": 8}),
+        (SMALL, {"width": 9, "embedding": 4, "channels": 3}),
+        (STRIDED, {"width": 16, "embedding": 8}),
+        (STRIDED, {"stem": 7}),
+        (STRIDED, {"width": 9, "stem": 5, "channels": 3}),
+    ],
+    ids=str,
 )
-def test_a_wider_network_computes_the_same(changes, initialization):
-    model = network(SMALL)
+def test_a_wider_network_computes_the_same(small, changes, initialization):
+    model = network(small)
     larger = grown(model, initialization=initialization, **changes)
     image = torch.rand(2, 1, 9, 11)
     picture = image.expand(-1, changes.get("channels", 1), -1, -1)
@@ -74,8 +84,28 @@ def test_new_features_can_learn():
     assert model.attention.key.weight.grad[3:].abs().max() > 0
 
 
-def test_more_steps_go_on_from_the_last():
-    model = network(SMALL)
+def test_new_features_of_the_stem_can_learn():
+    model = grown(network(STRIDED), stem=7).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.rand(2, 1, 10, 12), 0.1).square().mean().backward()
+        assert model.stem.down.weight.grad[:, 4:].abs().max() > 0
+        assert model.tail.conv_b.weight.grad[:, 4:].abs().max() > 0
+        optimizer.step()
+    making = [model.stem.conv_a, model.stem.conv_b, model.tail.conv_a]
+    assert all(conv.weight.grad[4:].abs().max() > 0 for conv in making)
+    assert all(part[4:].abs().max() > 0 for part in model.tail.up.weight.grad.chunk(4))
+
+
+def test_a_network_without_a_stem_does_not_start_one_with_it():
+    with pytest.raises(ValueError, match="the weights to start from have no stem"):
+        grown(network(SMALL), stride=2, stem=4)
+
+
+@pytest.mark.parametrize("small", [SMALL, STRIDED], ids=["paper", "stem"])
+def test_more_steps_go_on_from_the_last(small):
+    model = network(small)
     larger = grown(model, num_steps=5, heads=(1, 2, 5))
     image = torch.rand(1, 1, 9, 11)
     for steps in (1, 2):

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from nlrn import NLRN, load_model
 from nlrn.data.datasets import Crops
-from nlrn.models.zoo import save_weights
+from nlrn.models.weights_file import save_weights
 from nlrn.ops.nonlocal_attention import native_operators
 from nlrn.training import logs, loop, validation
 from nlrn.training.checkpoint import CheckpointError, read_header

@@ -46,7 +46,7 @@ def import_tf(
 ) -> None:
     """Convert a checkpoint of the official TensorFlow code into a weight file."""
     from ..interop.official import import_official
-    from ..models.zoo import build, save_weights
+    from ..models.weights_file import build, save_weights
 
     window_size = parse_window(window)
     if input_range is not None and input_range not in (1.0, 255.0):

@@ -216,7 +216,8 @@ def _run_plan(
 
     def restore_piece(piece: Tensor, level: Tensor | None) -> Tensor:
         nonlocal finished
-        done, rows = 0, steps * (piece.shape[3] if plan.transposed else piece.shape[2])
+        length = piece.shape[3] if plan.transposed else piece.shape[2]
+        done, rows = 0, steps * model.config.positions(length)
 
         def on_rows(count: int) -> None:
             nonlocal done

@@ -8,7 +8,8 @@ With the scale a and the shift b of a norm, BN(x) = a x + b:
   a (x_i + sum_j w_j v_j) + b = a x_i + sum_j w_j (a v_j + b). Whatever `conv_a` then pads with zeros is what the norm
   would have made, so there is no border to correct.
 
-The norm of the input stays: it precedes a convolution that pads with zeros, and has two to four channels.
+The norm of the input stays: it precedes a convolution that pads with zeros, and has two to four channels. A stem and a
+tail have no norms.
 """
 
 from __future__ import annotations
@@ -75,23 +76,35 @@ class FoldedStep:
 
 
 @dataclass(frozen=True)
+class FullResolution:
+    """The stem and the tail around a recurrence at a part of the resolution: `Stem` and `Tail` of the network."""
+
+    stem_a: Kernel
+    stem_b: Kernel
+    up: Kernel
+    tail_a: Kernel
+
+
+@dataclass(frozen=True)
 class Folded:
     """A network for inference, in the precision in which it is computed.
 
     Args:
-        input: the first convolution; its result is s^0.
+        around: the convolutions at full resolution but for the last; `None` for the network of the paper.
+        start: the convolution whose result is s^0.
         first: the norm between s^0 and the first step.
         query, key: of the non-local module.
         steps: of the recurrence.
-        output: the last convolution.
+        last: the convolution that makes the residual.
     """
 
-    input: Kernel
+    around: FullResolution | None
+    start: Kernel
     first: Affine
     query: Kernel
     key: Kernel
     steps: list[FoldedStep]
-    output: Kernel
+    last: Kernel
 
 
 def fold(model: NLRN, steps: int, dtype: torch.dtype, *, transposed: bool = False) -> Folded:
@@ -103,7 +116,7 @@ def fold(model: NLRN, steps: int, dtype: torch.dtype, *, transposed: bool = Fals
         dtype: of the result; folded in float32 at least.
         transposed: for a transposed image, whose kernels are transposed too.
     """
-    exact = torch.promote_types(model.input_conv.weight.dtype, torch.float32)
+    exact = torch.promote_types(model.start_conv.weight.dtype, torch.float32)
 
     def laid_out(weight: Tensor) -> Tensor:
         """`[O, k, k, I]`: channels last, as the images are, or every call would bring the weight there."""
@@ -134,11 +147,28 @@ def fold(model: NLRN, steps: int, dtype: torch.dtype, *, transposed: bool = Fals
         kernels(model.conv_b, afters),
         afters.scale.to(dtype).unbind(),
     )
+    around = None
+    if model.config.stem is not None:
+        stem, tail, up = model.stem, model.tail, kernel(model.tail.up)
+        if transposed:
+            up = _transposed_positions(up, model.config.stride)
+        around = FullResolution(kernel(stem.conv_a), kernel(stem.conv_b), up, kernel(tail.conv_a))
     return Folded(
-        kernel(model.input_conv),
+        around,
+        kernel(model.start_conv),
         Affine(befores.scale[0].to(dtype), befores.shift[0].to(dtype)),
         kernel(model.attention.query),
         kernel(model.attention.key),
         list(folded),
-        kernel(model.output_conv),
+        kernel(model.last_conv),
     )
+
+
+def _transposed_positions(up: Kernel, stride: int) -> Kernel:
+    """`up` for a transposed image: its output channels are rows and columns of a position, and features."""
+
+    def turned(parameter: Tensor) -> Tensor:
+        parts = parameter.reshape(stride, stride, -1, *parameter.shape[1:])
+        return parts.transpose(0, 1).flatten(0, 2)
+
+    return Kernel(turned(up.weight), turned(up.bias))

@@ -57,10 +57,11 @@ def plans(
     Raises:
         MemoryError: nothing fits; names the smallest figure.
     """
-    batch, _, height, width = shape
+    batch, _, *pixels = shape
+    height, width = map(config.positions, pixels)
     candidates = [Plan(BandPlan(height, True))]
     if device == "cpu" and batch == 1 and config.window_size is not None:
-        row = dtype.itemsize * min(height, width) * config.width
+        row = dtype.itemsize * min(height, width) * _widest(config)
         if row * max(height, width) > CPU_BLOCK:
             heights = [h for h in HEIGHTS if h * row <= CPU_BLOCK] or [HEIGHTS[-1]]
             candidates = [Plan(BandPlan(h, True), width > height) for h in heights]
@@ -79,7 +80,7 @@ def plans(
         halo = config.halo
         assert halo is not None
         for tile in (1024, 512, 256, 128, 64):
-            if tile + 2 * halo < min(height, width):
+            if tile % config.stride == 0 and tile + 2 * halo < min(pixels):
                 candidates += [
                     Plan(BandPlan(h, store, 64 * MIB), tile=tile) for store in (True, False) for h in (64, 8)
                 ]
@@ -87,7 +88,7 @@ def plans(
     fitting = [plan for plan, bytes_ in zip(candidates, needed, strict=True) if bytes_ <= budget]
     if not fitting:
         raise MemoryError(
-            f"restoring {width}x{height} pixels takes at least {min(needed) / MIB:.0f} MiB of memory, "
+            f"restoring {pixels[1]}x{pixels[0]} pixels takes at least {min(needed) / MIB:.0f} MiB of memory, "
             f"{budget / MIB:.0f} MiB are allowed"
         )
     return fitting
@@ -109,12 +110,23 @@ def peak_memory(
         side = plan.tile + 2 * config.halo
         height, width = min(height, side), min(width, side)
         result += 12 * batch * channels * height * width
+    height, width = map(config.positions, (height, width))
     if plan.transposed:
         height, width = width, height
     memory = result + _band_memory(config, batch, height, width, steps, plan.bands, dtype.itemsize)
     if device != "cpu" and config.correlation_propagation and not plan.bands.store_logits:
         memory += history_workspace(config, batch, (height, width), steps, dtype.itemsize)
     return memory
+
+
+def _full_resolution(config: NLRNConfig) -> int:
+    """Numbers of the stem's features in a position of the recurrence."""
+    return 0 if config.stem is None else config.stem * config.stride**2
+
+
+def _widest(config: NLRNConfig) -> int:
+    """The most numbers of features in a position of the recurrence at any stage."""
+    return max(config.width, _full_resolution(config))
 
 
 def _band_memory(
@@ -137,7 +149,9 @@ def _band_memory(
         return room(rows(number, config.width)) if lag else rows(height, config.width)
 
     # In flight, at one stage at a time: input, padded copy, result and the convolution's own workspace.
-    memory = plan.workspace + 4 * rows(band + radius if lag else height, config.width)
+    memory = plan.workspace + 4 * rows(band + radius if lag else height, _widest(config))
+    # The stem's features, from the stem to the tail (twice, while they move).
+    memory += (2 if lag else 1) * room(rows((steps + 1) * lag + 2 * band, _full_resolution(config)))
     # s^0, from the first stage to the last.
     memory += rows(steps * lag + 2 * band, config.width)
     # Each step's features (one step's twice, while they move), and queries, keys and values of one band.

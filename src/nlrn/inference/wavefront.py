@@ -4,6 +4,9 @@ Every layer is a stage that takes rows from the stage before it, as they come, a
 compute; it keeps only the rows it still needs. Step t of the recurrence thus runs `window_size // 2 + 2` rows
 (and up to a band) behind step t-1, and no pixel is computed twice. One band as high as the image is plain
 whole-image inference: the same code, and nothing is copied.
+
+Where the recurrence runs at a part of the resolution, its rows are rows of positions, and the stages of the stem and of
+the tail take and pass on rows of pixels.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.nlrn import NLRN, NLRNConfig
+from ..ops.depth_to_space import add_depth_to_space
 from ..ops.epilogue import finish, separate_bias
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
 from ..ops.nonlocal_attention.triton import history_bytes
@@ -31,7 +35,7 @@ class BandPlan:
     """How to walk over an image.
 
     Args:
-        height: rows of a band; the image's height for one band.
+        height: rows of a band, of the recurrence; all of them for one band.
         store_logits: keep the propagated logits (fast) or recompute them from the history of queries and keys
             (less memory).
         workspace: bytes for the non-local operation's temporaries, its new state not counted.
@@ -44,7 +48,7 @@ class BandPlan:
 
 @dataclass
 class Run:
-    """What the stages of one run share."""
+    """What the stages of one run share; `height` and `width` are those of the recurrence."""
 
     config: NLRNConfig
     folded: Folded
@@ -61,6 +65,7 @@ class Run:
     features: list[RowBuffer] = field(
         default_factory=list
     )  # what queries, keys and values come from, by step
+    full: RowBuffer = field(default_factory=RowBuffer)  # the stem's features, until the tail has added them
 
 
 class Convolution:
@@ -103,23 +108,36 @@ class Convolution:
         return [Block(result, self._finish)]
 
 
-class InputStage:
-    """Encoded image rows -> s^0, kept, and the first step's features."""
+class DownStage:
+    """Rows of the stem's features, kept for the tail -> s^0, in whole positions."""
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._kernel = run, run.folded.start
+        self._next = 0  # row of pixels
+
+    def push(self, rows: Block) -> list[Block]:
+        full, stride = self._run.full, self._run.config.stride
+        full.append(rows)
+        a, b = self._next, full.stop // stride * stride
+        if a == b:
+            return []
+        self._next = b
+        rectified = full.get(a, b).clamp_min(0)
+        return [Block(F.conv2d(rectified, self._kernel.weight, self._kernel.bias, stride=stride))]
+
+
+class StartStage:
+    """s^0, kept -> the first step's features."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._conv = Convolution(run.folded.input, run.height)
         self._next = 0
 
     def push(self, rows: Block) -> list[Block]:
-        return [Block(self._keep(block.write()), partial(_relu, None)) for block in self._conv.push(rows)]
-
-    def _keep(self, start: Tensor) -> Tensor:
-        """What the first step's features are before their ReLU."""
+        start, norm = rows.write(), self._run.folded.first
         self._run.start.append((self._next, start))
         self._next += start.shape[2]
-        norm = self._run.folded.first
-        return torch.addcmul(norm.shift, start, norm.scale)
+        return [Block(torch.addcmul(norm.shift, start, norm.scale), partial(_relu, None))]
 
 
 class AttentionStage:
@@ -245,7 +263,23 @@ class AddStart:
         return first + start.shape[2]
 
 
-Stage = InputStage | AttentionStage | Convolution
+class UpStage:
+    """What the head of the recurrence makes -> features at full resolution, the stem's added and rectified."""
+
+    def __init__(self, run: Run, kernel: Kernel) -> None:
+        self._run = run
+        self._weight, self._bias = kernel.weight.flatten(1), kernel.bias
+
+    def push(self, rows: Block) -> list[Block]:
+        full, stride, rectified = self._run.full, self._run.config.stride, rows.write()
+        a, b = full.start, full.start + stride * rectified.shape[2]
+        parts = F.linear(rectified.permute(0, 2, 3, 1), self._weight, self._bias).permute(0, 3, 1, 2)
+        total = add_depth_to_space(full.get(a, b), parts, stride)
+        full.drop(b)
+        return [Block(total, partial(_relu, None))]
+
+
+Stage = DownStage | StartStage | AttentionStage | UpStage | Convolution
 
 
 def run_bands(
@@ -269,28 +303,43 @@ def run_bands(
         plan: band height and state scheme.
         dtype: in which to compute; by default that of the model.
         transposed: walk along the width instead of the height (memory then grows with the height).
-        on_rows: called with the number of rows that a step has just finished, `steps * H` in all.
+        on_rows: called with the number of rows of the recurrence that a step has just finished.
     """
     if transposed:
         image = image.transpose(2, 3)
+    level, size = model.noise_level(image, sigma), image.shape[2:]
+    image = model.pad(image)
     batch, _, height, width = image.shape
+    stride = model.config.stride
     folded = fold(model, steps, dtype or image.dtype, transposed=transposed)
-    run = Run(model.config, folded, steps, plan, batch, height, width, on_rows)
-    stages: list[Stage] = [InputStage(run)]
+    run = Run(model.config, folded, steps, plan, batch, height // stride, width // stride, on_rows)
+    stages: list[Stage] = []
+    if folded.around is None:
+        stages.append(Convolution(folded.start, height))
+    else:
+        stages += [
+            Convolution(folded.around.stem_a, height, _relu),
+            Convolution(folded.around.stem_b, height),
+        ]
+        stages.append(DownStage(run))
+    stages.append(StartStage(run))
     for t in range(steps):
-        conv_a = Convolution(folded.steps[t].conv_a, height, _relu)
-        conv_b = Convolution(folded.steps[t].conv_b, height, AddStart(run, t))
+        conv_a = Convolution(folded.steps[t].conv_a, run.height, _relu)
+        conv_b = Convolution(folded.steps[t].conv_b, run.height, AddStart(run, t))
         stages += [AttentionStage(run, t), conv_a, conv_b]
-    stages.append(Convolution(folded.output, height))
+    if folded.around is not None:
+        stages += [UpStage(run, folded.around.up), Convolution(folded.around.tail_a, height, _relu)]
+    stages.append(Convolution(folded.last, height))
 
     residual = torch.empty_like(image, memory_format=torch.contiguous_format)
-    level, done = model.noise_level(image, sigma), 0
-    for y in range(0, height, plan.height):
-        rows = model.encode(image[:, :, y : y + plan.height], level).to(dtype or image.dtype)
+    done, band = 0, plan.height * stride
+    for y in range(0, height, band):
+        rows = model.encode(image[:, :, y : y + band], level).to(dtype or image.dtype)
         for result in _flow(stages, Block(rows.contiguous(memory_format=torch.channels_last))):
             result.write(residual[:, :, done : done + result.count])
             done += result.count
     assert done == height
+    residual = residual[:, :, : size[0], : size[1]]
     return residual.transpose(2, 3) if transposed else residual
 
 

@@ -8,6 +8,13 @@ With the image x, the states s and the weights shared over the steps t = 1 .. T:
 
 The convolutions are shared by all steps, the batch norms are not. The paper's symbols in this file: theta =
 `query`, psi = `key`, g = `value`, q = `window_size`, T = `num_steps`, l = `embedding`, m = `width`.
+
+With a `stride` r above 1 the same recurrence runs at 1/r of the resolution, between a stem and a tail at full
+resolution. This form is not the paper's:
+
+    f   = conv(ReLU(conv(x)))                        `stem` channels at full resolution
+    s^0 = conv_r(ReLU(f))                            r x r pixels become one position
+    y   = x + conv(ReLU(conv(ReLU(f + up_r(ReLU(BN(s^T)))))))    up_r: a 1x1 convolution, then depth to space
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops.depth_to_space import add_depth_to_space
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
 
 # The batch norms that each step has one of.
@@ -36,7 +44,10 @@ class NLRNConfig:
         width: feature channels, also those of the non-local values.
         embedding: channels of the non-local queries and keys.
         num_steps: recurrent steps T.
-        window_size: odd side of the non-local window in pixels; `None` is the whole image.
+        window_size: odd side of the non-local window in positions of the recurrence, which are pixels where `stride`
+            is 1; `None` is the whole image.
+        stride: pixels a side of a position of the recurrence; 1 is the network of the paper.
+        stem: channels at full resolution before and after the recurrence; `None` is the network of the paper.
         correlation_propagation: whether the logits of a step are added to those of the next.
         noise_channel: whether the noise level is an input: one more channel, `4 * sigma`.
         heads: the steps after which the network may stop, in rising order; by default only the last.
@@ -58,6 +69,8 @@ class NLRNConfig:
     embedding: int = 64
     num_steps: int = 12
     window_size: int | None = 45
+    stride: int = 1
+    stem: int | None = None
     correlation_propagation: bool = True
     noise_channel: bool = False
     heads: tuple[int, ...] = ()
@@ -67,9 +80,12 @@ class NLRNConfig:
     patch_protocol: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("channels", "width", "embedding", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("channels", "width", "embedding", "num_steps", "stride", "stem"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.stride > 1 and self.stem is None:
+            raise ValueError(f"a stride above 1 needs a stem, got stride={self.stride}, stem=None")
         if self.window_size is not None and (self.window_size < 1 or self.window_size % 2 == 0):
             raise ValueError(f"window_size must be odd and positive, or None, got {self.window_size}")
         if self.initialization not in ("trainable", "official"):
@@ -99,7 +115,15 @@ class NLRNConfig:
         """Distance in pixels beyond which an input pixel cannot change an output pixel (`None`: no limit)."""
         if self.window_size is None:
             return None
-        return self.num_steps * (self.window_size // 2 + 2) + 2
+        trunk = self.num_steps * (self.window_size // 2 + 2)
+        if self.stem is None:
+            return trunk + 2
+        # The stem and the tail have two 3x3 convolutions each; tiles begin where a position begins.
+        return self.stride * (trunk + 1 + -(-4 // self.stride))
+
+    def positions(self, pixels: int) -> int:
+        """The number of positions of the recurrence along a side of so many pixels."""
+        return -(-pixels // self.stride)
 
 
 def norm_relu(norm: nn.Module, features: Tensor) -> Tensor:
@@ -179,6 +203,55 @@ class NonLocalBlock(nn.Module):
         )
 
 
+class Stem(nn.Module):
+    """What precedes a recurrence at a part of the resolution: the features f at full resolution, and s^0.
+
+    Args:
+        inputs: channels of the input.
+        channels: of f.
+        width: of s^0.
+        stride: pixels a side of a position of s^0.
+    """
+
+    def __init__(self, inputs: int, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv_a = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.conv_b = nn.Conv2d(channels, channels, 3, padding=1)
+        self.down = nn.Conv2d(channels, width, stride, stride=stride)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """f `[B, channels, H, W]` and s^0 `[B, width, H / stride, W / stride]`; `stride` divides H and W."""
+        features = self.conv_b(F.relu(self.conv_a(inputs)))
+        return features, self.down(F.relu(features))
+
+
+class Tail(nn.Module):
+    """What follows a recurrence at a part of the resolution: the residual of the image.
+
+    Args:
+        width: channels of the recurrence.
+        channels: of the stem's features.
+        outputs: channels of the image.
+        stride: pixels a side of a position of the recurrence.
+    """
+
+    def __init__(self, width: int, channels: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.up = nn.Conv2d(width, stride**2 * channels, 1)
+        self.conv_a = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_b = nn.Conv2d(channels, outputs, 3, padding=1)
+
+    def forward(self, rectified: Tensor, features: Tensor) -> Tensor:
+        """The residual `[B, outputs, H, W]`, from `rectified` of the recurrence and the stem's `features`."""
+        # A matrix product: half the time of a convolution in training.
+        weight, nhwc = self.up.weight.flatten(1), rectified.permute(0, 2, 3, 1)
+        parts = F.linear(nhwc, weight, self.up.bias).permute(0, 3, 1, 2)
+        full = add_depth_to_space(features, parts, self.stride)
+        residual: Tensor = self.conv_b(F.relu(self.conv_a(F.relu(full))))
+        return residual
+
+
 class NLRN(nn.Module):
     """The network; see the module's docstring for its equations and `NLRNConfig` for its options.
 
@@ -196,8 +269,13 @@ class NLRN(nn.Module):
         super().__init__()
         self.config = config
         width, inputs = config.width, config.channels + config.noise_channel
-        self.input_norm = batch_norm(inputs)
-        self.input_conv = nn.Conv2d(inputs, width, 3, padding=1)
+        if config.stem is None:
+            self.input_norm = batch_norm(inputs)
+            self.input_conv = nn.Conv2d(inputs, width, 3, padding=1)
+            self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
+        else:
+            self.stem = Stem(inputs, config.stem, width, config.stride)
+            self.tail = Tail(width, config.stem, config.channels, config.stride)
         self.attention_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
         self.attention = NonLocalBlock(width, config.embedding, config.window_size)
         self.conv_a_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
@@ -205,7 +283,6 @@ class NLRN(nn.Module):
         self.conv_b_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
         self.conv_b = nn.Conv2d(width, width, 3, padding=1)
         self.output_norms = nn.ModuleDict({str(head): batch_norm(width) for head in config.heads})
-        self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
         self._norm_relu, self._add_norm, self._add_norm_relu = norm_relu, add_norm, add_norm_relu
         self.reset_parameters()
 
@@ -215,11 +292,21 @@ class NLRN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 glorot(module)
         if self.config.initialization == "trainable":
-            for conv in (self.attention.value, self.conv_b, self.output_conv):
+            for conv in (self.attention.value, self.conv_b, self.last_conv):
                 nn.init.zeros_(conv.weight)
             with torch.no_grad():
                 self.attention.query.weight.mul_(0.35)
                 self.attention.key.weight.mul_(0.35)
+
+    @property
+    def start_conv(self) -> nn.Conv2d:
+        """The convolution that makes s^0."""
+        return self.input_conv if self.config.stem is None else self.stem.down
+
+    @property
+    def last_conv(self) -> nn.Conv2d:
+        """The convolution that makes the residual."""
+        return self.output_conv if self.config.stem is None else self.tail.conv_b
 
     def forward(
         self, image: Tensor, sigma: float | Tensor | None = None, *, steps: int | None = None
@@ -246,12 +333,19 @@ class NLRN(nn.Module):
 
     def _after(self, heads: tuple[int, ...], image: Tensor, sigma: float | Tensor | None) -> list[Tensor]:
         """The restored images after each of `heads` steps."""
-        start = self.input_conv(self.encode(image, self.noise_level(image, sigma)))
+        level, features = self.noise_level(image, sigma), None
+        padded = self.pad(image)
+        encoded = self.encode(padded, level)
+        if self.config.stem is None:
+            start = self.input_conv(encoded)
+        else:
+            features, start = self.stem(encoded)
         change, state, restored = None, None, []
         for t in range(heads[-1]):
             change, state = self.step(t, start, change, state, last=t + 1 == heads[-1])
             if t + 1 in heads:
-                restored.append(self.head(t + 1, image, start, change))
+                residual = self.head(t + 1, start, change, features)
+                restored.append(image + residual[:, :, : image.shape[2], : image.shape[3]])
         return restored
 
     def step(
@@ -269,10 +363,11 @@ class NLRN(nn.Module):
         """What steps and heads begin with: `ReLU(norm(s^t))`."""
         return self._norm_relu(norm, start) if change is None else self._add_norm_relu(norm, start, change)
 
-    def head(self, steps: int, image: Tensor, start: Tensor, change: Tensor | None) -> Tensor:
-        """The restored image after some steps."""
-        residual: Tensor = self.output_conv(self._rectified(self.output_norms[str(steps)], start, change))
-        return image + residual
+    def head(self, steps: int, start: Tensor, change: Tensor | None, features: Tensor | None) -> Tensor:
+        """The residual after some steps; `features` are the stem's, `None` without one."""
+        rectified = self._rectified(self.output_norms[str(steps)], start, change)
+        residual: Tensor = self.output_conv(rectified) if features is None else self.tail(rectified, features)
+        return residual
 
     def fuse_norms(self) -> None:
         """From now on `torch.compile` makes one kernel of additions, norms and ReLUs, and of their gradients.
@@ -297,11 +392,18 @@ class NLRN(nn.Module):
             )
         return 4 * self.check_sigma(sigma, image) if self.config.noise_channel else None
 
+    def pad(self, image: Tensor) -> Tensor:
+        """The image with its last row and column repeated until whole positions of the recurrence cover it."""
+        below, right = (-length % self.config.stride for length in image.shape[2:])
+        return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+
     def encode(self, image: Tensor, level: Tensor | None) -> Tensor:
-        """The normalised input of the first convolution: the image and, if the model has one, its noise channel."""
+        """The input of the first convolution: the image and, if the model has one, its noise channel, normalised."""
+        if self.config.stem is not None:
+            image = image - 0.5
         if level is not None:
             image = torch.cat([image, level.expand(-1, -1, *image.shape[2:])], 1)
-        encoded: Tensor = self.input_norm(image)
+        encoded: Tensor = image if self.config.stem is not None else self.input_norm(image)
         return encoded
 
     def check_sigma(self, sigma: float | Tensor | None, image: Tensor) -> Tensor:

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import safetensors
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as dump_safetensors
-from torch import Tensor
 
-from ..files import write_atomically
 from .classical.bm3d import BM3D
-from .nlrn import NLRN, NLRNConfig
+from .nlrn import NLRN
+from .weights_file import ModelError, build, read_weights
 
-CONFIG_KEY = "nlrn.config"
 WEIGHTS = Path(__file__).parent / "weights"
-
-
-class ModelError(ValueError):
-    """An unknown model name, or a weight file that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +178,7 @@ def load_model(
         raise ModelError(f"cannot read {path}: {error.strerror or error}") from error
     if entry and hashlib.sha256(data).hexdigest() != entry.sha256:
         raise ModelError(f"{path} is damaged: its sha256 is not {entry.sha256}; install nlrn again")
-    config, tensors = _parse(data, path)
+    config, tensors = read_weights(data, str(path))
     if window_size != "default":
         config = dataclasses.replace(config, window_size=window_size, patch_protocol=None)
     return build(config, tensors, str(path)).to(device)
@@ -211,82 +201,6 @@ class About:
         """A `model(image, sigma)` that says nothing takes any image and any noise."""
         config = getattr(model, "config", None)
         return cls(getattr(config, "channels", None), getattr(config, "sigma_range", (0.0, 1.0)))
-
-
-def build(config: NLRNConfig, tensors: Mapping[str, Tensor], source: str) -> NLRN:
-    """A network in evaluation mode with the given weights; `source` is named in errors."""
-    model = NLRN(config)
-    expected = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    missing = sorted(expected.keys() - tensors.keys())
-    unknown = sorted(tensors.keys() - expected.keys())
-    wrong = sorted(k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape)
-    if missing or unknown or wrong:
-        raise ModelError(
-            f"{source}: the weights do not fit their configuration "
-            f"(missing: {_some(missing)}; unknown: {_some(unknown)}; wrong shape: {_some(wrong)})"
-        )
-    bad = sorted(k for k, v in tensors.items() if not torch.isfinite(v).all())
-    if bad:
-        raise ModelError(f"{source}: weights with NaN or Inf: {_some(bad)}")
-    model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    return model.eval().requires_grad_(False)
-
-
-def _some(names: list[str]) -> str:
-    return (
-        ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"
-    )
-
-
-def _parse(data: bytes, path: Path) -> tuple[NLRNConfig, dict[str, Tensor]]:
-    try:
-        tensors = load_safetensors(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is not a safetensors file ({error})") from error
-    if CONFIG_KEY not in metadata:
-        raise ModelError(f"{path} has no {CONFIG_KEY!r} in its metadata: not a model that nlrn wrote")
-    try:
-        return config_from_json(metadata[CONFIG_KEY]), tensors
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path}: unusable model configuration ({error})") from error
-
-
-def config_to_json(config: NLRNConfig) -> str:
-    """The configuration as the JSON that weight files carry."""
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
-
-
-def config_from_json(text: str) -> NLRNConfig:
-    """The inverse of `config_to_json`; unknown fields are an error."""
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in json.loads(text).items()
-    }
-    return NLRNConfig(**fields)
-
-
-def save_weights(
-    path: str | Path,
-    config: NLRNConfig,
-    state_dict: Mapping[str, Tensor],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Writes a safetensors file that `load_model` reads: to a temporary file first, then renamed.
-
-    Args:
-        path: the file, replaced if it exists.
-        config: goes into the file's metadata.
-        state_dict: weights and batch-norm statistics of an `NLRN`.
-        metadata: more to note: training data, recipe, licence.
-    """
-    tensors = {
-        k: v.detach().cpu().contiguous()
-        for k, v in state_dict.items()
-        if not k.endswith("num_batches_tracked")
-    }
-    data = dump_safetensors(tensors, {**(metadata or {}), CONFIG_KEY: config_to_json(config)})
-    write_atomically(Path(path), data, overwrite=True)
 
 
 def default_model(task: str, channels: int) -> str:

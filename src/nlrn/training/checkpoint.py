@@ -14,7 +14,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
 from ..files import write_atomically
-from ..models.zoo import save_weights
+from ..models.weights_file import save_weights
 from .config import TrainingConfig, from_dict, to_dict
 from .step import Trainer
 

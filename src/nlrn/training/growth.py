@@ -8,11 +8,16 @@ from torch import Tensor
 from ..models.nlrn import STEP_NORMS
 
 # Where new channels begin with random weights. All else that reads them or writes to them begins at zero.
-RANDOM = ("input_conv", "conv_a", "attention.query")
+RANDOM = ("input_conv", "conv_a", "attention.query", "stem.", "tail.conv_a")
+# What reads the image, and what makes the residual: of a network without a stem, of one with a stem.
+READS_IMAGE = ("input_conv.weight", "stem.conv_a.weight")
+MAKES_RESIDUAL = ("output_conv.", "tail.conv_b.")
 
 
 def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights for another network: other image channels, no noise channel, more heads, features, embedding or steps.
+
+    A window has no weights: another window starts from any weights.
 
     The first convolution and norm spread a grey channel over three; the last convolution repeats it. For a network
     without a noise channel theirs is left out. A head or step that the weights do not have begins as their last one.
@@ -28,7 +33,7 @@ def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, 
     Raises:
         ValueError: weights of another network, or of one with more features or a larger embedding.
     """
-    channels = len(state["output_conv.bias"])
+    channels = next((len(value) for name, value in state.items() if _is_residual_bias(name)), 0)
     adapted = {}
     for name, target in to.items():
         value = state.get(_source(name, state))
@@ -38,13 +43,23 @@ def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, 
             raise ValueError(f"the weights to start from have no {name}")
         if value.shape != target.shape:
             given = tuple(value.shape)
-            value = _grown(name, _to_channels(name, value, target, channels), target)
+            value = _to_channels(name, value, target, channels)
+            if name.startswith("tail.up.") and "stem.down.weight" in to:
+                # Output channels are positions and features; features grow within each position.
+                positions = to["stem.down.weight"].shape[2] * to["stem.down.weight"].shape[3]
+                value = _grown_by_position(name, value, target, positions)
+            else:
+                value = _grown(name, value, target)
             if value is None:
                 raise ValueError(
                     f"the weights to start from have {name} of {given}, this network needs {tuple(target.shape)}"
                 )
         adapted[name] = value.clone()
     return adapted
+
+
+def _is_residual_bias(name: str) -> bool:
+    return name.startswith(MAKES_RESIDUAL) and name.endswith(".bias")
 
 
 def _source(name: str, state: dict[str, Tensor]) -> str:
@@ -63,12 +78,12 @@ def _to_channels(name: str, value: Tensor, target: Tensor, channels: int) -> Ten
         if channels == 1 and len(target) >= 3:
             picture = picture.expand(3)
         return torch.cat([picture, level])[: len(target)]
-    if name == "input_conv.weight":
+    if name in READS_IMAGE:
         picture, level = value[:, :channels], value[:, channels:]
         if channels == 1 and target.shape[1] >= 3:
             picture = picture.expand(-1, 3, -1, -1) / 3
         return torch.cat([picture, level], 1)[:, : target.shape[1]]
-    if name.startswith("output_conv.") and channels == 1 and len(target) == 3:
+    if name.startswith(MAKES_RESIDUAL) and channels == 1 and len(target) == 3:
         return value.expand(3, *value.shape[1:])
     return value
 
@@ -79,7 +94,7 @@ def _grown(name: str, value: Tensor, target: Tensor) -> Tensor | None:
         return None
     if value.shape[2:] != target.shape[2:] or (name.startswith("input_norm") and value.shape != target.shape):
         return None
-    image_side = {"input_conv.weight": 1, "output_conv.weight": 0, "output_conv.bias": 0}.get(name)
+    image_side = 1 if name in READS_IMAGE else 0 if name.startswith(MAKES_RESIDUAL) else None
     if image_side is not None and value.shape[image_side] != target.shape[image_side]:
         return None
     own = "norms." in name or name.startswith(RANDOM)
@@ -87,3 +102,17 @@ def _grown(name: str, value: Tensor, target: Tensor) -> Tensor | None:
     grown[: len(value)] = 0
     grown[tuple(slice(length) for length in value.shape)] = value
     return grown
+
+
+def _grown_by_position(name: str, value: Tensor, target: Tensor, positions: int) -> Tensor | None:
+    """`_grown` of channels that are so many positions, each with features of its own."""
+    if len(value) % positions:
+        return None
+    parts = [
+        _grown(name, *pair) for pair in zip(value.chunk(positions), target.chunk(positions), strict=True)
+    ]
+    return (
+        None
+        if any(part is None for part in parts)
+        else torch.cat([part for part in parts if part is not None])
+    )

@@ -20,7 +20,8 @@ from ..data.datasets import Crops
 from ..evaluation.benchmark import provenance
 from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
-from ..models.zoo import load_model, save_weights
+from ..models.weights_file import save_weights
+from ..models.zoo import load_model
 from ..ops.nonlocal_attention import autocast_inputs, choose_backend, refusals
 from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
@@ -278,7 +279,7 @@ class _Loop:
     def _backend(self, phase: Phase) -> dict[str, str]:
         """What computes the non-local operation of a phase, and why the fastest on this device does not."""
         config, block, device = self.config.model, self.trainer.model.attention, self.options.device
-        sizes = (phase.crop, phase.crop)
+        sizes = (config.positions(phase.crop),) * 2
         query, value = (
             torch.zeros(
                 phase.batch // self.trainer.ranks, channels, *sizes, device=device, requires_grad=True

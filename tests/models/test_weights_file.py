@@ -1,16 +1,25 @@
-"""Weight files: saving, loading, refusing."""
+"""Weight files: saving, loading, versions, refusing."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from nlrn import NLRN, NLRNConfig, load_model
-from nlrn.models.zoo import CONFIG_KEY, ModelError, config_from_json, config_to_json, save_weights
+from nlrn.models.weights_file import (
+    CONFIG_KEY,
+    VERSION_KEY,
+    ModelError,
+    config_from_json,
+    config_to_json,
+    save_weights,
+)
 
 CONFIG = NLRNConfig(
     width=8, embedding=4, num_steps=2, window_size=5, heads=(1, 2), noise_channel=True, sigma_range=(0.0, 0.2)
@@ -35,6 +44,62 @@ def test_round_trip(saved):
     assert not loaded.training
     assert torch.equal(loaded(image, 0.1), model(image, 0.1))
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def rewritten(path, version, **fields):
+    """The file with another version, and more fields in its configuration."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata[CONFIG_KEY]) | fields
+    save_file(load_file(path), path, {CONFIG_KEY: json.dumps(config), **version})
+
+
+def test_a_file_without_a_version(saved):
+    """As files before the first version of the format were."""
+    path, model = saved
+    config = dataclasses.asdict(CONFIG)
+    del config["stride"], config["stem"]
+    save_file(load_file(path), path, {CONFIG_KEY: json.dumps(config)})
+    assert load_model(path).config == model.config
+
+
+def test_a_newer_minor_version(saved, caplog):
+    path, model = saved
+    rewritten(path, {VERSION_KEY: "1.99"}, flavour="mint")
+    image = torch.rand(1, 1, 9, 9)
+    assert torch.equal(load_model(path)(image, 0.1), model(image, 0.1))
+    assert "format 1.99; ignoring its field flavour" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (
+            {VERSION_KEY: "2.0"},
+            r"weight-file format 2.0, and this nlrn reads up to 1\.\d; install a newer nlrn",
+        ),
+        ({VERSION_KEY: "new"}, "format version 'new'; expected major.minor"),
+        ({}, "unusable model configuration .*flavour"),
+    ],
+    ids=["major", "nonsense", "unknown field"],
+)
+def test_versions_that_are_refused(saved, version, message):
+    path, _ = saved
+    rewritten(path, version, flavour="mint")
+    with pytest.raises(ModelError, match=message):
+        load_model(path)
+
+
+def test_weights_of_half_the_size(saved):
+    path, model = saved
+    size = path.stat().st_size
+    save_weights(path, CONFIG, model.state_dict(), dtype=torch.float16)
+    assert path.stat().st_size < 0.8 * size  # norms have much of so small a network
+    image = torch.rand(1, 1, 9, 9)
+    loaded = load_model(path)
+    assert next(loaded.parameters()).dtype == torch.float32
+    torch.testing.assert_close(loaded(image, 0.1), model(image, 0.1), rtol=0, atol=2e-3)
+    assert torch.equal(loaded.conv_a_norms[0].running_var, model.conv_a_norms[0].running_var)
 
 
 def test_config_as_json():
