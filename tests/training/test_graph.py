@@ -58,7 +58,7 @@ def tapes(monkeypatch):
         """A capture records and does not compute: what the recording changed is put back."""
         trainer = body.__self__._trainer
         kept = [t for m in (trainer.model, trainer.average) for t in m.state_dict().values()]
-        kept += [v for state in trainer.optimizer.state.values() for v in state.values()]
+        kept += [v for o in trainer.optimizers for state in o.state.values() for v in state.values()]
         before = [t.clone() for t in kept]
         tape = Tape()
         with tape:

@@ -98,7 +98,7 @@ def test_a_step_that_is_not_finite_changes_nothing():
 
     def everything():
         state = [*trainer.model.state_dict().values(), *trainer.average.state_dict().values()]
-        optimizer = [v for s in trainer.optimizer.state.values() for v in s.values()]
+        optimizer = [v for o in trainer.optimizers for s in o.state.values() for v in s.values()]
         return [x.clone() for x in state + optimizer if x.is_floating_point()]
 
     before = everything()

@@ -299,6 +299,11 @@ class NLRN(nn.Module):
                 self.attention.key.weight.mul_(0.35)
 
     @property
+    def first_conv(self) -> nn.Conv2d:
+        """The convolution that reads the image."""
+        return self.input_conv if self.config.stem is None else self.stem.conv_a
+
+    @property
     def start_conv(self) -> nn.Conv2d:
         """The convolution that makes s^0."""
         return self.input_conv if self.config.stem is None else self.stem.down

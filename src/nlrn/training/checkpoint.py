@@ -47,7 +47,7 @@ def save_checkpoint(path: Path, trainer: Trainer, progress: Progress, about: dic
     for name, model in (("model", trainer.model), ("average", trainer.average)):
         tensors |= {f"{name}.{key}": value for key, value in model.state_dict().items()}
     for name, parameter in trainer.parameters.items():
-        state = trainer.optimizer.state.get(parameter, {})
+        state = trainer.optimizer_state(parameter)
         tensors |= {f"optimizer.{key}.{name}": torch.as_tensor(value) for key, value in state.items()}
     header = {"format": FORMAT, "config": to_dict(trainer.config), "progress": vars(progress), "about": about}
     data = dump_safetensors(
@@ -97,13 +97,13 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         ) from error
     for name, parameter in trainer.parameters.items():
         state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
+        for key in ("step", "exp_avg", "exp_avg_sq", "momentum"):
             value = tensors.get(f"optimizer.{key}.{name}")
             if value is not None:
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
                 state[key] = value.to(trainer.device).contiguous(memory_format=layout)
         if state:
-            trainer.optimizer.state[parameter] = state
+            trainer.load_optimizer_state(parameter, state)
 
 
 def export(checkpoint: Path, weights: Path, card: Path) -> None:

@@ -65,8 +65,10 @@ class TrainingConfig:
             areas, at which a recurrent network can drift, fill few crops of natural images.
         phases: crop sizes over the run; the shares add up to 1.
         learning_rate: after the warm-up.
+        optimizer: `"adamw"`, or `"muon"`: Muon for the weights of all convolutions but the first and the last, AdamW
+            for the rest.
         betas: of AdamW.
-        weight_decay: of AdamW.
+        weight_decay: of both.
         clip: largest norm of the gradient.
         warmup_steps: over which the learning rate rises.
         hold: share of the run after which the learning rate begins to fall (cosine).
@@ -93,6 +95,7 @@ class TrainingConfig:
     faded: float = 0.0
     phases: tuple[Phase, ...] = (Phase(1.0, 40, 40),)
     learning_rate: float = 1.5e-3
+    optimizer: Literal["adamw", "muon"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4
     clip: float = 0.2
@@ -140,6 +143,8 @@ class TrainingConfig:
             raise ConfigError(f"faded must be a share within 0..1, got {self.faded}")
         if self.luma not in ("gray", "y"):
             raise ConfigError(f"luma must be gray or y, got {self.luma!r}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
         if self.precision not in ("float32", "bfloat16"):
             raise ConfigError(f"precision must be float32 or bfloat16, got {self.precision!r}")
         unit = {"bicubic": math.lcm(*map(int, self.scales)), "jpeg": 16, "camera": 16}.get(

@@ -118,7 +118,7 @@ class Steps:
         if self._taken <= WARM_UP:
             return warm_up(self._body)
         if self._replay is None:
-            self._trainer.optimizer.zero_grad(set_to_none=True)  # gradients must lie in the graph's memory
+            self._trainer.model.zero_grad(set_to_none=True)  # gradients must lie in the graph's memory
             try:
                 self._replay = capture(self._body, self._generator)
             except TrainingError as error:

@@ -15,6 +15,7 @@ from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.dense import KEPT
 from .config import TrainingConfig, degradation
+from .muon import Muon
 from .schedule import ema_weight
 
 # Squared errors of images in [0, 1] are small numbers; weighted like this every noise level counts about the same.
@@ -66,7 +67,7 @@ def faded(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 class Trainer:
-    """The network, its average, and the optimiser.
+    """The network, its average, and the optimisers.
 
     Args:
         config: of the run.
@@ -90,16 +91,30 @@ class Trainer:
             self.model.attention.max_memory = max(DEFAULT_MAX_MEMORY, int(0.8 * free / matrices * KEPT))
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        ends = (self.model.first_conv.weight, self.model.last_conv.weight)
+        large = [
+            p
+            for p in self.parameters.values()
+            if config.optimizer == "muon" and p.ndim == 4 and all(p is not end for end in ends)
+        ]
+        others = [p for p in self.parameters.values() if all(p is not matrix for matrix in large)]
         # What changes from step to step lies on the device, so that a captured step reads it there.
         self._learning_rate, self._average_weight = (torch.tensor(0.0, device=device) for _ in range(2))
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=self._learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-            capturable=device.type == "cuda",
-        )
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                others,
+                lr=self._learning_rate,
+                betas=config.betas,
+                weight_decay=config.weight_decay,
+                fused=True,
+                capturable=device.type == "cuda",
+            )
+        ]
+        if large:
+            dtype = getattr(torch, config.precision)
+            self.optimizers.append(
+                Muon(large, self._learning_rate, weight_decay=config.weight_decay, dtype=dtype)
+            )
         self.degrade = degradation(config)
         self._buffers = [b for b in self.model.buffers() if b.is_floating_point()]
 
@@ -146,16 +161,17 @@ class Trainer:
             with self.autocast():
                 outputs = self.model.all_heads(degraded, strength)
             loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         if self.ranks > 1:
             self._average_gradients(gradients)
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
         finite = torch.isfinite(norm)
-        # The fused optimiser skips a step for which this is 1.
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            # They skip a step for which this is 1.
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            optimizer.step()
         with torch.no_grad():
             kept = torch.where(finite, self._flat_buffers(), before)
             torch._foreach_copy_(self._buffers, torch.split(kept, [b.numel() for b in self._buffers]))
@@ -181,6 +197,17 @@ class Trainer:
         parts = torch.split(flat, [g.numel() for g in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def optimizer_state(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What the optimiser of a parameter keeps about it; empty before its first step."""
+        states = (optimizer.state.get(parameter, {}) for optimizer in self.optimizers)
+        return {key: value for state in states for key, value in state.items()}
+
+    def load_optimizer_state(self, parameter: Tensor, state: dict[str, Tensor]) -> None:
+        """The inverse of `optimizer_state`."""
+        for optimizer in self.optimizers:
+            if any(parameter is own for group in optimizer.param_groups for own in group["params"]):
+                optimizer.state[parameter] = state
 
     def freeze_norms(self) -> None:
         """From now on norms use their statistics, which stay as they are."""
