@@ -69,6 +69,8 @@ def test_shipped_configurations(path):
         ("statistics_crop: 0", "statistics_crop must be at least 1"),
         ("margin: -1", "margin must not be negative"),
         ("faded: 2", "faded must be a share within 0..1, got 2"),
+        ("drawn: -0.1", "drawn must be a share within 0..1, got -0.1"),
+        ("recolored: 0.1", "recolored crops need a network of 3 channels, got 1"),
         (
             "phases: [{share: 0.5, crop: 9, batch: 2, frozen_norms: true}, {share: 0.5, crop: 9, batch: 2}]",
             "phases with frozen_norms must come last",

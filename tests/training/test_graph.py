@@ -104,6 +104,7 @@ def darker(clean, generator):
 TASKS = {
     "gaussian": (configuration(), 16),
     "faded": (configuration(faded=0.5), 16),
+    "drawn": (configuration(drawn=0.5), 16),
     "bfloat16": (configuration(precision="bfloat16"), 16),
     "bicubic": (configuration(degradation="bicubic", phases=(Phase(1.0, 24, 4),)), 24),
     "jpeg": (configuration(3, degradation="jpeg", margin=8, phases=(Phase(1.0, 16, 4),)), 16),

@@ -18,7 +18,7 @@ from nlrn.training.config import DEGRADATIONS, Phase, degradation
 from nlrn.training.growth import adapt_weights
 from nlrn.training.loop import train
 from nlrn.training.schedule import ema_weight
-from nlrn.training.step import Trainer, TrainingError, faded, step_generator, weighted_loss
+from nlrn.training.step import Trainer, TrainingError, step_generator, weighted_loss
 
 
 def test_only_the_network_trains_with_tf32(data, tmp_path, monkeypatch):
@@ -166,18 +166,6 @@ def test_crops_stay_inside_and_follow_the_generator():
     assert not torch.equal(first, crops.draw(64, 18, torch.Generator().manual_seed(2)))
     with pytest.raises(ValueError, match="crops of 21 pixels need images as large; the smallest has 20"):
         crops.draw(1, 21, torch.Generator())
-
-
-def test_faded_crops_are_flat_at_every_level():
-    clean = torch.rand(400, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    made = faded(clean, 0.25, torch.Generator().manual_seed(1))
-    changed = (made != clean).flatten(1).any(1)
-    assert 0.18 < changed.float().mean() < 0.32
-    flat, levels = made[changed], made[changed].mean((1, 2, 3))
-    assert (flat.std((2, 3)) <= 0.2 * clean[changed].std((2, 3)) + 1e-6).all()
-    assert levels.min() < 0.1
-    assert levels.max() > 0.9
-    assert 0 <= flat.min() <= flat.max() <= 1
 
 
 def test_noise_levels_are_stratified():

@@ -61,8 +61,10 @@ class TrainingConfig:
         margin: pixels around every crop that the degradation sees and the network does not, so that what it does at
             borders is not learned.
         luma: how RGB images become grey for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
-        faded: share of the crops whose contrast is taken away, around a level anywhere between black and white: smooth
-            areas, at which a recurrent network can drift, fill few crops of natural images.
+        faded: share of the crops whose contrast is taken away, around any colour: smooth areas, at which a recurrent
+            network can drift, fill few crops of natural images.
+        recolored: share of the crops of RGB images whose channels change places or whose hue is turned.
+        drawn: share of the crops that are drawings: gradients, shapes, stripes and text in any colours.
         phases: crop sizes over the run; the shares add up to 1.
         learning_rate: after the warm-up.
         optimizer: `"adamw"`, or `"muon"`: Muon for the weights of all convolutions but the first and the last, AdamW
@@ -93,6 +95,8 @@ class TrainingConfig:
     margin: int = 0
     luma: Luma = "gray"
     faded: float = 0.0
+    recolored: float = 0.0
+    drawn: float = 0.0
     phases: tuple[Phase, ...] = (Phase(1.0, 40, 40),)
     learning_rate: float = 1.5e-3
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -139,8 +143,11 @@ class TrainingConfig:
         for name in ("margin", "hold_out", "warmup_steps", "weight_decay", "deep_supervision"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.faded <= 1:
-            raise ConfigError(f"faded must be a share within 0..1, got {self.faded}")
+        for name in ("faded", "recolored", "drawn"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be a share within 0..1, got {getattr(self, name)}")
+        if self.recolored and self.model.channels != 3:
+            raise ConfigError(f"recolored crops need a network of 3 channels, got {self.model.channels}")
         if self.luma not in ("gray", "y"):
             raise ConfigError(f"luma must be gray or y, got {self.luma!r}")
         if self.optimizer not in ("adamw", "muon"):

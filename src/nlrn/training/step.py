@@ -14,6 +14,7 @@ from ..inference.precision import tf32
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.dense import KEPT
+from .augment import drawn, faded, recolored
 from .config import TrainingConfig, degradation
 from .muon import Muon
 from .schedule import ema_weight
@@ -51,19 +52,6 @@ def weighted_loss(
     if len(losses) > 1:
         total = total + deep_supervision * torch.stack(losses[:-1]).mean()
     return total
-
-
-def faded(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Crops `[B, C, P, P]` of which a share has at most a fifth of its contrast, around a level anywhere in [0, 1]."""
-    count, channels = clean.shape[:2]
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=clean.device)[..., None, None]
-
-    chosen, contrast = uniform(count, 1) < share, 0.2 * uniform(count, 1).square()
-    level = uniform(count, 1) + (0.1 * (uniform(count, channels) - 0.5) if channels > 1 else 0.0)
-    flat = level + contrast * (clean - clean.mean((1, 2, 3), keepdim=True))
-    return torch.where(chosen, flat.clamp(0, 1), clean)
 
 
 class Trainer:
@@ -125,8 +113,13 @@ class Trainer:
 
     def batch(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:
         """This rank's part of a global batch without its margins: clean, degraded, strength."""
-        if self.config.faded:
-            clean = faded(clean, self.config.faded, generator)
+        for change, share in (
+            (recolored, self.config.recolored),
+            (faded, self.config.faded),
+            (drawn, self.config.drawn),
+        ):
+            if share:
+                clean = change(clean, share, generator)
         degraded, strength = self.degrade(clean, generator)
         margin = self.config.margin
         inside = slice(margin, clean.shape[2] - margin)
