@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from test_nonlocal_attention import CASES, inputs
@@ -198,6 +200,20 @@ def test_a_whole_network_compiles_and_is_exported():
         exported = torch.export.export(model, (image, sigma), dynamic_shapes=(sizes, None))
         assert torch.equal(exported.module()(other, sigma), model(other, sigma))
     assert sum(node.target is torch.ops.nlrn.window_step.default for node in exported.graph.nodes) == 6
+
+
+def test_a_network_with_a_stem_compiles_and_is_exported():
+    """For images of any size, and exported for sides that are whole positions."""
+    config = NLRNConfig(stride=2, stem=4, width=16, embedding=16, num_steps=2, window_size=5)
+    model = NLRN(dataclasses.replace(config, initialization="official")).eval()
+    image, odd, other = (torch.rand(1, 1, *size) for size in ((32, 26), (21, 19), (64, 46)))
+    sizes = {2: 2 * torch.export.Dim("height", min=9), 3: 2 * torch.export.Dim("width", min=9)}
+    with torch.no_grad():
+        compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(odd), model(odd))
+        exported = torch.export.export(model, (image,), dynamic_shapes=(sizes,))
+        assert torch.equal(exported.module()(other), model(other))
+    assert sum(node.target is torch.ops.nlrn.window_step.default for node in exported.graph.nodes) == 2
 
 
 def test_no_libraries(monkeypatch, tmp_path):

@@ -399,8 +399,12 @@ class NLRN(nn.Module):
 
     def pad(self, image: Tensor) -> Tensor:
         """The image with its last row and column repeated until whole positions of the recurrence cover it."""
-        below, right = (-length % self.config.stride for length in image.shape[2:])
-        return F.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+        if self.config.stride == 1:
+            return image
+        stride = self.config.stride
+        # Not with negative numbers, which `torch.export` cannot follow.
+        below, right = ((length + stride - 1) // stride * stride - length for length in image.shape[2:])
+        return F.pad(image, (0, right, 0, below), mode="replicate")
 
     def encode(self, image: Tensor, level: Tensor | None) -> Tensor:
         """The input of the first convolution: the image and, if the model has one, its noise channel, normalised."""
