@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nlrn
-from nlrn.data.images import Image, read_image, write_image
+from nlrn.files.images import Image, read_image, write_image
 from nlrn.inference.devices import pick_device
 from nlrn.restoration import Restorer
 from pictures import picture

@@ -10,11 +10,11 @@ import torch
 from skimage import data
 
 import nlrn
-from nlrn.data import exif
-from nlrn.data.colour import rgb_to_ycbcr
-from nlrn.data.images import Image, read_image, write_image
 from nlrn.degradations.resize import bicubic_resize
+from nlrn.files import exif
+from nlrn.files.images import Image, read_image, write_image
 from nlrn.models.zoo import ModelError
+from nlrn.ops.color import rgb_to_ycbcr
 from nlrn.restoration import Restorer
 from nlrn.upscaling import enlarge, recolour
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.images import (
+from .files.images import (
     Image,
     check_unit_range,
     check_writable,

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data.exif import resized
-from .data.images import Image, from_float, from_planes, to_float, to_planes, value_range
 from .degradations.resize import bicubic_resize
+from .files.exif import resized
+from .files.images import Image, from_float, from_planes, to_float, to_planes, value_range
 from .inference import Model, Progress, part_of, restore
 from .inference.devices import pick_device
 from .inference.patches import patch_positions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .data.colour import YCBCR, YCBCR_OFFSET
 from .degradations.resize import bicubic_resize
+from .ops.color import YCBCR, YCBCR_OFFSET
 
 SCALES = (2, 3, 4)
 

@@ -72,7 +72,7 @@ def plan_jobs(
         CliError: an input that does not exist, two inputs with one output, an output that exists or that
             cannot be written.
     """
-    from ..data.images import SUFFIXES
+    from ..files.images import SUFFIXES
 
     if overwrite and skip_existing:
         raise CliError("--overwrite and --skip-existing contradict each other")
@@ -115,7 +115,7 @@ def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Pa
 
     Where the output folder lies within an input folder, what is in it are results.
     """
-    from ..data.images import ImageError, find_images
+    from ..files.images import ImageError, find_images
 
     sources: dict[Path, Path] = {}
     results = None if output is None else Path(output).resolve()
@@ -185,7 +185,7 @@ def _means_folder(output: str) -> bool:
 
 def _check_suffix(output: str) -> None:
     """Raises `CliError` for a name that the user chose and that is no image's."""
-    from ..data.images import SUFFIXES
+    from ..files.images import SUFFIXES
 
     if Path(output).suffix.lower() not in ("", *SUFFIXES):
         raise CliError(f"the output {output} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
@@ -244,7 +244,7 @@ def run_jobs(work: Work, restorer: Restorer, options: Options) -> int:
 def _run(
     job: Job, restorer: Restorer, options: Options, console: Console, bar: _Bar, remaining: int
 ) -> Report:
-    from ..data.images import check_writable, encode_image, read_image, write_image
+    from ..files.images import check_writable, encode_image, read_image, write_image
 
     image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
     if job.target != "-":

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.images import from_planes
-from ..files import finite_json
+from ..files.atomic import finite_json
+from ..files.images import from_planes
 from ..inference import Model, restore
 from ..models.zoo import About
 from ..noise import estimate_noise

@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from ..data.datasets import Luma
 from ..degradations.camera import camera
 from ..degradations.jpeg import at_random_phase
 from ..degradations.resize import low_resolution, make_taps
+from ..files.planes import Luma
 from ..models.nlrn import NLRNConfig
 
 # Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which
