@@ -16,7 +16,14 @@ from torch import library as torch_library
 from nlrn import NLRN, NLRNConfig, load_model
 from nlrn.inference import restore
 from nlrn.ops import nonlocal_attention as package
-from nlrn.ops.nonlocal_attention import choose_backend, nonlocal_attention, refusals, triton, triton_operators
+from nlrn.ops.nonlocal_attention import (
+    choose_backend,
+    nonlocal_attention,
+    refusals,
+    triton,
+    triton_layout,
+    triton_operators,
+)
 
 # (batch, height, width, window, steps)
 CASES = {
@@ -249,7 +256,7 @@ def test_refusals_without_a_gpu_or_without_triton(monkeypatch):
 def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
     for exact in (False, True):
-        geometry = triton_operators.Geometry.with_radius(query, key, 2, aligned=exact)
+        geometry = triton_layout.Geometry.with_radius(query, key, 2, aligned=exact)
         logits = torch.zeros(geometry.state_shape(torch.float32))
         torch_library.opcheck(
             triton_operators.triton_attention,

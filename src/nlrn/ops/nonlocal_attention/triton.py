@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 
 from .state import AttentionState, Tape, needs_grad
-from .triton_operators import (
-    TILE,
-    Geometry,
-    interpreted,
-    loaded_kernels,
-    tiles,
-    triton_attention,
-    triton_attention_backward,
-)
+from .triton_layout import TILE, Geometry, tiles
+from .triton_operators import interpreted, loaded_kernels, triton_attention, triton_attention_backward
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
