@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .reference import window_mask
+from ..windows import window_mask
 from .state import AttentionState
 
 # Matrices of logits that a step keeps for its backward pass: logits, weights, and their gradients.
