@@ -35,7 +35,7 @@ def upscale(
     options.check_data_range(data_range)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from ..upscaling import SCALES
+    from ..restoration.luma import SCALES
     from .batch import Options, make_work, run_jobs
 
     if scale not in SCALES:
