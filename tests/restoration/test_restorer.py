@@ -334,9 +334,7 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_faster_options(kernel, monkeypatch):
-    monkeypatch.setattr(
-        "nlrn.restoration.restorer.loaded_kernel", lambda dtype: object() if kernel else "none"
-    )
+    monkeypatch.setattr("nlrn.restoration.restorer.has_native_kernel", lambda dtype: kernel)
 
     def faster(**settings):
         return Restorer("nlrn-small-gray", device="cpu", **settings).faster_options((9, 9))

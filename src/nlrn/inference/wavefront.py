@@ -20,8 +20,7 @@ from torch import Tensor
 from ..models.nlrn import NLRN, NLRNConfig
 from ..ops.epilogue import finish, separate_bias
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
-from ..ops.nonlocal_attention.triton import history_bytes
-from ..ops.nonlocal_attention.triton_layout import KEY_BLOCK
+from ..ops.nonlocal_attention.memory import KEY_BLOCK, history_bytes
 from .folding import Folded, Kernel, fold
 from .rows import Block, RowBuffer
 

@@ -25,7 +25,7 @@ from ..inference.patches import patch_positions
 from ..inference.precision import Precision, pick_precision
 from ..models.nlrn import NLRN, nearest_known
 from ..models.zoo import MODELS, About, check_task, default_model, load_model, smallest_model
-from ..ops.nonlocal_attention.native_operators import loaded_kernel
+from ..ops.nonlocal_attention import has_native_kernel
 from ..ops.resize import bicubic_resize
 from .luma import check_scale, enlarge, recolor
 
@@ -248,7 +248,7 @@ class Restorer:
         if isinstance(model, NLRN):
             config = model.config
             on_cpu = self.device.type == "cpu" and self._precision is torch.float32
-            if on_cpu and not isinstance(loaded_kernel(torch.bfloat16), str):
+            if on_cpu and has_native_kernel(torch.bfloat16):
                 options.append("--precision bfloat16")
             heads = [head for head in config.heads if head < (self._steps or config.num_steps)]
             options += [f"--steps {heads[-1]}"] if heads else []
