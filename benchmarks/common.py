@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nlrn.evaluation.benchmark import provenance
-from nlrn.ops import nonlocal_attention as operation
+from nlrn.ops.nonlocal_attention import dispatch
 
 MIB = 1 << 20
 SHORTEST = 0.5  # seconds that are measured at least
@@ -25,22 +25,22 @@ SHORTEST = 0.5  # seconds that are measured at least
 @contextmanager
 def only(backend: str) -> Iterator[None]:
     """Within, every non-local operation is computed by one backend."""
-    kept = operation.refusals
+    kept = dispatch.refusals
 
     def refusals(*args: object) -> dict[str, str | None]:
         reasons = {
             name: reason if name == backend else "not in this comparison"
             for name, reason in kept(*args).items()
         }
-        if reasons[backend] == operation.ON_REQUEST:
+        if reasons[backend] == dispatch.ON_REQUEST:
             reasons[backend] = None
         return reasons
 
-    operation.refusals = refusals
+    dispatch.refusals = refusals
     try:
         yield
     finally:
-        operation.refusals = kept
+        dispatch.refusals = kept
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from nlrn.ops.nonlocal_attention import triton_operators
-from nlrn.ops.nonlocal_attention.triton_operators import KEY_BLOCK, TILE
+from nlrn.ops.nonlocal_attention.triton_layout import KEY_BLOCK, TILE
 
 from .common import show
 

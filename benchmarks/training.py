@@ -20,9 +20,9 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from nlrn.data.datasets import Crops
 from nlrn.models.nlrn import NLRNConfig
 from nlrn.training.config import Phase, TrainingConfig, load_config
+from nlrn.training.crops import Crops
 from nlrn.training.graph import Steps
 from nlrn.training.step import Trainer
 

@@ -10,7 +10,7 @@ import torch
 from PIL import ImageCms
 
 import nlrn
-from nlrn.data.images import Image, read_image, write_image
+from nlrn.files.images import Image, read_image, write_image
 
 SIDES = [*range(1, 65), 67, 71, 79, 83, 89, 97]
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

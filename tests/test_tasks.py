@@ -10,13 +10,12 @@ import torch
 from skimage import data
 
 import nlrn
-from nlrn.data import exif
-from nlrn.data.colour import rgb_to_ycbcr
-from nlrn.data.images import Image, read_image, write_image
-from nlrn.degradations.resize import bicubic_resize
+from nlrn.files import exif
+from nlrn.files.images import Image, read_image, write_image
 from nlrn.models.weights_file import ModelError
+from nlrn.ops.color import rgb_to_ycbcr
+from nlrn.ops.resize import bicubic_resize
 from nlrn.restoration import Restorer
-from nlrn.upscaling import enlarge, recolour
 
 
 def picture(shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
@@ -56,12 +55,6 @@ def test_luma_is_restored_and_chroma_is_bicubic(tiny_upscaler):
     restored = nlrn.load_model(tiny_upscaler)(wanted[None, :1].float())[0, 0].numpy()
     np.testing.assert_allclose(y, restored, atol=1e-5)
     assert np.abs(y - wanted[0].numpy()).max() > 1e-3
-
-
-def test_colours_come_back():
-    image = torch.rand(2, 3, 5, 6)
-    luma, chroma = enlarge(image, 1)
-    torch.testing.assert_close(recolour(luma, chroma), image)
 
 
 def test_files(tiny_upscaler, tmp_path):
@@ -119,7 +112,7 @@ def test_the_model_for_a_photograph():
 
 
 def test_time_of_an_enlargement(tiny_upscaler, monkeypatch):
-    monkeypatch.setattr("nlrn.restoration.time.perf_counter", iter(range(100)).__next__)
+    monkeypatch.setattr("nlrn.restoration.restorer.time.perf_counter", iter(range(100)).__next__)
     restorer = Restorer(tiny_upscaler, task="upscale", scale=4)
     assert restorer.estimate_seconds((64, 64, 3)) == 16  # of luma alone, 256x256
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import nlrn
-from nlrn.data.images import Image, write_image
+from nlrn.files.images import Image, write_image
 from nlrn.restoration import unit_sigma
 from pictures import picture
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.images import (
+from .files.images import (
     Image,
     check_unit_range,
     check_writable,
@@ -226,8 +226,8 @@ def _apply(
             return target, dataclasses.replace(report, notes=(*report.notes, *written))
         if restored.alpha is None:
             return restored.pixels, report
-        colour = restored.pixels if restored.pixels.ndim == 3 else restored.pixels[..., None]
-        return np.concatenate([colour, restored.alpha[..., None]], -1), report
+        color = restored.pixels if restored.pixels.ndim == 3 else restored.pixels[..., None]
+        return np.concatenate([color, restored.alpha[..., None]], -1), report
     if output is not None:
         raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
     if isinstance(image, Tensor):
@@ -260,14 +260,14 @@ def _tensor(
     channels = batch.shape[1]
     if channels > 4:
         raise ValueError(f"an image tensor must have 1 to 4 channels, got {channels} (is it HxWxC?)")
-    colour, alpha = (batch, None) if channels in (1, 3) else (batch[:, :-1], batch[:, -1:])
+    color, alpha = (batch, None) if channels in (1, 3) else (batch[:, :-1], batch[:, -1:])
     if image.is_floating_point():
         white = value_range(np.dtype(np.float32), data_range)
         if data_range is None:
-            check_unit_range(*(extreme.item() for extreme in colour.aminmax()))
-        values = colour.float() / white
+            check_unit_range(*(extreme.item() for extreme in color.aminmax()))
+        values = color.float() / white
     else:
-        numbers = colour.cpu().numpy()
+        numbers = color.cpu().numpy()
         white = value_range(numbers.dtype, data_range)
         values = torch.from_numpy(to_float(numbers, data_range)).float()
     if alpha is not None and restorer.task == "upscale":

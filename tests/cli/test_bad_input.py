@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image as PillowImage
 
-from nlrn.data.images import Image, encode_image, read_image, write_image
+from nlrn.files.images import Image, encode_image, read_image, write_image
 
 CANNOT_START, ALL_FAILED = 2, 4
 

@@ -17,7 +17,7 @@ import pytest
 from nlrn.cli import batch
 from nlrn.cli.errors import CliError
 from nlrn.cli.options import parse_memory, parse_sigma
-from nlrn.data.images import Image, read_image, write_image
+from nlrn.files.images import Image, read_image, write_image
 
 COMMAND = [sys.executable, "-m", "nlrn"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlrn.data.images import Image, read_image, write_image
+from nlrn.files.images import Image, read_image, write_image
 from nlrn.models.zoo import CLASSICAL, MODELS
 from nlrn.version import __version__
 
@@ -73,7 +73,7 @@ def test_compare_refuses(nlrn, tmp_path):
 
 
 def test_compare_in_other_units(nlrn, tmp_path):
-    from nlrn.data.images import Image, write_image
+    from nlrn.files.images import Image, write_image
 
     for name, value in (("a", 1000.0), ("b", 1010.0)):
         write_image(Image(np.full((16, 16), value, np.float32), format="TIFF"), tmp_path / f"{name}.tif")
@@ -85,7 +85,7 @@ def test_compare_in_other_units(nlrn, tmp_path):
 
 
 def test_compare_says_that_it_leaves_alpha_out(nlrn, tmp_path):
-    from nlrn.data.images import Image, write_image
+    from nlrn.files.images import Image, write_image
 
     pixels = np.zeros((16, 16), np.uint8)
     write_image(Image(pixels, alpha=pixels), tmp_path / "a.png")

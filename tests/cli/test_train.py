@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from nlrn import NLRN
-from nlrn.data.images import Image, write_image
+from nlrn.files.images import Image, write_image
 from nlrn.models.weights_file import save_weights
 from nlrn.training.config import load_config
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from nlrn import NLRN, load_model
-from nlrn.data.images import Image, write_image
 from nlrn.evaluation.benchmark import as_json, measure, provenance
 from nlrn.evaluation.contact_sheet import BAND, GAP, contact_sheet
 from nlrn.evaluation.metrics import psnr
@@ -23,6 +22,7 @@ from nlrn.evaluation.protocol import (
     to_bytes,
 )
 from nlrn.evaluation.tables import as_markdown, heading, rows
+from nlrn.files.images import Image, write_image
 
 CPU = torch.device("cpu")
 

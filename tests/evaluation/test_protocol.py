@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from nlrn.data.datasets import read_planes
-from nlrn.data.images import Image, ImageError, write_image
 from nlrn.evaluation.benchmark import measure
 from nlrn.evaluation.metrics import psnr
 from nlrn.evaluation.protocol import (
@@ -21,6 +19,8 @@ from nlrn.evaluation.protocol import (
     super_resolution,
     to_bytes,
 )
+from nlrn.files.images import Image, ImageError, write_image
+from nlrn.files.planes import read_planes
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from nlrn.inference import memory, restore, wavefront
 from nlrn.inference.planning import MIB, Plan, peak_memory, plans
 from nlrn.inference.wavefront import BandPlan, run_bands
 from nlrn.ops.nonlocal_attention import AttentionState, nonlocal_attention, triton
+from nlrn.ops.nonlocal_attention.memory import history_bytes
 
 
 @pytest.mark.parametrize("store", [True, False], ids=["logits", "history"])
@@ -165,7 +166,7 @@ def test_a_history_has_room_on_a_gpu(window, monkeypatch):
     def operation(query, key, value, window, state, *, max_memory, **options):
         if state is not None:
             channels = query.shape[1] * (len(state.queries) + 1)
-            seen.append(triton.history_bytes(value.shape, channels, window, value.itemsize) - max_memory)
+            seen.append(history_bytes(value.shape, channels, window, value.itemsize) - max_memory)
         return torch.empty_like(value[:, :, : query.shape[2]]), None
 
     monkeypatch.setattr(wavefront, "nonlocal_attention", operation)
@@ -179,7 +180,7 @@ def test_a_history_has_room_on_a_gpu(window, monkeypatch):
         peak_memory(config, (1, 1, 96, width), 12, Plan(plan), device, torch.float16)
         for device in ("cuda", "cpu")
     )
-    assert gpu - cpu == triton.history_bytes((1, 128, 96, width), 12 * 64, window, 2)
+    assert gpu - cpu == history_bytes((1, 128, 96, width), 12 * 64, window, 2)
 
 
 def test_whole_image_attention_without_the_kernel(monkeypatch):

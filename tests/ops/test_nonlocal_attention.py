@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlrn.ops.nonlocal_attention import AttentionState, choose_backend, chunked, nonlocal_attention, tiling
+from nlrn.ops.nonlocal_attention import AttentionState, choose_backend, chunked, nonlocal_attention
+from nlrn.ops.windows import plan_tiling
 
 # (batch, height, width, window, steps)
 CASES = {
@@ -135,7 +136,7 @@ def test_small_memory_changes_plan_but_not_result():
     for memory in (60_000, 200_000, 1_000_000, 5_000_000):
         actual = recur(steps, 9, "chunked", max_memory=memory)
         assert largest_difference(actual, expected) < 1e-10
-        plan = tiling.plan_tiling(
+        plan = plan_tiling(
             (40, 33),
             40,
             0,

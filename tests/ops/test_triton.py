@@ -15,8 +15,16 @@ from torch import library as torch_library
 
 from nlrn import NLRN, NLRNConfig, load_model
 from nlrn.inference import restore
-from nlrn.ops import nonlocal_attention as package
-from nlrn.ops.nonlocal_attention import choose_backend, nonlocal_attention, refusals, triton, triton_operators
+from nlrn.ops.nonlocal_attention import (
+    choose_backend,
+    dispatch,
+    nonlocal_attention,
+    refusals,
+    triton,
+    triton_layout,
+    triton_operators,
+)
+from nlrn.ops.nonlocal_attention.memory import history_bytes
 
 # (batch, height, width, window, steps)
 CASES = {
@@ -39,7 +47,7 @@ def history_memory(steps, window):
     """Just enough for a history, in bands of one tile; less than the stored logits take."""
     queries, _, values = zip(*steps, strict=True)
     channels = max(len(queries), 2) * queries[0].shape[1]
-    return triton.history_bytes(values[-1].shape, channels, window, values[-1].itemsize)
+    return history_bytes(values[-1].shape, channels, window, values[-1].itemsize)
 
 
 def check(steps, window, dtype=torch.float32, device="cpu", **options):
@@ -249,7 +257,7 @@ def test_refusals_without_a_gpu_or_without_triton(monkeypatch):
 def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
     for exact in (False, True):
-        geometry = triton_operators.Geometry.with_radius(query, key, 2, aligned=exact)
+        geometry = triton_layout.Geometry.with_radius(query, key, 2, aligned=exact)
         logits = torch.zeros(geometry.state_shape(torch.float32))
         torch_library.opcheck(
             triton_operators.triton_attention,
@@ -279,7 +287,7 @@ def test_a_whole_network_compiles_and_is_exported(monkeypatch):
     """Through the operators: with and without logits that are handed on."""
     config = NLRNConfig(width=16, embedding=8, num_steps=3, window_size=5, initialization="official")
     model, image = NLRN(config).eval(), torch.rand(1, 1, 8, 9)
-    monkeypatch.setattr(package, "choose_backend", lambda *arguments: "triton")
+    monkeypatch.setattr(dispatch, "choose_backend", lambda *arguments: "triton")
     with torch.no_grad():
         expected = model(image)
         assert torch.equal(torch.compile(model, backend="aot_eager", fullgraph=True)(image), expected)
@@ -301,7 +309,7 @@ def noise_of_half_precision(device):
 
 @in_interpreter
 def test_a_trained_network_in_half_precision(monkeypatch):
-    monkeypatch.setattr(package, "choose_backend", lambda *arguments: "triton")
+    monkeypatch.setattr(dispatch, "choose_backend", lambda *arguments: "triton")
     assert noise_of_half_precision("cpu") > 60
 
 

@@ -13,8 +13,7 @@ from torch import library as torch_library
 from trained import no_worse_than_plain_pytorch, trained_steps
 
 from nlrn import NLRN, NLRNConfig
-from nlrn.ops import nonlocal_attention as package
-from nlrn.ops.nonlocal_attention import nonlocal_attention, triton_operators
+from nlrn.ops.nonlocal_attention import dispatch, nonlocal_attention, triton_layout, triton_operators
 
 # (batch, height, width, window, steps)
 CASES = {
@@ -299,7 +298,7 @@ def test_what_it_leaves_to_others():
 @in_interpreter
 def test_registered_operator():
     query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
-    geometry = triton_operators.Geometry.with_radius(query, key, 2, aligned=True)
+    geometry = triton_layout.Geometry.with_radius(query, key, 2, aligned=True)
     logits, logits_grad = torch.zeros(2, *geometry.state_shape(torch.float32))
     output, normaliser = triton_operators.triton_attention(
         query, key, value, logits, 2, 0, False, True, True, True
@@ -331,7 +330,7 @@ def test_a_training_step_of_the_network(propagation, monkeypatch):
     image, clean = torch.rand(2, 2, 1, 8, 9)
     grads = {}
     for backend in ("dense", "triton"):
-        monkeypatch.setattr(package, "choose_backend", lambda *arguments, name=backend: name)
+        monkeypatch.setattr(dispatch, "choose_backend", lambda *arguments, name=backend: name)
         model.zero_grad()
         sum((output - clean).square().mean() for output in model.all_heads(image)).backward()
         grads[backend] = [p.grad for p in model.parameters()]

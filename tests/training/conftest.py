@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlrn.data.images import Image, write_image
+from nlrn.files.images import Image, write_image
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import torch
 from runs import CONFIGS, blind, config, options
 
 from nlrn import load_model
-from nlrn.data.images import Image, write_image
+from nlrn.files.images import Image, write_image
 from nlrn.training.config import ConfigError, Phase, degradation, from_dict, load_config, to_dict
 from nlrn.training.loop import train
 from nlrn.training.schedule import Length, ema_weight, learning_rate_factor, phase_at

@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from nlrn.data.datasets import Crops
 from nlrn.degradations import resize
 from nlrn.training import graph
 from nlrn.training.config import Phase, degradation, load_config
+from nlrn.training.crops import Crops
 from nlrn.training.graph import WARM_UP, Steps
 from nlrn.training.step import Trainer, TrainingError
 

@@ -18,12 +18,12 @@ from runs import CONFIGS, CPU, command, config, options
 from safetensors.torch import load_file
 
 from nlrn import NLRN, load_model
-from nlrn.data.datasets import Crops
 from nlrn.models.weights_file import save_weights
 from nlrn.ops.nonlocal_attention import native_operators
 from nlrn.training import logs, loop, validation
 from nlrn.training.checkpoint import CheckpointError, read_header
 from nlrn.training.config import Phase, load_config
+from nlrn.training.crops import Crops
 from nlrn.training.logs import CHECKPOINT
 from nlrn.training.loop import Intervals, Run, train
 from nlrn.training.schedule import Length

@@ -11,10 +11,10 @@ import torch
 from runs import CPU, blind, config, options
 
 from nlrn import NLRN
-from nlrn.data.datasets import Crops
 from nlrn.degradations.resize import low_resolution
 from nlrn.ops.nonlocal_attention import dense
 from nlrn.training.config import DEGRADATIONS, Phase, degradation
+from nlrn.training.crops import Crops
 from nlrn.training.growth import adapt_weights
 from nlrn.training.loop import train
 from nlrn.training.schedule import ema_weight

@@ -24,8 +24,8 @@ def add_noise(
     """Add white Gaussian noise to an image, for trying things. Integer images are clipped."""
     import numpy as np
 
-    from ..data.images import from_float, read_image, to_float, write_image
     from ..degradations import gaussian_noise
+    from ..files.images import from_float, read_image, to_float, write_image
 
     options.check_data_range(data_range)
     if output.exists() and image.exists() and output.samefile(image):

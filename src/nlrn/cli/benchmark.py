@@ -180,8 +180,8 @@ class _Settings:
 
     def find(self, task: Task, names: str, prefix: str = "") -> list[DataSet]:
         """The sets, cut to `max_images`; a part of a set does not carry its name."""
-        from ..data.images import ImageError
         from ..evaluation.protocol import DataSet
+        from ..files.images import ImageError
 
         try:
             found = [DataSet.find(self.data, n.strip(), prefix + task.files) for n in names.split(",")]
@@ -213,8 +213,8 @@ def _run(
     """Every model on every set at every level: a table on the terminal, and files with `--out`."""
     import torch
 
-    from ..data.images import ImageError
     from ..evaluation import benchmark, tables
+    from ..files.images import ImageError
     from ..inference.devices import pick_device
     from ..inference.precision import pick_precision
     from .options import parse_memory
@@ -319,8 +319,8 @@ def _load(
     task: Task, model: str | None, dataset: DataSet, device: torch.device, heads: list[int | None]
 ) -> _Loaded:
     """The model named, or that for a task and the colours of a set."""
-    from ..data.images import read_image
     from ..evaluation.protocol import SUPER_RESOLUTION
+    from ..files.images import read_image
     from ..models.nlrn import NLRN
     from ..models.zoo import check_task, default_model, load_model
 
@@ -345,10 +345,10 @@ def _sheet(
     max_memory: int | None,
 ) -> bytes:
     """For each result the images with the largest and the smallest gain: clean, degraded, restored."""
-    from ..data.images import Image, encode_image
     from ..evaluation import benchmark
     from ..evaluation.contact_sheet import contact_sheet
     from ..evaluation.protocol import to_bytes
+    from ..files.images import Image, encode_image
 
     rows = []
     for result, dataset, loaded in results:
@@ -372,7 +372,7 @@ def _sheet(
 
 
 def _write(path: Path, content: bytes, overwrite: bool) -> None:
-    from ..files import write_atomically
+    from ..files.atomic import write_atomically
 
     try:
         write_atomically(path, content, overwrite=overwrite)

@@ -20,8 +20,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print PSNR and SSIM of two image files, on the scale of 8 bit."""
-    from ..data.images import read_image, to_float
     from ..evaluation.metrics import SSIM_WINDOW, psnr, ssim
+    from ..files.images import read_image, to_float
 
     options.check_data_range(data_range)
     try:

@@ -31,9 +31,9 @@ def dejpeg(
     options.check_data_range(data_range)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from .batch import Options, plan_jobs, run_jobs
+    from .batch import Options, make_work, run_jobs
 
-    work = plan_jobs(
+    work = make_work(
         inputs, output, "-dejpeg", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
     )
     restorer = options.make_restorer(

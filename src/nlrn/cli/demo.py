@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.console import Console
 
-from ..data.images import Image, from_float, to_float, write_image
 from ..degradations import gaussian_noise
 from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.metrics import psnr
+from ..files.images import Image, from_float, to_float, write_image
 from .errors import CliError
 
 if TYPE_CHECKING:

@@ -43,11 +43,12 @@ def denoise(
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
-    from .batch import Options, Work, plan_jobs, run_jobs
+    from ..batch.plan import Work
+    from .batch import Options, make_work, run_jobs
 
     work = Work(())
     if inputs:
-        work = plan_jobs(
+        work = make_work(
             inputs, output, "-denoised", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
         )
     restorer = options.make_restorer(

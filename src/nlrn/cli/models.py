@@ -46,7 +46,7 @@ def models(
 def _backends(console: Console) -> None:
     import torch
 
-    from ..ops.nonlocal_attention import BACKENDS, choose_backend, native_operators, refusals
+    from ..ops.nonlocal_attention import BACKENDS, choose_backend, native_kernels, refusals
 
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         sample = torch.zeros(1, 1, 1, 1, device=device)
@@ -54,11 +54,7 @@ def _backends(console: Console) -> None:
         for name in BACKENDS:
             state = "in use" if name == chosen else reasons[name] or "ready where those above cannot"
             console.print(f"{device:5} {name:10} {state}", soft_wrap=True)
-    for dtype in native_operators.PRECISIONS:
-        kernel = native_operators.loaded_kernel(dtype)
-        in_use = (
-            kernel if isinstance(kernel, str) else kernel.name + ", with gradients" * kernel.has_gradients
-        )
+    for dtype, in_use in native_kernels().items():
         console.print(f"native kernel, {str(dtype).removeprefix('torch.')}: {in_use}", soft_wrap=True)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {gpu}")

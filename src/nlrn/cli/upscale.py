@@ -35,12 +35,12 @@ def upscale(
     options.check_data_range(data_range)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from ..upscaling import SCALES
-    from .batch import Options, plan_jobs, run_jobs
+    from ..restoration.luma import SCALES
+    from .batch import Options, make_work, run_jobs
 
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
-    work = plan_jobs(
+    work = make_work(
         inputs, output, f"-x{scale}", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
     )
     restorer = options.make_restorer(

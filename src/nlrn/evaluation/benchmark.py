@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.images import from_planes
-from ..files import finite_json
+from ..files.atomic import finite_json
+from ..files.images import from_planes
 from ..inference import Model, restore
+from ..inference.noise_level import estimate_noise
 from ..models.zoo import About
-from ..noise import estimate_noise
 from ..version import __version__
 from .metrics import psnr, ssim
 from .protocol import DENOISING, DataSet, Task, Trial, to_bytes

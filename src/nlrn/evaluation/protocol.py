@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image as PillowImage
 
-from ..data.colour import rgb_to_y
-from ..data.datasets import read_planes
-from ..data.images import ImageError, find_images, from_float, from_planes, read_image, to_float, to_planes
 from ..degradations import gaussian_noise
 from ..degradations.resize import low_resolution
+from ..files.images import ImageError, find_images, from_float, from_planes, read_image, to_float, to_planes
+from ..files.planes import read_planes
+from ..ops.color import rgb_to_y
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from ..models.nlrn import NLRN, NLRNConfig
 from ..ops.depth_to_space import add_depth_to_space
 from ..ops.epilogue import finish, separate_bias
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
-from ..ops.nonlocal_attention.triton import history_bytes
-from ..ops.nonlocal_attention.triton_operators import KEY_BLOCK
+from ..ops.nonlocal_attention.memory import KEY_BLOCK, history_bytes
 from .folding import Folded, Kernel, fold
 from .rows import Block, RowBuffer
 

@@ -25,7 +25,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files.atomic import write_atomically
 from .nlrn import NLRN, NLRNConfig
 
 CONFIG_KEY = "nlrn.config"

@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, library
 
-from .nonlocal_attention.triton import device_refusal
-from .nonlocal_attention.triton_operators import interpreted
+from .nonlocal_attention import runs_triton
 
 BLOCK = 2048  # numbers of a program
 
@@ -20,7 +19,7 @@ def separate_bias(features: Tensor) -> bool:
     """Whether `finish` had better add the bias of a convolution than the convolution itself."""
     if features.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return False
-    return interpreted() if not features.is_cuda else device_refusal(features.device) is None
+    return runs_triton(features.device)
 
 
 def finish(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
-from ..files import write_atomically
+from ..files.atomic import write_atomically
 from ..models.weights_file import save_weights
 from .config import TrainingConfig, from_dict, to_dict
 from .step import Trainer

@@ -14,11 +14,12 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from ..data.datasets import Luma
 from ..degradations.camera import camera
 from ..degradations.jpeg import at_random_phase
-from ..degradations.resize import low_resolution, make_taps
+from ..degradations.resize import low_resolution
+from ..files.planes import Luma
 from ..models.nlrn import NLRNConfig
+from ..ops.resize import make_taps
 
 # Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which
 # weighs the loss and is the sigma of a model that takes one; or None.

@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from ..data.datasets import Crops
 from .config import DEGRADATIONS, Phase
+from .crops import Crops
 from .step import Trainer, TrainingError, step_generator, step_seed
 
 log = logging.getLogger(__name__)

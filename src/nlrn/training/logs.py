@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..files import finite_json
+from ..files.atomic import finite_json
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ..data.datasets import Crops
 from ..evaluation.benchmark import provenance
 from ..inference.precision import ieee_float32
 from ..models.nlrn import NLRN
@@ -25,6 +24,7 @@ from ..models.zoo import load_model
 from ..ops.nonlocal_attention import autocast_inputs, choose_backend, refusals
 from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from .config import Phase, TrainingConfig
+from .crops import Crops
 from .graph import Steps
 from .growth import adapt_weights
 from .logs import CHECKPOINT, PICTURES, WEIGHTS, RunLog

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..inference.precision import tf32
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
-from ..ops.nonlocal_attention.dense import KEPT
+from ..ops.nonlocal_attention.memory import KEPT
 from .augment import drawn, faded, recolored
 from .config import TrainingConfig, degradation
 from .muon import Muon

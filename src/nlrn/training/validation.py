@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.datasets import read_planes
-from ..data.images import Image, to_float, to_planes, write_image
 from ..evaluation.benchmark import run, score, sigma_for
 from ..evaluation.contact_sheet import contact_sheet
 from ..evaluation.protocol import DENOISING, JPEG_REMOVAL, SUPER_RESOLUTION, Trial, to_bytes
+from ..files.images import Image, to_float, to_planes, write_image
+from ..files.planes import read_planes
 from .step import Trainer
 
 # The task that measures a degradation; others are measured as they train.

@@ -10,125 +10,30 @@ All workspaces belong to one call: allocated once in it, reused for every tile, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from ..windows import DoesNotFit, Layout, WindowBias, plan_tiling
 from .state import AttentionState, needs_grad
-from .tiling import Axis, DoesNotFit, Tiling, plan_tiling
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Logits add up over the steps: half precision is computed in float32."""
+    """The dtype of logits: they add up over the steps, so those of half precision are float32."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Views of `[B, C, H, W]` images with the tiling's outer and inner axes first: `[B, outer, inner, C]`."""
-
-    tiling: Tiling
-    transposed: bool
-
-    def view(self, image: Tensor) -> Tensor:
-        return image.permute(0, 3, 2, 1) if self.transposed else image.permute(0, 2, 3, 1)
-
-    def gather_queries(self, out: Tensor, images: list[Tensor], where: tuple[int, int, int, int]) -> Tensor:
-        """Fills `out` with `[tiles * inner tile, outer tile, channels of all images]`."""
-        image, outer, start, tiles = where
-        a0, a1 = self.tiling.outer.query_range(outer, 1)
-        b0, b1 = self.tiling.inner.query_range(start, tiles)
-        return self._gather(out[: tiles * self.tiling.inner.tile], images, image, (a0, a1, 0), (b0, b1, 0))
-
-    def gather_keys(self, out: Tensor, images: list[Tensor], where: tuple[int, int, int, int]) -> Tensor:
-        """Fills `out` with `[inner extent, outer span, channels of all images]`, zero outside the image."""
-        image, outer, start, tiles = where
-        outer_range = self.tiling.outer.key_range(outer, 1)
-        inner_range = self.tiling.inner.key_range(start, tiles)
-        return self._gather(out[: self.tiling.inner.extent(tiles)], images, image, outer_range, inner_range)
-
-    def _gather(
-        self,
-        out: Tensor,
-        images: list[Tensor],
-        image: int,
-        outer: tuple[int, int, int],
-        inner: tuple[int, int, int],
-    ) -> Tensor:
-        (a0, a1, a_shift), (b0, b1, b_shift) = outer, inner
-        if (b1 - b0, a1 - a0) != out.shape[:2]:
-            out.zero_()
-        channel = 0
-        for view in images:
-            channels = view.shape[-1]
-            target = out[
-                b_shift : b_shift + b1 - b0, a_shift : a_shift + a1 - a0, channel : channel + channels
-            ]
-            target.copy_(view[image, a0:a1, b0:b1].transpose(0, 1))
-            channel += channels
-        return out
-
-    def scatter_queries(self, column: Tensor, view: Tensor, where: tuple[int, int, int, int]) -> None:
-        """Writes `[tiles * inner tile, outer tile, C]` back to an image view."""
-        image, outer, start, tiles = where
-        a0, a1 = self.tiling.outer.query_range(outer, 1)
-        b0, b1 = self.tiling.inner.query_range(start, tiles)
-        view[image, a0:a1, b0:b1].copy_(column[: b1 - b0, : a1 - a0].transpose(0, 1))
-
-    def add_keys(self, column: Tensor, view: Tensor, where: tuple[int, int, int, int]) -> None:
-        """Adds `[inner extent, outer span, C]` to an image view, dropping what lies outside the image."""
-        image, outer, start, tiles = where
-        a0, a1, a_shift = self.tiling.outer.key_range(outer, 1)
-        b0, b1, b_shift = self.tiling.inner.key_range(start, tiles)
-        part = column[b_shift : b_shift + b1 - b0, a_shift : a_shift + a1 - a0]
-        view[image, a0:a1, b0:b1].add_(part.transpose(0, 1))
-
-    def tile_keys(self, column: Tensor, a: int, b: int) -> Tensor:
-        """The keys of the tiles `a .. b-1` of a gathered segment: an overlapping view `[tiles, keys, C]`."""
-        span, channels = self.tiling.outer.span, column.shape[-1]
-        row = span * channels
-        stride = self.tiling.inner.stride * row
-        size = (b - a, self.tiling.keys, channels)
-        return column.as_strided(size, (stride, channels, 1), column.storage_offset() + a * stride)
-
-
-@dataclass(frozen=True)
-class _Bias:
-    """The window as logits: 0 inside, -inf outside, kept per axis."""
-
-    outer: Tensor
-    inner: Tensor
-
-    @classmethod
-    def of(cls, tiling: Tiling, dtype: torch.dtype, device: torch.device) -> _Bias:
-        def along(axis: Axis) -> Tensor:
-            return axis.bias(dtype, device)
-
-        return cls(along(tiling.outer), along(tiling.inner))
-
-    def write(self, logits: Tensor, outer: int, start: int) -> None:
-        """Fills `[tiles, queries, keys]` for the inner tiles from `start` on."""
-        tiles = logits.shape[0]
-        inner = self.inner[start : start + tiles]
-        tile_i, span_i = inner.shape[1:]
-        tile_o, span_o = self.outer.shape[1:]
-        # [tiles, inner tile, outer tile, inner span, outer span]
-        full = logits.view(tiles, tile_i, tile_o, span_i, span_o)
-        torch.add(inner[:, :, None, :, None], self.outer[outer][:, None, :], out=full)
 
 
 def _walk(
     query: list[Tensor],
     key: list[Tensor],
     value: Tensor,
-    layout: _Layout,
+    layout: Layout,
     state: Tensor | None,
     fresh: bool,
-    want_normaliser: bool,
+    with_normalizer: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output, and the log of the softmax normaliser per query if asked for.
+    """Output, and the log of the softmax normalizer per query if asked for.
 
     `query` and `key` are the images whose products are summed (the whole history, or only the newest pair on
     top of the logits in `state`); `fresh` says that `state` holds nothing yet.
@@ -140,7 +45,7 @@ def _walk(
     output = torch.empty(
         (batch, *query[0].shape[2:], value_channels), dtype=value.dtype, device=device
     ).permute(0, 3, 1, 2)
-    bias = _Bias.of(tiling, dtype, device)
+    bias = WindowBias.of(tiling, dtype, device)
 
     def workspace(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
@@ -153,8 +58,8 @@ def _walk(
     value_column = workspace(extent, tiling.outer.span, value_channels)
     weights = workspace(tiling.chunk, tiling.queries, tiling.keys)
     own_logits = None if state is not None else torch.empty_like(weights)
-    normaliser = (
-        workspace(batch, tiling.outer.count, tiling.inner.count, tiling.queries) if want_normaliser else None
+    normalizer = (
+        workspace(batch, tiling.outer.count, tiling.inner.count, tiling.queries) if with_normalizer else None
     )
 
     for where in tiling.segments(batch):
@@ -175,10 +80,10 @@ def _walk(
             torch.baddbmm(logits, q[a:b], layout.tile_keys(key_column, a, b).transpose(1, 2), out=logits)
             torch.softmax(logits, -1, out=weights[: b - a])
             torch.bmm(weights[: b - a], layout.tile_keys(value_column, a, b), out=result[a:b])
-            if normaliser is not None:
-                torch.logsumexp(logits, -1, out=normaliser[image, outer, start + a : start + b])
+            if normalizer is not None:
+                torch.logsumexp(logits, -1, out=normalizer[image, outer, start + a : start + b])
         layout.scatter_queries(output_column, layout.view(output), where)
-    return output, normaliser
+    return output, normalizer
 
 
 class _HistoryAttention(torch.autograd.Function):
@@ -188,18 +93,18 @@ class _HistoryAttention(torch.autograd.Function):
     def forward(ctx, layout, value, *history):  # type: ignore[no-untyped-def]
         steps = len(history) // 2
         query, key = list(history[:steps]), list(history[steps:])
-        output, normaliser = _walk(query, key, value, layout, None, True, True)
-        ctx.save_for_backward(value, output, normaliser, *history)
+        output, normalizer = _walk(query, key, value, layout, None, True, True)
+        ctx.save_for_backward(value, output, normalizer, *history)
         ctx.layout = layout
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):  # type: ignore[no-untyped-def]
-        value, output, normaliser, *history = ctx.saved_tensors
+        value, output, normalizer, *history = ctx.saved_tensors
         steps = len(history) // 2
         grads = _walk_back(
-            list(history[:steps]), list(history[steps:]), value, output, normaliser, grad_output, ctx.layout
+            list(history[:steps]), list(history[steps:]), value, output, normalizer, grad_output, ctx.layout
         )
         return None, *grads
 
@@ -209,15 +114,15 @@ def _walk_back(
     key: list[Tensor],
     value: Tensor,
     output: Tensor,
-    normaliser: Tensor,
+    normalizer: Tensor,
     grad_output: Tensor,
-    layout: _Layout,
+    layout: Layout,
 ) -> list[Tensor]:
     """Gradients of value, every query and every key, with the logits computed anew tile by tile."""
     tiling, dtype, device = layout.tiling, _compute_dtype(value.dtype), value.device
     batch, value_channels = value.shape[:2]
     logit_channels = sum(q.shape[1] for q in query)
-    bias = _Bias.of(tiling, dtype, device)
+    bias = WindowBias.of(tiling, dtype, device)
     queries, keys = [layout.view(q) for q in query], [layout.view(k) for k in key]
     # Accumulated in the compute dtype: overlapping windows add up many terms.
     grad_value, *grad_history = (torch.zeros_like(x, dtype=dtype) for x in (value, *query, *key))
@@ -256,7 +161,7 @@ def _walk_back(
             tile_keys = layout.tile_keys(key_column, a, b)
             bias.write(p, outer, start + a)
             torch.baddbmm(p, q[a:b], tile_keys.transpose(1, 2), out=p)
-            p.sub_(normaliser[image, outer, start + a : start + b, :, None]).exp_()
+            p.sub_(normalizer[image, outer, start + a : start + b, :, None]).exp_()
             torch.bmm(grad_out[a:b], layout.tile_keys(value_column, a, b).transpose(1, 2), out=ds)
             ds.sub_(delta[a:b]).mul_(p)
             torch.bmm(ds, tile_keys, out=grad_q[a:b])
@@ -299,7 +204,7 @@ def attention(
         value_channels=value.shape[1],
         element_size=dtype.itemsize,
     )
-    layout = partial(_Layout, transposed=query.shape[-2] >= query.shape[-1])
+    layout = partial(Layout, transposed=query.shape[-2] >= query.shape[-1])
     differentiable = needs_grad(query, key, value, state)
 
     if state is not None and state.logits is not None:

@@ -9,17 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .reference import window_mask
+from ..windows import window_mask
 from .state import AttentionState
-
-# Matrices of logits that a step keeps for its backward pass: logits, weights, and their gradients.
-KEPT = 4
-
-
-def bytes_of_step(query: Tensor, key: Tensor) -> int:
-    """Memory of one step under autograd."""
-    queries, keys = query.shape[2] * query.shape[3], key.shape[2] * key.shape[3]
-    return KEPT * query.element_size() * query.shape[0] * queries * keys
 
 
 def attention(

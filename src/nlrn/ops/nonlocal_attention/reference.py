@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from ..windows import window_mask
 from .state import AttentionState
-
-
-def window_mask(
-    query_rows: int, key_rows: int, width: int, window_size: int | None, row_offset: int, device: torch.device
-) -> Tensor:
-    """Which keys each query sees: bool `[query_rows * width, key_rows * width]`."""
-    if window_size is None:
-        return torch.ones(query_rows * width, key_rows * width, dtype=torch.bool, device=device)
-    radius = window_size // 2
-    query_y = torch.arange(query_rows, device=device) + row_offset
-    near_y = (query_y[:, None] - torch.arange(key_rows, device=device)).abs() <= radius
-    x = torch.arange(width, device=device)
-    near_x = (x[:, None] - x).abs() <= radius
-    # [query y, query x, key y, key x]
-    near = near_y[:, None, :, None] & near_x[None, :, None, :]
-    return near.reshape(query_rows * width, key_rows * width)
 
 
 def attention(

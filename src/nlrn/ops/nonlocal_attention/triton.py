@@ -10,21 +10,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .memory import history_bytes
 from .state import AttentionState, Tape, needs_grad
-from .triton_operators import (
-    TILE,
-    Geometry,
-    interpreted,
-    loaded_kernels,
-    tiles,
-    triton_attention,
-    triton_attention_backward,
-)
+from .triton_layout import TILE, Geometry, tiles
+from .triton_operators import interpreted, loaded_kernels, triton_attention, triton_attention_backward
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
@@ -196,15 +189,6 @@ def _step_under_autograd(
     if state is None:
         return output, AttentionState(logits=tape.logits, backend="triton", tape=tape, token=token)
     return output, state.successor(logits=tape.logits, token=token)
-
-
-def history_bytes(
-    value_shape: Sequence[int], channels: int, window_size: int | None, itemsize: int, band: int = TILE
-) -> int:
-    """Memory of queries and keys with all steps' `channels`, and values `[B, V, H, W]`, for `band` rows of queries."""
-    batch, value_channels, height, width = value_shape
-    seen = height if window_size is None else min(height, band + window_size - 1)
-    return itemsize * batch * width * (channels * (band + seen) + value_channels * seen)
 
 
 def _attention_of_history(

@@ -20,7 +20,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .triton_operators import CHUNK, KEY_BLOCK
+from .triton_layout import CHUNK, KEY_BLOCK
 from .triton_parts import (
     CHUNK_KEYS,
     DOWN,

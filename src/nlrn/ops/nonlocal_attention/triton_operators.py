@@ -9,21 +9,13 @@ import functools
 import importlib.util
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, library
 
-# Side of a tile of queries.
-TILE = 8
-# Keys whose logits are stored in one piece.
-CHUNK = 16
-# Chunks of a tile of keys, one below the other.
-CHUNKS_DOWN = 4
-# Keys that are computed at a time, and in float16 share a reference (see the kernel), by bytes of a channel.
-KEY_BLOCK = {2: 64, 4: 32}
+from .triton_layout import CHUNK, Geometry
 
 
 @functools.cache
@@ -46,62 +38,6 @@ def interpreted() -> bool:
         return False
     kernels = loaded_kernels()
     return not isinstance(kernels, str) and bool(kernels.INTERPRETED)
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How many tiles there are, and how many keys their windows cover.
-
-    The spans of an `aligned` one begin and end at multiples of `CHUNK` columns.
-    """
-
-    batch: int
-    rows: int
-    height: int
-    width: int
-    radius: int
-    aligned: bool = False
-
-    @classmethod
-    def of(cls, query: Tensor, key: Tensor, window_size: int | None, *, aligned: bool = False) -> Geometry:
-        # No larger than it takes to see the whole image.
-        largest = max(key.shape[2:])
-        radius = largest if window_size is None else min(window_size // 2, largest)
-        return cls.with_radius(query, key, radius, aligned=aligned)
-
-    @classmethod
-    def with_radius(cls, query: Tensor, key: Tensor, radius: int, *, aligned: bool = False) -> Geometry:
-        return cls(query.shape[0], query.shape[2], key.shape[2], key.shape[3], radius, aligned)
-
-    @property
-    def query_tiles(self) -> int:
-        return self.batch * tiles(self.rows) * tiles(self.width)
-
-    @property
-    def key_tiles(self) -> int:
-        return self.batch * -(-self.height // CHUNKS_DOWN) * -(-self.width // CHUNK)
-
-    def state_shape(self, dtype: torch.dtype) -> tuple[int, int, int]:
-        """`[tiles, blocks, logits]`; float16 logits have their float32 references behind them (see the kernel)."""
-        reach = TILE + 2 * self.radius
-        across = min(reach, self.width)
-        if self.aligned:
-            # Tiles begin at multiples of eight, so that there are two ways for a span to lie among the chunks.
-            firsts = ((TILE * tile - self.radius) % CHUNK for tile in range(CHUNK // TILE))
-            across = min(max(_up(first + reach, CHUNK) for first in firsts), _up(self.width, CHUNK))
-        block = KEY_BLOCK[dtype.itemsize]
-        blocks = -(-min(reach, self.height) * across // block)
-        references = 2 * TILE * TILE if dtype == torch.float16 else 0
-        return self.query_tiles, blocks, TILE * TILE * block + references
-
-
-def tiles(length: int) -> int:
-    """How many tiles lie along an axis."""
-    return -(-length // TILE)
-
-
-def _up(length: int, multiple: int) -> int:
-    return -(-length // multiple) * multiple
 
 
 def _kernels() -> Any:

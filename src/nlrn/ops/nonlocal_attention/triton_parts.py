@@ -15,7 +15,7 @@ a time. (Any other arrangement is no mistake, only slower.)
 import triton
 import triton.language as tl
 
-from .triton_operators import CHUNK, CHUNKS_DOWN, TILE
+from .triton_layout import CHUNK, CHUNKS_DOWN, TILE
 
 QUERIES = tl.constexpr(TILE * TILE)
 CHUNK_KEYS = tl.constexpr(CHUNK)

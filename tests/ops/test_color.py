@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.color import rgb2ycbcr
 
-from nlrn.data.colour import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
-from nlrn.data.datasets import read_planes
-from nlrn.data.images import Image, write_image
+from nlrn.ops.color import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 
 RGB = np.random.default_rng(0).random((12, 9, 3))
 
@@ -16,10 +14,3 @@ def test_ycbcr():
     np.testing.assert_allclose(255 * rgb_to_ycbcr(RGB), rgb2ycbcr(RGB), atol=1e-12)
     np.testing.assert_allclose(rgb_to_y(RGB), rgb_to_ycbcr(RGB)[..., 0], atol=1e-15)
     np.testing.assert_allclose(ycbcr_to_rgb(rgb_to_ycbcr(RGB)), RGB, atol=1e-12)
-
-
-def test_y_of_a_file(tmp_path):
-    pixels = np.rint(255 * RGB).astype(np.uint8)
-    write_image(Image(pixels), tmp_path / "a.png")
-    expected = np.rint(rgb2ycbcr(pixels)[..., 0])
-    assert np.array_equal(read_planes(tmp_path / "a.png", 1, "y"), expected)

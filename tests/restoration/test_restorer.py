@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import nlrn
-from nlrn.data.images import Image, read_image, write_image
+from nlrn.files.images import Image, read_image, write_image
 from nlrn.inference.devices import pick_device
 from nlrn.restoration import Restorer
 from pictures import picture
@@ -334,7 +334,7 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_faster_options(kernel, monkeypatch):
-    monkeypatch.setattr("nlrn.restoration.loaded_kernel", lambda dtype: object() if kernel else "none")
+    monkeypatch.setattr("nlrn.restoration.restorer.has_native_kernel", lambda dtype: kernel)
 
     def faster(**settings):
         return Restorer("nlrn-small-gray", device="cpu", **settings).faster_options((9, 9))

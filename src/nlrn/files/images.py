@@ -20,9 +20,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..files import write_atomically
 from . import codecs, exif
-from .codecs import FORMATS, Image, ImageError
+from .atomic import write_atomically
+from .image import FORMATS, Image, ImageError
 
 __all__ = [
     "Image",
@@ -55,7 +55,7 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image:
 
     Example:
         >>> import numpy as np
-        >>> from nlrn.data.images import Image, encode_image, read_image
+        >>> from nlrn.files.images import Image, encode_image, read_image
         >>> read_image(encode_image(Image(np.zeros((4, 5), np.uint16)), "PNG")).pixels.dtype
         dtype('uint16')
     """

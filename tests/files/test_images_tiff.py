@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from image_files import SRGB, exif_block, noise, tags_of, tiff
 
-from nlrn.data import exif
-from nlrn.data.images import Image, encode_image, read_image
+from nlrn.files import exif
+from nlrn.files.images import Image, encode_image, read_image
 
 DTYPES = ["uint8", "uint16", "float32"]
 

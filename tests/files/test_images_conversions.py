@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from nlrn.data.images import Image, encode_image, read_image
+from nlrn.files.images import Image, encode_image, read_image
 
 
 @pytest.mark.parametrize("colour", ["grey", "RGB"])

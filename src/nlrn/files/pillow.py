@@ -13,7 +13,7 @@ from PIL import ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from . import exif
-from .codecs import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
+from .image import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
 from .png16 import read_chunks, xmp_text
 
 # The multi-picture format of cameras marks what belongs together, as against previews and gain maps of one picture.
@@ -91,13 +91,13 @@ def _plain_mode(
     if picture.mode == "1":
         return picture.convert("LA" if transparent else "L"), icc, ["1-bit image restored as 8-bit grey"]
     if picture.mode in ("P", "PA"):
-        colour = picture.convert("RGBA" if transparent or picture.mode == "PA" else "RGB")
-        red, green, blue = (np.asarray(colour.getchannel(c)) for c in "RGB")
+        color = picture.convert("RGBA" if transparent or picture.mode == "PA" else "RGB")
+        red, green, blue = (np.asarray(color.getchannel(c)) for c in "RGB")
         # A profile for RGB says nothing about grey values, so with one the picture stays RGB.
-        grey = bool((red == green).all() and (green == blue).all()) and (not icc or icc[16:20] == b"GRAY")
-        if grey:
-            colour = colour.convert("LA" if colour.mode == "RGBA" else "L")
-        return colour, icc, [f"palette image restored as 8-bit {'grey' if grey else 'RGB'}"]
+        gray = bool((red == green).all() and (green == blue).all()) and (not icc or icc[16:20] == b"GRAY")
+        if gray:
+            color = color.convert("LA" if color.mode == "RGBA" else "L")
+        return color, icc, [f"palette image restored as 8-bit {'grey' if gray else 'RGB'}"]
     if picture.mode == "CMYK":
         converted, note = _cmyk_to_rgb(picture, icc)
         return converted, None, [note]
@@ -178,7 +178,7 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turned and flipped as an EXIF orientation asks."""
+    """Pixels turned and flipped as an EXIF orientation asks."""
     pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
     rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
     columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)

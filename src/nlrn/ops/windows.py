@@ -1,4 +1,9 @@
-"""Geometry of the chunked backend: one image axis cut into query tiles, each with the span of keys it sees."""
+"""Windows centred on pixels and cut off at the image border: masks, and walks over an image tile by tile.
+
+An `Axis` cuts one axis of an image into tiles of queries, each with the span of keys that its windows cover. A `Tiling`
+walks over two of them in bounded memory, a `Layout` gathers and scatters its tiles, and a `WindowBias` says which keys
+a query sees. `window_mask` says the same for a whole image.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +97,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a call walks over the image: `outer` tiles one by one, `inner` tiles in segments and chunks.
+    """A walk over an image: `outer` tiles one by one, `inner` tiles in segments and chunks.
 
     Keys are gathered once for a segment of inner tiles (laid out so that each tile's keys are one contiguous
     block) and logits are computed for a chunk of tiles at a time.
@@ -172,7 +177,7 @@ def plan_tiling(
         window_size: side of the window, `None` for the whole image.
         logit_channels: channels of all gathered queries together (and of their gradients).
         value_channels: channels of the values.
-        logit_buffers: how many chunks of logits the call holds.
+        logit_buffers: chunks of logits that the call holds.
         element_size: bytes of a number.
         max_memory: bytes for the workspace, and for a new state if there is one.
         tile: (outer, inner) tile sides where an existing state fixes them.
@@ -207,3 +212,122 @@ def plan_tiling(
     raise DoesNotFit(
         f"non-local attention needs at least {min(needs)} bytes of working memory here, max_memory is {max_memory}"
     )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Gathers and scatters tiles of `[B, C, H, W]` images, seen along the axes of a tiling as `[B, outer, inner, C]`.
+
+    `where` is an image, an outer tile, the first of a segment of inner tiles, and the number of inner tiles.
+    """
+
+    tiling: Tiling
+    transposed: bool
+
+    def view(self, image: Tensor) -> Tensor:
+        """`[B, outer, inner, C]` of an image."""
+        return image.permute(0, 3, 2, 1) if self.transposed else image.permute(0, 2, 3, 1)
+
+    def gather_queries(self, out: Tensor, images: list[Tensor], where: tuple[int, int, int, int]) -> Tensor:
+        """Fills `out` with `[tiles * inner tile, outer tile, channels of all images]`."""
+        image, outer, start, tiles = where
+        a0, a1 = self.tiling.outer.query_range(outer, 1)
+        b0, b1 = self.tiling.inner.query_range(start, tiles)
+        return self._gather(out[: tiles * self.tiling.inner.tile], images, image, (a0, a1, 0), (b0, b1, 0))
+
+    def gather_keys(self, out: Tensor, images: list[Tensor], where: tuple[int, int, int, int]) -> Tensor:
+        """Fills `out` with `[inner extent, outer span, channels of all images]`, zero outside the image."""
+        image, outer, start, tiles = where
+        outer_range = self.tiling.outer.key_range(outer, 1)
+        inner_range = self.tiling.inner.key_range(start, tiles)
+        return self._gather(out[: self.tiling.inner.extent(tiles)], images, image, outer_range, inner_range)
+
+    def _gather(
+        self,
+        out: Tensor,
+        images: list[Tensor],
+        image: int,
+        outer: tuple[int, int, int],
+        inner: tuple[int, int, int],
+    ) -> Tensor:
+        (a0, a1, a_shift), (b0, b1, b_shift) = outer, inner
+        if (b1 - b0, a1 - a0) != out.shape[:2]:
+            out.zero_()
+        channel = 0
+        for view in images:
+            channels = view.shape[-1]
+            target = out[
+                b_shift : b_shift + b1 - b0, a_shift : a_shift + a1 - a0, channel : channel + channels
+            ]
+            target.copy_(view[image, a0:a1, b0:b1].transpose(0, 1))
+            channel += channels
+        return out
+
+    def scatter_queries(self, column: Tensor, view: Tensor, where: tuple[int, int, int, int]) -> None:
+        """Writes `[tiles * inner tile, outer tile, C]` back to an image view."""
+        image, outer, start, tiles = where
+        a0, a1 = self.tiling.outer.query_range(outer, 1)
+        b0, b1 = self.tiling.inner.query_range(start, tiles)
+        view[image, a0:a1, b0:b1].copy_(column[: b1 - b0, : a1 - a0].transpose(0, 1))
+
+    def add_keys(self, column: Tensor, view: Tensor, where: tuple[int, int, int, int]) -> None:
+        """Adds `[inner extent, outer span, C]` to an image view, dropping what lies outside the image."""
+        image, outer, start, tiles = where
+        a0, a1, a_shift = self.tiling.outer.key_range(outer, 1)
+        b0, b1, b_shift = self.tiling.inner.key_range(start, tiles)
+        part = column[b_shift : b_shift + b1 - b0, a_shift : a_shift + a1 - a0]
+        view[image, a0:a1, b0:b1].add_(part.transpose(0, 1))
+
+    def tile_keys(self, column: Tensor, a: int, b: int) -> Tensor:
+        """The keys of the tiles `a .. b-1` of a gathered segment: an overlapping view `[tiles, keys, C]`."""
+        span, channels = self.tiling.outer.span, column.shape[-1]
+        row = span * channels
+        stride = self.tiling.inner.stride * row
+        size = (b - a, self.tiling.keys, channels)
+        return column.as_strided(size, (stride, channels, 1), column.storage_offset() + a * stride)
+
+
+@dataclass(frozen=True)
+class WindowBias:
+    """The window as logits: 0 inside, -inf outside, kept per axis.
+
+    A bias of -inf survives every addition, so logits that start with it need no mask afterwards.
+    """
+
+    outer: Tensor
+    inner: Tensor
+
+    @classmethod
+    def of(cls, tiling: Tiling, dtype: torch.dtype, device: torch.device) -> WindowBias:
+        """The bias of both axes of a tiling."""
+
+        def along(axis: Axis) -> Tensor:
+            return axis.bias(dtype, device)
+
+        return cls(along(tiling.outer), along(tiling.inner))
+
+    def write(self, logits: Tensor, outer: int, start: int) -> None:
+        """Fills `[tiles, queries, keys]` for the inner tiles from `start` on."""
+        tiles = logits.shape[0]
+        inner = self.inner[start : start + tiles]
+        tile_i, span_i = inner.shape[1:]
+        tile_o, span_o = self.outer.shape[1:]
+        # [tiles, inner tile, outer tile, inner span, outer span]
+        full = logits.view(tiles, tile_i, tile_o, span_i, span_o)
+        torch.add(inner[:, :, None, :, None], self.outer[outer][:, None, :], out=full)
+
+
+def window_mask(
+    query_rows: int, key_rows: int, width: int, window_size: int | None, row_offset: int, device: torch.device
+) -> Tensor:
+    """The keys that each query sees: bool `[query_rows * width, key_rows * width]`."""
+    if window_size is None:
+        return torch.ones(query_rows * width, key_rows * width, dtype=torch.bool, device=device)
+    radius = window_size // 2
+    query_y = torch.arange(query_rows, device=device) + row_offset
+    near_y = (query_y[:, None] - torch.arange(key_rows, device=device)).abs() <= radius
+    x = torch.arange(width, device=device)
+    near_x = (x[:, None] - x).abs() <= radius
+    # [query y, query x, key y, key x]
+    near = near_y[:, None, :, None] & near_x[None, :, None, :]
+    return near.reshape(query_rows * width, key_rows * width)

@@ -1,4 +1,4 @@
-"""How noisy is an image? The estimate behind `sigma="auto"`."""
+"""The noise level of an image, as `sigma="auto"` estimates it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NoiseEstimate:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, in full sentences."""
+        """Cautions for the user, in full sentences."""
         if self.clipped <= CLIPPED_SHARE or self.sigma < 2 / 255:
             return ()
         return (
@@ -50,7 +50,7 @@ def estimate_noise(image: Tensor) -> NoiseEstimate:
 
     Example:
         >>> import torch
-        >>> from nlrn.noise import estimate_noise
+        >>> from nlrn.inference.noise_level import estimate_noise
         >>> noise = 0.1 * torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
         >>> round(estimate_noise(0.5 + noise).sigma, 2)
         0.1

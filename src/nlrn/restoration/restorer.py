@@ -1,4 +1,4 @@
-"""Restoring what people have - a file, an array, a tensor - with the same kind of thing as the result."""
+"""`Restorer`: a file's image, an array or a tensor in, the same kind restored out."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data.exif import resized
-from .data.images import Image, from_float, from_planes, to_float, to_planes, value_range
-from .degradations.resize import bicubic_resize
-from .inference import Model, Progress, part_of, restore
-from .inference.devices import pick_device
-from .inference.patches import patch_positions
-from .inference.precision import Precision, pick_precision
-from .models.nlrn import NLRN, nearest_known
-from .models.zoo import MODELS, About, check_task, default_model, load_model, smallest_model
-from .noise import estimate_noise
-from .ops.nonlocal_attention.native_operators import loaded_kernel
-from .upscaling import check_scale, enlarge, recolour
+from ..files.exif import resized
+from ..files.images import Image, from_float, from_planes, to_float, to_planes, value_range
+from ..inference import Model, Progress, part_of, restore
+from ..inference.devices import pick_device
+from ..inference.noise_level import estimate_noise
+from ..inference.patches import patch_positions
+from ..inference.precision import Precision, pick_precision
+from ..models.nlrn import NLRN, nearest_known
+from ..models.zoo import MODELS, About, check_task, default_model, load_model, smallest_model
+from ..ops.nonlocal_attention import has_native_kernel
+from ..ops.resize import bicubic_resize
+from .luma import check_scale, enlarge, recolor
 
 log = logging.getLogger(__name__)
 
 Sigma = float | Literal["auto"]
 Task = Literal["denoise", "upscale", "dejpeg"]
 
-# Of the image that a time is estimated from: on a GPU a small one takes as long as it takes to launch the kernels.
+# The side of the image from which a time is estimated. On a GPU a small one takes as long as launching the kernels.
 TRIAL_SIDE, TRIAL_SIDE_ON_GPU = 64, 512
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a restoration did.
+    """The account of a restoration.
 
     Args:
         model: name of the model, or its file or class.
         sigma: noise level in units of [0, 1], the mean over a batch; `None` for a model that ignores it.
         estimated: whether sigma was estimated from the image.
-        notes: what the user may want to know.
-        warnings: what the user should know.
+        notes: facts that may be of use to the user, in full sentences.
+        warnings: cautions for the user, in full sentences.
         seconds: time that the restoration took.
     """
 
@@ -152,7 +152,7 @@ class Restorer:
         about = About.of(model)
         known = about.sigma_range
         if len(image) > 1 and sigma == "auto" and known is not None:
-            return self._one_by_one(image, progress or _nobody)
+            return self._one_by_one(image, progress or _no_progress)
         chroma = None
         if self.task == "upscale":
             image, chroma = enlarge(image, self.scale)
@@ -172,7 +172,7 @@ class Restorer:
             level, used, cautions = _noise_level(image, sigma, known)
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
-        result = recolour(self._run(model, image, used, progress or _nobody), chroma)
+        result = recolor(self._run(model, image, used, progress or _no_progress), chroma)
         seconds = time.perf_counter() - started
         estimated = level is not None and sigma == "auto"
         return result, Report(name, level, estimated, tuple(notes), tuple(cautions), seconds)
@@ -216,7 +216,7 @@ class Restorer:
         return result.to(image.device)
 
     def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> float:
-        """How long an image array of this shape will take, from a short trial on this machine."""
+        """Seconds that an image array of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, _ = self.model_for(channels, sigma)
         shape = tuple(self.scale * length for length in shape[:2])
@@ -241,14 +241,14 @@ class Restorer:
         return min(trials) * units * (channels // model_channels) * (8 if self._ensemble else 1)
 
     def faster_options(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> list[str]:
-        """What would make that faster, as command-line options."""
+        """Ways to restore an image array of this shape faster, as command-line options."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for(channels, sigma)
         options = ["no --ensemble"] if self._ensemble else []
         if isinstance(model, NLRN):
             config = model.config
             on_cpu = self.device.type == "cpu" and self._precision is torch.float32
-            if on_cpu and not isinstance(loaded_kernel(torch.bfloat16), str):
+            if on_cpu and has_native_kernel(torch.bfloat16):
                 options.append("--precision bfloat16")
             heads = [head for head in config.heads if head < (self._steps or config.num_steps)]
             options += [f"--steps {heads[-1]}"] if heads else []
@@ -331,19 +331,19 @@ class Restorer:
         self, pixels: np.ndarray, sigma: Sigma, data_range: float | None, progress: Progress | None
     ) -> tuple[np.ndarray, Report]:
         """`array` with sigma in units of [0, 1]."""
-        colour, alpha = _split_alpha(pixels)
+        color, alpha = _split_alpha(pixels)
         if alpha is not None:
             alpha = self.alpha(alpha[..., 0], data_range)[..., None]
-        planes = np.ascontiguousarray(to_planes(to_float(colour, data_range)), dtype=np.float32)
+        planes = np.ascontiguousarray(to_planes(to_float(color, data_range)), dtype=np.float32)
         result, report = self(torch.from_numpy(planes)[None], sigma, progress)
-        output = from_float(from_planes(result[0].numpy(), colour.ndim), pixels.dtype, data_range)
+        output = from_float(from_planes(result[0].numpy(), color.ndim), pixels.dtype, data_range)
         if alpha is not None:
             output = np.concatenate([output, alpha], -1)
         return output, report
 
 
 def _noise_level(image: Tensor, sigma: Sigma, known: tuple[float, float]) -> tuple[float, float, list[str]]:
-    """Sigma as given or estimated, what a model that knows a range is told, and what there is to say about them."""
+    """The noise level, given or estimated; the nearest that the model knows; and cautions about both."""
     cautions: list[str] = []
     if sigma == "auto":
         estimate = estimate_noise(image)
@@ -352,8 +352,8 @@ def _noise_level(image: Tensor, sigma: Sigma, known: tuple[float, float]) -> tup
     return sigma, used, cautions if caution is None else [*cautions, caution]
 
 
-def _nobody(fraction: float) -> None:
-    """Who is told of the progress if nobody asked."""
+def _no_progress(fraction: float) -> None:
+    """Ignores the progress."""
 
 
 def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

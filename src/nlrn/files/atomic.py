@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever sees half of one, and JSON that every reader understands."""
+"""Files that no reader ever sees half written, and JSON that every reader understands."""
 
 from __future__ import annotations
 

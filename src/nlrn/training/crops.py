@@ -1,53 +1,28 @@
-"""Folders of images as random crops, drawn on the device where they lie."""
+"""Random crops of a folder of images, drawn on the device that holds them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .colour import GRAY, rgb_to_y
-from .images import ImageError, find_images, read_image
-
-Luma = Literal["gray", "y"]
-
-
-def read_planes(path: Path, channels: int, luma: Luma = "gray") -> np.ndarray:
-    """A clean 8-bit image as uint8 `H x W` (1 channel) or `H x W x 3`.
-
-    Args:
-        path: of the image.
-        channels: 1 for grey, 3 for RGB.
-        luma: how RGB becomes grey: MATLAB's `rgb2gray`, or `"y"`, Y of its `rgb2ycbcr`; rounded.
-
-    Raises:
-        ImageError: not 8 bit, or a grey image where RGB is needed.
-    """
-    pixels = read_image(path).pixels
-    if pixels.dtype != np.uint8:
-        raise ImageError(f"{path}: 8-bit images are needed here, got {pixels.dtype}")
-    if channels == 1 and pixels.ndim == 3:
-        grey = pixels @ GRAY if luma == "gray" else 255 * rgb_to_y(pixels / 255)
-        return np.asarray(np.rint(grey), np.uint8)
-    if channels == 3 and pixels.ndim == 2:
-        raise ImageError(f"{path} is grey; this model needs RGB images")
-    return pixels
+from ..files.images import find_images
+from ..files.planes import Luma, read_planes
 
 
 class Crops:
     """Random square crops of a set of images, which stay on the device as uint8.
 
-    On a GPU of whose free memory they would take more than half they stay in the computer's, and crops are made there
+    Images that would take more than half of a GPU's free memory stay in main memory, and crops are made there
     (`apart`).
 
     Args:
         images: uint8 `H x W` or `H x W x C`.
-        device: where they are kept, crops are made and wanted.
+        device: the device of the crops, which keeps the images too where they fit.
 
     Raises:
         ValueError: no images.
@@ -70,13 +45,13 @@ class Crops:
             self._images = self._images.to(device)
         self._sizes = torch.tensor(sizes, device=self._images.device)
         self.count, self.smallest = len(sizes), min(min(size) for size in sizes)
-        self.digest = ""  # of the names of the files
+        self.digest = ""  # identifies the set of files by their names
 
     @classmethod
     def of_folder(
         cls, folder: Path, channels: int, hold_out: int, device: torch.device, luma: Luma = "gray"
     ) -> tuple[Crops, list[Path]]:
-        """The crops of a folder's images but the last `hold_out` of a fixed shuffle, and the files of those.
+        """Crops of a folder's images but the last `hold_out` of a fixed shuffle, and the files of these last.
 
         Raises:
             ImageError, OSError: images that cannot be read.

@@ -1,12 +1,12 @@
-"""Around super-resolution of luma: enlarge an image, and put its colours back afterwards."""
+"""Luma for super-resolution: an image is enlarged before it, and its colours are put back afterwards."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from .data.colour import YCBCR, YCBCR_OFFSET
-from .degradations.resize import bicubic_resize
+from ..ops.color import YCBCR, YCBCR_OFFSET
+from ..ops.resize import bicubic_resize
 
 SCALES = (2, 3, 4)
 
@@ -39,7 +39,7 @@ def enlarge(image: Tensor, scale: int) -> tuple[Tensor, Tensor | None]:
     return (large, None) if image.shape[1] == 1 else (large[:, :1], large[:, 1:])
 
 
-def recolour(luma: Tensor, chroma: Tensor | None) -> Tensor:
+def recolor(luma: Tensor, chroma: Tensor | None) -> Tensor:
     """RGB of restored luma and the chroma of `enlarge`; luma itself where there is none."""
     if chroma is None:
         return luma

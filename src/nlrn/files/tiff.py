@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import exif
-from .codecs import Image, ImageError, check_size, load_package, merge_alpha
+from .image import Image, ImageError, check_size, load_package, merge_alpha
 
 ICC_PROFILE, XMP = 34675, 700
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
@@ -33,7 +33,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         icc, xmp = page.tags.valueof(ICC_PROFILE), page.tags.valueof(XMP)
         block = _read_exif(data)
         if photometric in (PALETTE, SEPARATED, YCBCR):
-            from .pillow_files import decode_pillow
+            from .pillow import decode_pillow
 
             # Pillow turns the pixels of a TIFF file as its tag asks, so the tag must not ask again.
             image = decode_pillow(data, "TIFF", name)
@@ -54,9 +54,9 @@ def decode_tiff(data: bytes, name: str) -> Image:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(f"{name} has NaN or infinite values")
     array = array if array.ndim == 3 else array[..., None]
-    colours = 3 if photometric == RGB else 1
-    alpha = np.ascontiguousarray(array[..., -1]) if array.shape[2] > colours else None
-    pixels = np.ascontiguousarray(array[..., 0] if colours == 1 else array[..., :3])
+    colors = 3 if photometric == RGB else 1
+    alpha = np.ascontiguousarray(array[..., -1]) if array.shape[2] > colors else None
+    pixels = np.ascontiguousarray(array[..., 0] if colors == 1 else array[..., :3])
     if photometric == MIN_IS_WHITE:
         pixels = (1 - pixels) if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max - pixels
         notes.append("image with 0 as white turned into one with 0 as black")

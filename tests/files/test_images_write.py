@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from image_files import SRGB, exif_block, noise
 
-from nlrn.data import exif
-from nlrn.data.images import (
+from nlrn.files import exif
+from nlrn.files.images import (
     Image,
     ImageError,
     check_writable,

@@ -12,7 +12,7 @@ import pytest
 from image_files import SRGB, exif_block, noise, png16, saved, tags_of
 from PIL import Image as PillowImage
 
-from nlrn.data.images import Image, encode_image, read_image
+from nlrn.files.images import Image, encode_image, read_image
 
 LOSSLESS = [
     *(("PNG", dtype) for dtype in ("uint8", "uint16")),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlrn.degradations.resize import bicubic_resize, low_resolution
+from nlrn.ops.resize import bicubic_resize
 
 
 def peer(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -57,15 +57,6 @@ def test_a_picture_smaller_than_the_kernel():
     torch.testing.assert_close(resized, torch.full((1, 7, 5), 0.3, dtype=torch.float64))
 
 
-def test_low_resolution_is_of_8_bit():
-    image = torch.rand(2, 1, 24, 36, dtype=torch.float64)
-    small = bicubic_resize(image, 8, 12).clamp(0, 1)
-    expected = bicubic_resize((255 * small).round() / 255, 24, 36)
-    torch.testing.assert_close(low_resolution(image, 3), expected)
-
-
 def test_refusals():
-    with pytest.raises(ValueError, match="multiples of the scale 3, got 24x35"):
-        low_resolution(torch.zeros(1, 24, 35), 3)
     with pytest.raises(ValueError, match=r"cannot resize \(4, 0\) to \(2, 2\)"):
         bicubic_resize(torch.zeros(1, 4, 0), 2, 2)

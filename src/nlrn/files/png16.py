@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from .codecs import PNG_SIGNATURE, Image, ImageError, check_size, load_package, merge_alpha
+from .image import PNG_SIGNATURE, Image, ImageError, check_size, load_package, merge_alpha
 
 # Real profiles are below 4 MB; a chunk that unpacks to more is an attack.
 MAX_PROFILE = 1 << 24

@@ -16,7 +16,7 @@ def rgb_to_ycbcr(rgb: np.ndarray) -> np.ndarray:
 
     Example:
         >>> import numpy as np
-        >>> from nlrn.data.colour import rgb_to_ycbcr
+        >>> from nlrn.ops.color import rgb_to_ycbcr
         >>> (255 * rgb_to_ycbcr(np.ones(3))).round(6)
         array([235., 128., 128.])
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlrn.noise import estimate_noise
+from nlrn.inference.noise_level import estimate_noise
 
 
 def noisy(sigma: float, level: float = 0.5, shape: tuple[int, ...] = (1, 1, 256, 256)) -> torch.Tensor:

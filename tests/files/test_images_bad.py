@@ -16,8 +16,8 @@ import tifffile
 from image_files import noise, png16, saved, tiff
 from PIL import Image as PillowImage
 
-from nlrn.data import codecs
-from nlrn.data.images import Image, ImageError, encode_image, read_image
+from nlrn.files import codecs
+from nlrn.files.images import Image, ImageError, encode_image, read_image
 
 RGB = PillowImage.fromarray(noise((32, 32, 3)))
 OTHER = PillowImage.fromarray(noise((32, 32, 3), seed=1))

@@ -1,0 +1,187 @@
+"""The plan of a batch: which files are restored, and where each result goes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..files.images import SUFFIXES, ImageError, find_images
+
+
+class PlanError(ValueError):
+    """A batch that cannot start; the message is one line for the user."""
+
+
+class OutputExists(PlanError):
+    """An output that is there already.
+
+    Args:
+        target: the output.
+        several: whether the batch has other jobs too.
+    """
+
+    def __init__(self, target: Path, several: bool) -> None:
+        super().__init__(f"{target} exists")
+        self.several = several
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore; `-` is standard input or output."""
+
+    source: Path | Literal["-"]
+    target: Path | Literal["-"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The jobs of a batch, and notes, in full sentences, about what it leaves out."""
+
+    jobs: tuple[Job, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan_jobs(
+    inputs: Sequence[str],
+    output: str | None,
+    suffix: str,
+    *,
+    recursive: bool,
+    overwrite: bool,
+    skip_existing: bool,
+) -> Work:
+    """Finds the inputs and the place of each result; nothing is read or written yet.
+
+    Without `output` a result stands beside its input as `STEM + suffix + EXT`. `output` is a file for a single
+    input file, otherwise a folder (made if it is not there), which with `recursive` has the subfolders of the inputs.
+    Whether an input is an image shows when it is read.
+
+    Raises:
+        OutputExists: an output exists, and is neither to be replaced nor skipped.
+        PlanError: an input that does not exist, two inputs with one output, or an output that cannot be written.
+    """
+    if "" in inputs:
+        raise PlanError("an input has an empty name")
+    if "-" in inputs:
+        if len(inputs) > 1:
+            raise PlanError("standard input (-) must be the only input")
+        if output is None or output == "-":
+            return Work((Job("-", "-"),))
+        _check_suffix(output)
+        return _work([Job("-", Path(output))], overwrite, skip_existing)
+    sources = _find(inputs, output, recursive)
+    single = len(sources) == 1 and not Path(inputs[0]).is_dir()
+    if output == "-":
+        if not single:
+            raise PlanError("standard output (-) takes the result of one file only")
+        return Work((Job(next(iter(sources)), "-"),))
+    if output is not None and single and not _means_folder(output):
+        (source,) = sources
+        if os.path.realpath(output) == os.path.realpath(source):
+            raise PlanError(f"the output {output} is the input itself; the original is never modified")
+        _check_suffix(output)
+        return _work([Job(source, Path(output))], overwrite, skip_existing)
+    if output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir():
+        raise PlanError(f"one file, {output}, cannot take several results; give a folder")
+    if output is not None:
+        return _work(_into_folder(sources, Path(output)), overwrite, skip_existing)
+    # A folder may hold the results of an earlier run; only by its name is one restored again.
+    earlier = {_beside(source, suffix) for source in sources} - {Path(name) for name in inputs}
+    left = {source: _beside(source, suffix) for source in sources if source not in earlier}
+    notes = [f"results of an earlier run (*{suffix}.*) left out: {len(sources) - len(left)}"]
+    return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else ())
+
+
+def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Path, Path]:
+    """The files to restore, each with the subfolder of its input in which it lies.
+
+    Files in the output folder are results, and left out, where it lies within an input folder.
+    """
+    sources: dict[Path, Path] = {}
+    results = None if output is None else Path(output).resolve()
+    for name in inputs:
+        try:
+            found = find_images([name], recursive=recursive)
+        except (OSError, ImageError) as error:
+            raise PlanError(str(error)) from error
+        folder = Path(name)
+        if not folder.is_dir():
+            sources |= dict.fromkeys(found, Path())
+            continue
+        if results is not None and folder.resolve() in results.parents:
+            found = [path for path in found if results not in path.resolve().parents]
+        sources |= {path: path.relative_to(folder).parent for path in found}
+    return sources
+
+
+def _beside(source: Path, suffix: str) -> Path:
+    return source.with_name(f"{source.stem}{suffix}{source.suffix}")
+
+
+def _into_folder(sources: dict[Path, Path], output: Path) -> list[Job]:
+    """Jobs that keep the name of each file; makes the folders."""
+    jobs = _jobs({source: output / place / source.name for source, place in sources.items()})
+    for folder in {output, *(output / place for place in sources.values())}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PlanError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
+    return jobs
+
+
+def _jobs(targets: dict[Path, Path]) -> list[Job]:
+    """One job a target.
+
+    Raises:
+        PlanError: two sources with one target, or a target that is a source.
+    """
+    sources: dict[Path, Path] = {}
+    originals = {os.path.realpath(source) for source in targets}
+    for source, target in targets.items():
+        if target in sources:
+            raise PlanError(
+                f"{sources[target]} and {source} would both be written to {target}; give them other names"
+            )
+        if os.path.realpath(target) in originals:
+            raise PlanError(f"the output {target} is one of the inputs; the original is never modified")
+        sources[target] = source
+    return [Job(source, target) for target, source in sources.items()]
+
+
+def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence[str] = ()) -> Work:
+    """Checks that the outputs can be written; with `skip_existing`, leaves out the jobs whose output exists."""
+    left = [job for job in jobs if not (skip_existing and job.target != "-" and job.target.exists())]
+    for job in left:
+        assert job.target != "-"
+        _check_target(job.target, overwrite, several=len(jobs) > 1)
+    skipped = len(jobs) - len(left)
+    return Work(tuple(left), (*notes, *([f"existing outputs skipped: {skipped}"] if skipped else [])))
+
+
+def _means_folder(output: str) -> bool:
+    return output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix
+
+
+def _check_suffix(output: str) -> None:
+    """Raises `PlanError` for a file name, given by the user, whose suffix is of no image format."""
+    if Path(output).suffix.lower() not in ("", *SUFFIXES):
+        raise PlanError(f"the output {output} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
+
+
+def _check_target(target: Path, overwrite: bool, several: bool) -> None:
+    """Raises `PlanError` for an output that cannot be written, `OutputExists` for one that would be replaced."""
+    if target.is_dir():
+        raise PlanError(f"the output {target} is a folder")
+    if target.exists() and not overwrite:
+        raise OutputExists(target, several)
+    if not target.parent.is_dir():
+        raise PlanError(f"the folder of the output {target} does not exist")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise PlanError(f"cannot write to the folder of {target}: {error.strerror or error}") from error

@@ -1,1 +1,0 @@
-"""Images in files and arrays."""

@@ -1,0 +1,126 @@
+"""One function to decode a file of any supported format, and one to encode an image in a format."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from .image import FORMATS, PNG_SIGNATURE, Image, ImageError
+
+# The first bytes by which a format is known: (offset, bytes, format).
+_SIGNATURES = (
+    (0, PNG_SIGNATURE, "PNG"),
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"BM", "BMP"),
+    # Only to name them in the error.
+    (0, b"GIF8", "a GIF"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"8BPS", "a Photoshop"),
+    (4, b"ftypavi", "an AVIF"),
+    (4, b"ftyp", "a HEIC or video"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+    (0, b"\xff\x0a", "a JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL"),
+)
+
+
+def decode(data: bytes, name: str) -> Image:
+    """The picture in a file's content; `name` is what errors call the file."""
+    format_ = _sniff(data, name)
+    with _errors(format_, name):
+        if format_ == "TIFF":
+            from .tiff import decode_tiff
+
+            return decode_tiff(data, name)
+        if format_ == "PNG" and data[24:25] == b"\x10":
+            from .png16 import decode_png16
+
+            return decode_png16(data, name)
+        from .pillow import decode_pillow
+
+        return decode_pillow(data, format_, name)
+
+
+# The largest XMP packet of a JPEG file, which has one segment for it.
+MAX_JPEG_XMP = 65502
+
+
+def keeps_xmp(image: Image, format_: str) -> bool:
+    """Whether a format has room for the image's XMP packet."""
+    return (
+        image.xmp is not None and format_ != "BMP" and (format_ != "JPEG" or len(image.xmp) <= MAX_JPEG_XMP)
+    )
+
+
+def keeps_resolution(image: Image) -> bool:
+    """Whether a file can say the image's resolution: formats hold whole numbers of 16 bits."""
+    return image.resolution is not None and all(1 <= number < 65536 for number in image.resolution)
+
+
+def encode(image: Image, format_: str, quality: int) -> bytes:
+    """A file's content; the format is known to hold these pixels."""
+    if not keeps_resolution(image):
+        image = replace(image, resolution=None)
+    if not keeps_xmp(image, format_):
+        image = replace(image, xmp=None)
+    if format_ == "TIFF":
+        from .tiff import encode_tiff
+
+        return encode_tiff(image)
+    if image.premultiplied and image.alpha is not None:
+        image = _unmultiplied(image, image.alpha)
+    if image.pixels.dtype == np.uint16:
+        from .png16 import encode_png16
+
+        return encode_png16(image)
+    from .pillow import encode_pillow
+
+    return encode_pillow(image, format_, quality)
+
+
+def _sniff(data: bytes, name: str) -> str:
+    supported = ", ".join(FORMATS)
+    if not data:
+        raise ImageError(f"{name} is empty; expected an image ({supported})")
+    for offset, signature, format_ in _SIGNATURES:
+        if data.startswith(signature, offset):
+            if format_ in FORMATS:
+                return format_
+            raise ImageError(f"{name} is {format_} file; supported are {supported}")
+    found = "text" if data[:512].isascii() and b"\0" not in data[:512] else "unknown data"
+    raise ImageError(f"{name} is no image of a supported format: expected {supported}, found {found}")
+
+
+@contextmanager
+def _errors(format_: str, name: str) -> Iterator[None]:
+    """Turns whatever a decoder raises for damaged data into an `ImageError` of one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "imagecodecs" in reason:  # tifffile says so when it needs it
+            reason = "needs the package imagecodecs: python -m pip install imagecodecs"
+        raise ImageError(f"{name} is a damaged or unsupported {format_} file ({reason[:120]})") from error
+
+
+def _unmultiplied(image: Image, alpha: np.ndarray) -> Image:
+    """The image with colours divided by alpha, as every format but TIFF stores them."""
+    white = np.iinfo(image.pixels.dtype).max
+    share = alpha.astype(np.float64) / white
+    share = share if image.pixels.ndim == 2 else share[..., None]
+    colors = np.divide(image.pixels, share, out=np.zeros(image.pixels.shape), where=share > 0)
+    pixels = np.clip(np.rint(colors), 0, white).astype(image.pixels.dtype)
+    return replace(image, pixels=pixels, premultiplied=False)

@@ -1,0 +1,243 @@
+"""The choice of the backend that serves a call, and of the precision under autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import chunked, dense, native, native_operators, reference, triton, triton_operators
+from .memory import dense_step_bytes
+from .state import AttentionState, needs_grad
+
+BACKENDS = ("triton", "native", "dense", "chunked", "reference")
+
+DEFAULT_MAX_MEMORY = 2 << 30
+ON_REQUEST = "serves only when asked for by name"
+
+
+def choose_backend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> str:
+    """The fastest backend that can do this call.
+
+    Raises:
+        ValueError: no backend fits; the message lists each one with its reason.
+    """
+    reasons = refusals(query, key, value, window_size, state, max_memory)
+    for name in BACKENDS:
+        if reasons[name] is None:
+            return name
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise ValueError(f"no backend can compute this non-local attention ({listed})")
+
+
+def refusals(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> dict[str, str | None]:
+    """The reason of each backend why it cannot do this call, or `None`."""
+    wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
+    # Triton's interpreter, which runs kernels on the CPU, is for tests.
+    on_request = ON_REQUEST if value.device.type == "cpu" else None
+    reasons = {
+        "triton": triton.refusal(query, key, value, window_size, state, max_memory) or on_request,
+        "native": native.refusal(query, key, value, window_size, state, max_memory),
+        "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
+        "chunked": wrong_type,
+        "reference": ON_REQUEST,
+    }
+    if state is not None and state.logits is not None:
+        for name in BACKENDS:
+            if name != state.backend:
+                reasons[name] = f"cannot read logits that the {state.backend} backend stored"
+            elif reasons[name] == ON_REQUEST:
+                reasons[name] = None
+    return reasons
+
+
+def _dense_refuses(
+    query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None, max_memory: int
+) -> str | None:
+    if not needs_grad(query, key, value, state):
+        return "serves training; there are no gradients here"
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return f"adds logits up in {value.dtype}, which is too coarse"
+    if state is not None and state.logits is None:
+        return "cannot continue a history"
+    needed = dense_step_bytes(query, key)
+    return f"needs {needed} bytes a step, max_memory is {max_memory}" if needed > max_memory else None
+
+
+def nonlocal_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None = None,
+    *,
+    keep_state: bool = True,
+    row_offset: int = 0,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    backend: str | None = None,
+) -> tuple[Tensor, AttentionState | None]:
+    """Every pixel becomes the average of its window, weighted by how well its query matches their keys.
+
+    `output_i = sum_j softmax_j(S_ij) value_j` with `S_ij = query_i . key_j + S'_ij`, where j runs over the
+    `window_size x window_size` pixels centred on i and `S'` are the logits of the previous step (`state`):
+    the correlation propagation of the NLRN. Logits are not scaled. In the paper's symbols the query is
+    `theta(x_i)`, the key `psi(x_j)`, the value `g(x_j)`, and `window_size` is q.
+
+    The window is truncated at the image border: a neighbour outside the image does not exist.
+
+    Args:
+        query: `[B, D, rows, W]`.
+        key: `[B, D, H, W]`.
+        value: `[B, V, H, W]`; V may differ from D.
+        window_size: odd side of the window in pixels; `None` is the whole image.
+        state: what the previous step returned, for the same shapes; `None` at the first step. Without
+            gradients it is consumed (see `AttentionState`); under autograd it is a value, but in the triton
+            backend, where it is consumed too.
+        keep_state: `False` at the last step, or without propagation, saves the memory of the new state.
+        row_offset: the row of `key` at which the first row of `query` lies, when `query` is a band of rows.
+            By default both start at the same row and `rows == H`.
+        max_memory: bytes that this call may allocate for its workspace and a new state. A state that would
+            not fit is kept as the history of queries and keys instead of logits. Tensors of
+            the size of the image (result, gradients) are not counted.
+        backend: one of `BACKENDS`; by default `choose_backend` decides. A state stays with its backend.
+
+    Returns:
+        The output `[B, V, rows, W]` and the state for the next step (`None` if not kept). Under autocast the
+        output is of autocast's half precision in the triton and native backends, and float32 in all others.
+
+    Cost: `2 * q^2 * (D + V)` flops per pixel with stored logits, `2 * q^2 * (t D + V)` at step t with a
+    history; `4 * 1.34 * q^2` bytes per pixel for stored logits at q = 45.
+
+    Raises:
+        ValueError: shapes that do not fit each other, an even window, a state used twice or of other shapes,
+            `max_memory` too small for one tile, an unknown backend.
+        RuntimeError: in the backward pass of the triton backend, see `AttentionState`.
+
+    Source: Liu et al., Non-Local Recurrent Network for Image Restoration, NeurIPS 2018, section 3.
+
+    Example:
+        >>> import torch
+        >>> from nlrn import nonlocal_attention
+        >>> query, key, value = torch.randn(3, 1, 8, 20, 30).unbind()
+        >>> output, state = nonlocal_attention(query, key, value, 7)
+        >>> output, state = nonlocal_attention(query, key, value, 7, state)
+        >>> output.shape
+        torch.Size([1, 8, 20, 30])
+    """
+    _check(query, key, value, window_size, row_offset)
+    if torch.is_autocast_enabled(query.device.type):
+        with torch.autocast(query.device.type, enabled=False):
+            query, key, value = autocast_inputs(query, key, value, window_size, state, max_memory, backend)
+            return nonlocal_attention(
+                query,
+                key,
+                value,
+                window_size,
+                state,
+                keep_state=keep_state,
+                row_offset=row_offset,
+                max_memory=max_memory,
+                backend=backend,
+            )
+    name = backend or choose_backend(query, key, value, window_size, state, max_memory)
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
+    if backend is not None:
+        reason = refusals(query, key, value, window_size, state, max_memory)[name]
+        if reason not in (None, ON_REQUEST):
+            raise ValueError(f"backend {name!r} cannot compute this: {reason}")
+    if name in ("reference", "dense"):
+        if state is not None:
+            assert state.logits is not None
+            state.check_shape(state.logits.shape, (value.shape[0], *query.shape[2:], *key.shape[2:]))
+            if not needs_grad(query, key, value, state):
+                state.consume()
+        over_all_pairs = reference.attention if name == "reference" else dense.attention
+        output, new_state = over_all_pairs(query, key, value, window_size, state, row_offset)
+        return output, new_state if keep_state else None
+    attention = {"triton": triton.attention, "native": native.attention, "chunked": chunked.attention}[name]
+    return attention(
+        query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
+    )
+
+
+def autocast_inputs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    max_memory: int,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The images in autocast's half precision for backends that add up logits in float32; in float32 for all others.
+
+    Logits add up over the steps, and half precision is too coarse for their sums.
+    """
+    dtype = torch.get_autocast_dtype(value.device.type)
+    half = query.to(dtype), key.to(dtype), value.to(dtype)
+    reasons = refusals(*half, window_size, state, max_memory)
+    for name in ("triton", "native"):
+        if backend in (None, name) and (reasons[name] is None or (backend and reasons[name] == ON_REQUEST)):
+            return half
+    return query.float(), key.float(), value.float()
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, window_size: int | None, row_offset: int) -> None:
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.ndim != 4 or 0 in tensor.shape:
+            raise ValueError(f"{name} must be [B, C, H, W] and not empty, got shape {tuple(tensor.shape)}")
+        if tensor.dtype != value.dtype or tensor.device != value.device:
+            raise ValueError(
+                f"{name} must have the dtype and device of value ({value.dtype}, {value.device}), "
+                f"got {tensor.dtype}, {tensor.device}"
+            )
+    if key.shape[1] != query.shape[1]:
+        raise ValueError(f"query and key need the same channels, got {query.shape[1]} and {key.shape[1]}")
+    if key.shape[2:] != value.shape[2:] or key.shape[0] != value.shape[0]:
+        raise ValueError(f"key {tuple(key.shape)} and value {tuple(value.shape)} must cover the same pixels")
+    if query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
+        raise ValueError(
+            f"query {tuple(query.shape)} must have the batch and width of key {tuple(key.shape)}"
+        )
+    if window_size is not None and (window_size < 1 or window_size % 2 == 0):
+        raise ValueError(f"window_size must be odd and positive, or None, got {window_size}")
+    if row_offset < 0 or row_offset + query.shape[2] > key.shape[2]:
+        raise ValueError(
+            f"query rows {row_offset}..{row_offset + query.shape[2] - 1} "
+            f"do not lie within the {key.shape[2]} rows of key"
+        )
+
+
+def has_native_kernel(dtype: torch.dtype) -> bool:
+    """Whether the C++ kernel for images of a dtype is compiled and runs on this processor."""
+    return not isinstance(native_operators.loaded_kernel(dtype), str)
+
+
+def native_kernels() -> dict[torch.dtype, str]:
+    """The C++ library in use for each dtype, or why there is none; one line each."""
+    loaded = {dtype: native_operators.loaded_kernel(dtype) for dtype in native_operators.PRECISIONS}
+    return {
+        dtype: kernel if isinstance(kernel, str) else kernel.name + ", with gradients" * kernel.has_gradients
+        for dtype, kernel in loaded.items()
+    }
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton kernels run on a device; on a CPU they do in Triton's interpreter."""
+    if device.type == "cuda":
+        return triton.device_refusal(device) is None
+    return bool(triton_operators.interpreted())

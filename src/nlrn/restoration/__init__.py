@@ -1,0 +1,7 @@
+"""Restoration of what people have: files, arrays and tensors."""
+
+from .restorer import Report as Report
+from .restorer import Restorer as Restorer
+from .restorer import Sigma as Sigma
+from .restorer import Task as Task
+from .restorer import unit_sigma as unit_sigma

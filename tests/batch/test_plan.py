@@ -1,0 +1,79 @@
+"""The plan of a batch, without a command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nlrn.batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
+from nlrn.files.images import Image, write_image
+
+
+def plan(*inputs: str, output: str | None = None, **options: bool) -> Work:
+    flags = {"recursive": False, "overwrite": False, "skip_existing": False} | options
+    return plan_jobs(inputs, output, "-out", **flags)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "b.png", "sub/a.png"):
+        write_image(Image(np.zeros((2, 2), np.uint8)), tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_plan_jobs_beside_their_inputs(folder: Path):
+    assert plan("a.png").jobs == (Job(Path("a.png"), Path("a-out.png")),)
+    (folder / "a-out.png").write_bytes((folder / "a.png").read_bytes())
+    work = plan(".", skip_existing=True)
+    assert work.jobs == (Job(Path("b.png"), Path("b-out.png")),)
+    assert work.notes == (
+        "results of an earlier run (*-out.*) left out: 1",
+        "existing outputs skipped: 1",
+    )
+
+
+def test_plan_jobs_into_a_folder_with_subfolders(folder: Path):
+    work = plan(".", output="results", recursive=True)
+    assert {str(job.target) for job in work.jobs} == {
+        str(Path("results", name)) for name in ("a.png", "b.png", "sub/a.png")
+    }
+    assert (folder / "results" / "sub").is_dir()
+
+
+def test_plan_jobs_of_standard_streams(folder: Path):
+    assert plan("-").jobs == (Job("-", "-"),)
+    assert plan("a.png", output="-").jobs == (Job(Path("a.png"), "-"),)
+    assert plan("-", output="c.png").jobs == (Job("-", Path("c.png")),)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "message"),
+    [
+        (("",), None, "empty name"),
+        (("-", "a.png"), None, "must be the only input"),
+        ((".",), "-", "one file only"),
+        (("a.png",), "a.png", "is the input itself"),
+        (("a.png",), "c.xyz", "unknown suffix"),
+        (("a.png",), "none/c.png", "does not exist"),
+        ((".",), "c.png", "cannot take several results"),
+        (("a.png", "sub/a.png"), "results", "would both be written"),
+        (("c.png",), None, "does not exist"),
+    ],
+)
+def test_plan_jobs_refuses(folder: Path, inputs: tuple[str, ...], output: str | None, message: str):
+    with pytest.raises(PlanError, match=message):
+        plan(*inputs, output=output)
+
+
+def test_plan_jobs_says_whether_an_existing_output_is_one_of_several(folder: Path):
+    (folder / "results").mkdir()
+    (folder / "results" / "a.png").touch()
+    for inputs, several in ((("a.png",), False), (("a.png", "b.png"), True)):
+        with pytest.raises(OutputExists, match=r"^results/a\.png exists$") as caught:
+            plan(*inputs, output="results")
+        assert caught.value.several is several
+        assert len(plan(*inputs, output="results", overwrite=True).jobs) == len(inputs)
