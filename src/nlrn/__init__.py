@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .api import dejpeg as dejpeg
     from .api import denoise as denoise
     from .api import upscale as upscale
+    from .models.contract import ModelInfo as ModelInfo
     from .models.nlrn import NLRN as NLRN
     from .models.nlrn import NLRNConfig as NLRNConfig
     from .models.nlrn import NonLocalBlock as NonLocalBlock
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
+    "ModelInfo": "models.contract",
     "NLRN": "models.nlrn",
     "NLRNConfig": "models.nlrn",
     "NonLocalBlock": "models.nlrn",
@@ -34,6 +36,7 @@ _HOMES = {
 
 __all__ = [
     "NLRN",
+    "ModelInfo",
     "NLRNConfig",
     "NonLocalBlock",
     "dejpeg",

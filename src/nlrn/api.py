@@ -23,8 +23,9 @@ from .files.images import (
     value_range,
     write_image,
 )
-from .inference import Model, Progress
+from .inference import Progress
 from .inference.precision import Precision
+from .models.contract import Model
 from .restoration import Report, Restorer, Sigma, Task, unit_sigma
 
 log = logging.getLogger(__name__)

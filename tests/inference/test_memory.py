@@ -70,13 +70,13 @@ def test_falls_back_when_memory_runs_out(monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(model, image, sigma, steps, plan, **options)
 
-    monkeypatch.setattr("nlrn.inference.run_bands", scarce)
+    monkeypatch.setattr("nlrn.inference.within_memory.run_bands", scarce)
     assert peak_difference(restore(model, image), expected) < 1e-5
     assert tried[0].height == 40
     assert tried[0].store_logits
     assert len(tried) > 2
     monkeypatch.setattr(
-        "nlrn.inference.run_bands",
+        "nlrn.inference.within_memory.run_bands",
         lambda *a, **k: (_ for _ in ()).throw(RuntimeError(next(words))),
     )
     for message in (
@@ -89,7 +89,7 @@ def test_falls_back_when_memory_runs_out(monkeypatch):
         with pytest.raises(MemoryError, match="even in the smallest pieces"):
             restore(model, image)
     monkeypatch.setattr(
-        "nlrn.inference.run_bands", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("other"))
+        "nlrn.inference.within_memory.run_bands", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("other"))
     )
     with pytest.raises(RuntimeError, match="other"):
         restore(model, image)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from networks import CONFIGS, network, peak_difference
 
-from nlrn import NLRN, NLRNConfig, inference
-from nlrn.inference import planning, restore, wavefront
+from nlrn import NLRN, NLRNConfig
+from nlrn.inference import planning, restore, wavefront, within_memory
 from nlrn.inference.patches import patch_positions, restore_tiles
 from nlrn.inference.planning import Plan, peak_memory, plans
 from nlrn.inference.precision import ieee_float32
@@ -79,7 +79,7 @@ def test_a_plan_with_tiles_is_exact(store):
     model, image = network(num_steps=2), torch.rand(2, 1, 50, 61)
     seen = []
     plan = Plan(BandPlan(8, store, 1 << 20), tile=16)
-    result = inference._run_plan(model, image, None, 2, plan, torch.float32, seen.append)
+    result = within_memory._run_plan(model, image, None, 2, plan, torch.float32, seen.append)
     assert peak_difference(result, model(image)) < 1e-5
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1)

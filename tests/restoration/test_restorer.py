@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import warnings
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,10 +242,10 @@ def test_where_a_result_cannot_go_is_said_before_the_work(tiny_grey, tmp_path):
 
 
 def test_a_model_that_is_none_of_ours(tiny_grey):
-    """It may say which channels and noise levels it knows, in an object of its own."""
+    """It may declare which channels and noise levels it knows."""
 
     class Darker(torch.nn.Module):
-        config = SimpleNamespace(channels=1, sigma_range=(0.0, 0.2))
+        info = nlrn.ModelInfo("darker", "denoise", channels=1, sigma_range=(0.0, 0.2))
 
         def forward(self, image, sigma=None):
             warnings.warn("dark", RuntimeWarning, stacklevel=1)
@@ -298,16 +297,16 @@ def test_half_precision_holds_60_db(precision):
 
 
 def test_what_overflows_is_computed_again(tiny_grey, monkeypatch, caplog):
-    from nlrn import restoration
+    from nlrn.restoration import restorer
 
-    real, used = restoration.restore, []
+    real, used = restorer.restore, []
 
     def overflowing(*args, precision, **kwargs):
         used.append(precision)
         result = real(*args, precision=precision, **kwargs)
         return result if precision is torch.float32 else result / 0
 
-    monkeypatch.setattr(restoration, "restore", overflowing)
+    monkeypatch.setattr(restorer, "restore", overflowing)
     image = np.random.default_rng(0).random((12, 10), dtype=np.float32)
     restored = nlrn.denoise(image, 0.1, model=tiny_grey, precision="bfloat16")
     assert used == [torch.bfloat16, torch.float32]
@@ -333,16 +332,16 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
 
 
 @pytest.mark.parametrize("kernel", [True, False])
-def test_faster_options(kernel, monkeypatch):
+def test_faster_settings(kernel, monkeypatch):
     monkeypatch.setattr("nlrn.restoration.restorer.has_native_kernel", lambda dtype: kernel)
 
     def faster(**settings):
-        return Restorer("nlrn-small-gray", device="cpu", **settings).faster_options((9, 9))
+        return Restorer("nlrn-small-gray", device="cpu", **settings).faster_settings((9, 9))
 
-    precision = ["--precision bfloat16"] if kernel else []
-    assert faster() == [*precision, "--steps 4", "a CUDA GPU"]
-    assert faster(steps=2, ensemble=True) == ["no --ensemble", *precision, "a CUDA GPU"]
-    assert faster(precision="bfloat16") == ["--steps 4", "a CUDA GPU"]
+    precision = {"precision": "bfloat16"} if kernel else {}
+    assert faster() == {**precision, "steps": 4, "device": "cuda"}
+    assert faster(steps=2, ensemble=True) == {"ensemble": False, **precision, "device": "cuda"}
+    assert faster(precision="bfloat16") == {"steps": 4, "device": "cuda"}
     for sigma in ("auto", 0.1):  # no model that is for other noise
-        options = Restorer(device="cpu").faster_options((9, 9, 3), sigma)
-        assert options == [*precision, "--steps 4", "a CUDA GPU"]
+        settings = Restorer(device="cpu").faster_settings((9, 9, 3), sigma)
+        assert settings == {**precision, "steps": 4, "device": "cuda"}

@@ -23,6 +23,15 @@ SOME_FAILED, ALL_FAILED = 3, 4
 # A job that will take longer than this says so at the start.
 LONG_JOB_SECONDS = 60.0
 PROGRESS_AFTER_SECONDS = 2.0
+# Options for the settings of `Restorer.faster_settings`.
+FASTER = {
+    "ensemble": "no --ensemble",
+    "precision": "--precision {}",
+    "steps": "--steps {}",
+    "window_size": "--window {} (approximate)",
+    "model": "--model {}",
+    "device": "a CUDA GPU",
+}
 
 
 @dataclass(frozen=True)
@@ -188,8 +197,9 @@ class _Bar:
         seconds = restorer.estimate_seconds(shape, sigma) * remaining
         if seconds < LONG_JOB_SECONDS:
             return
-        faster = restorer.faster_options(shape, sigma)
-        hint = f"; faster: {', '.join(faster)}" if faster else ""
+        faster = restorer.faster_settings(shape, sigma)
+        hints = [FASTER[name].format(value) for name, value in faster.items()]
+        hint = f"; faster: {', '.join(hints)}" if hints else ""
         what = "this" if remaining == 1 else f"these {remaining} files"
         self._console.print(f"{what} will take about {_duration(seconds)}{hint}")
 

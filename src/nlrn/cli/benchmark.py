@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..evaluation.benchmark import Result
     from ..evaluation.protocol import DataSet, Task
-    from ..inference import Model
+    from ..models.contract import Model
 
 app = typer.Typer(help="Measure models on image sets.", no_args_is_help=True)
 
@@ -321,7 +321,7 @@ def _load(
     """The model named, or that for a task and the colours of a set."""
     from ..evaluation.protocol import SUPER_RESOLUTION
     from ..files.images import read_image
-    from ..models.nlrn import NLRN
+    from ..models.contract import info_of
     from ..models.zoo import check_task, default_model, load_model
 
     colour = task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3
@@ -329,11 +329,10 @@ def _load(
     name = model or default_model(task.name, channels)
     loaded = load_model(name, device=device)
     check_task(name, loaded, task.name)
+    info = info_of(loaded)
     for head in heads:
-        loaded.check_steps(head)
-    if isinstance(loaded, NLRN):
-        channels = loaded.config.channels
-    return _Loaded(loaded, Path(name).stem, channels)
+        info.check_steps(head)
+    return _Loaded(loaded, Path(name).stem, info.channels or channels)
 
 
 def _sheet(

@@ -17,9 +17,9 @@ import torch
 
 from ..files.atomic import finite_json
 from ..files.images import from_planes
-from ..inference import Model, restore
+from ..inference import restore
 from ..inference.noise_level import estimate_noise
-from ..models.zoo import About
+from ..models.contract import Model, info_of
 from ..version import __version__
 from .metrics import psnr, ssim
 from .protocol import DENOISING, DataSet, Task, Trial, to_bytes
@@ -143,7 +143,7 @@ def score(trial: Trial, restored: np.ndarray) -> ImageResult:
 
 def sigma_for(model: Model, trial: Trial) -> float | None:
     """The noise level to tell a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
-    if About.of(model).sigma_range is None:
+    if info_of(model).sigma_range is None:
         return None
     if trial.sigma is not None:
         return trial.sigma

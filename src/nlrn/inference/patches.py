@@ -10,11 +10,18 @@ from torch import Tensor
 Restore = Callable[[Tensor, Tensor | None], Tensor]
 
 
-def restore_tiles(restore: Restore, image: Tensor, sigma: Tensor | None, tile: int, halo: int) -> Tensor:
+def restore_tiles(
+    restore: Restore,
+    image: Tensor,
+    sigma: Tensor | None,
+    tile: int,
+    halo: int,
+    progress: Callable[[float], None] = lambda fraction: None,
+) -> Tensor:
     """The image put together from square tiles, each restored with `halo` more pixels on every side.
 
-    Exact if `halo` is at least the network's (`NLRNConfig.halo`): no pixel of a tile then depends on anything
-    that was cut off. With a smaller one the result is an approximation.
+    Exact if `halo` is at least the method's (`ModelInfo.halo`), and it and `tile` are multiples of its grid: no pixel
+    of a tile then depends on anything that was cut off. With a smaller one the result is an approximation.
 
     Args:
         restore: image `[B, C, h, w]` and sigma `[B]` -> result of the same shape.
@@ -22,6 +29,7 @@ def restore_tiles(restore: Restore, image: Tensor, sigma: Tensor | None, tile: i
         sigma: `[B]` or `None`, handed through.
         tile: side of a tile in pixels.
         halo: pixels of context.
+        progress: called with the fraction done.
     """
     height, width = image.shape[2:]
     result = torch.empty_like(image)
@@ -33,6 +41,7 @@ def restore_tiles(restore: Restore, image: Tensor, sigma: Tensor | None, tile: i
             rows, columns = target.shape[2:]
             restored = restore(piece, sigma)
             target.copy_(restored[:, :, y - top : y - top + rows, x - left : x - left + columns])
+            progress((y * width + (x + columns) * rows) / (height * width))
     return result
 
 

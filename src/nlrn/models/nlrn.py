@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ..ops.depth_to_space import add_depth_to_space
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
+from .contract import ModelInfo
 
 # The batch norms that each step has one of.
 STEP_NORMS = ("attention_norms", "conv_a_norms", "conv_b_norms")
@@ -299,6 +300,23 @@ class NLRN(nn.Module):
                 self.attention.key.weight.mul_(0.35)
 
     @property
+    def info(self) -> ModelInfo:
+        """The network's declaration."""
+        config = self.config
+        return ModelInfo(
+            name="nlrn",
+            task=config.task,
+            channels=config.channels,
+            sigma_range=config.sigma_range,
+            steps=config.heads,
+            cut="bands",
+            halo=config.halo,
+            grid=config.stride,
+            patch_protocol=config.patch_protocol,
+            precisions=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
+        )
+
+    @property
     def first_conv(self) -> nn.Conv2d:
         """The convolution that reads the image."""
         return self.input_conv if self.config.stem is None else self.stem.conv_a
@@ -330,7 +348,9 @@ class NLRN(nn.Module):
         Raises:
             ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or NaN.
         """
-        return self._after((self.check_steps(steps),), image, sigma)[0]
+        taken = self.info.check_steps(steps)
+        assert taken is not None
+        return self._after((taken,), image, sigma)[0]
 
     def all_heads(self, image: Tensor, sigma: float | Tensor | None = None) -> list[Tensor]:
         """The restored images of every head, in the order of `config.heads`: what training compares."""
@@ -437,15 +457,6 @@ class NLRN(nn.Module):
             if note is not None:
                 warnings.warn(note, stacklevel=2)
         return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
-
-    def check_steps(self, steps: int | None) -> int:
-        """`steps` if it is a head, the last head for `None`."""
-        if steps is None:
-            return self.config.heads[-1]
-        if steps not in self.config.heads:
-            heads = ", ".join(str(head) for head in self.config.heads)
-            raise ValueError(f"this model can stop after {heads} steps, got steps={steps}")
-        return steps
 
 
 def nearest_known(sigma: float, known: tuple[float, float]) -> tuple[float, str | None]:

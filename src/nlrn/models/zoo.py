@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from .classical.bm3d import BM3D
-from .nlrn import NLRN
+from .contract import DeclaredModel, Model, info_of
 from .weights_file import ModelError, build, read_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -40,7 +40,7 @@ class ModelEntry:
 class ClassicalEntry:
     """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`."""
 
-    builder: Callable[[], BM3D]
+    builder: Callable[[], DeclaredModel]
     task: str
     sigma: str
     psnr: str
@@ -123,7 +123,7 @@ CLASSICAL: dict[str, ClassicalEntry] = {
 }
 
 
-# What models may have been trained for (`NLRNConfig.task`) to do a task; a name that is not here fits them all.
+# The tasks (`ModelInfo.task`) of the models that do a task; a name that is not here fits them all.
 FITTING = {
     "denoise": ("denoise", "photo"),
     "photo": ("denoise", "photo"),
@@ -132,10 +132,11 @@ FITTING = {
 }
 
 
-def check_task(name: str, model: NLRN | BM3D, task: str) -> None:
+def check_task(name: str, model: Model, task: str) -> None:
     """Raises `ModelError` if a model is for something else than `task`."""
-    if model.config.task in FITTING and model.config.task not in FITTING[task]:
-        raise ModelError(f"{name} is a model for {model.config.task}, not for {task}")
+    own = info_of(model).task
+    if own in FITTING and own not in FITTING[task]:
+        raise ModelError(f"{name} is a model for {own}, not for {task}")
 
 
 def load_model(
@@ -143,7 +144,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     window_size: int | Literal["default"] | None = "default",
-) -> NLRN | BM3D:
+) -> DeclaredModel:
     """A model in evaluation mode and float32: `model(image, sigma=None) -> restored`.
 
     Args:
@@ -182,25 +183,6 @@ def load_model(
     if window_size != "default":
         config = dataclasses.replace(config, window_size=window_size, patch_protocol=None)
     return build(config, tensors, str(path)).to(device)
-
-
-@dataclass(frozen=True)
-class About:
-    """What a model's `.config` says of it, whoever wrote it.
-
-    Args:
-        channels: of the images it restores; `None` where it takes any.
-        sigma_range: the noise levels it knows, in units of [0, 1]; `None` for a model that takes none.
-    """
-
-    channels: int | None
-    sigma_range: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, model: object) -> About:
-        """A `model(image, sigma)` that says nothing takes any image and any noise."""
-        config = getattr(model, "config", None)
-        return cls(getattr(config, "channels", None), getattr(config, "sigma_range", (0.0, 1.0)))
 
 
 def default_model(task: str, channels: int) -> str:

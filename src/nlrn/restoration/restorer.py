@@ -10,7 +10,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from ..files.exif import resized
 from ..files.images import Image, from_float, from_planes, to_float, to_planes, value_range
-from ..inference import Model, Progress, part_of, restore
+from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
 from ..inference.noise_level import estimate_noise
 from ..inference.patches import patch_positions
 from ..inference.precision import Precision, pick_precision
-from ..models.nlrn import NLRN, nearest_known
-from ..models.zoo import MODELS, About, check_task, default_model, load_model, smallest_model
+from ..models.contract import Model, info_of
+from ..models.nlrn import nearest_known
+from ..models.zoo import MODELS, check_task, default_model, load_model, smallest_model
 from ..ops.nonlocal_attention import has_native_kernel
 from ..ops.resize import bicubic_resize
 from .luma import check_scale, enlarge, recolor
@@ -121,12 +122,13 @@ class Restorer:
             name = default_model(self.task, channels)
         if name not in self._loaded:
             loaded = load_model(name, device=self.device)
-            loaded.check_steps(self._steps)
+            loaded.info.check_steps(self._steps)
             check_task(name, loaded, self.task)
-            own = loaded.config.window_size if isinstance(loaded, NLRN) else None
-            if self._window_size not in ("default", own):
-                self._approximate.add(name)
+            if self._window_size != "default":
+                halo = loaded.info.halo
                 loaded = load_model(name, device=self.device, window_size=self._window_size)
+                if loaded.info.halo != halo:
+                    self._approximate.add(name)
             self._loaded[name] = loaded
         return self._loaded[name], name
 
@@ -149,7 +151,7 @@ class Restorer:
             raise ValueError("the image has NaN or infinite values")
         sigma = unit_sigma(sigma)
         model, name = self.model_for(channels, sigma)
-        about = About.of(model)
+        about = info_of(model)
         known = about.sigma_range
         if len(image) > 1 and sigma == "auto" and known is not None:
             return self._one_by_one(image, progress or _no_progress)
@@ -191,7 +193,7 @@ class Restorer:
 
     def _run(self, model: Model, image: Tensor, sigma: float | None, progress: Progress) -> Tensor:
         channels = image.shape[1]
-        if channels == 3 and About.of(model).channels == 1:
+        if channels == 3 and info_of(model).channels == 1:
             # One channel at a time: three in a batch would triple the memory for the same time.
             planes = [self._run(model, image[:, c : c + 1], sigma, part_of(progress, c, 3)) for c in range(3)]
             return torch.cat(planes, 1)
@@ -221,9 +223,9 @@ class Restorer:
         model, _ = self.model_for(channels, sigma)
         shape = tuple(self.scale * length for length in shape[:2])
         channels = 1 if self.task == "upscale" else channels
-        about = About.of(model)
+        about = info_of(model)
         model_channels = about.channels or channels
-        protocol = model.config.patch_protocol if isinstance(model, NLRN) else None
+        protocol = about.patch_protocol
         side = TRIAL_SIDE if self.device.type == "cpu" else TRIAL_SIDE_ON_GPU
         units = shape[0] * shape[1] / side**2
         if protocol is not None:
@@ -240,24 +242,32 @@ class Restorer:
             trials.append(time.perf_counter() - started)
         return min(trials) * units * (channels // model_channels) * (8 if self._ensemble else 1)
 
-    def faster_options(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> list[str]:
-        """Ways to restore an image array of this shape faster, as command-line options."""
+    def faster_settings(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> dict[str, Any]:
+        """Arguments of `Restorer` that would restore an image array of this shape faster, each by itself."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for(channels, sigma)
-        options = ["no --ensemble"] if self._ensemble else []
-        if isinstance(model, NLRN):
-            config = model.config
-            on_cpu = self.device.type == "cpu" and self._precision is torch.float32
-            if on_cpu and has_native_kernel(torch.bfloat16):
-                options.append("--precision bfloat16")
-            heads = [head for head in config.heads if head < (self._steps or config.num_steps)]
-            options += [f"--steps {heads[-1]}"] if heads else []
-            if config.patch_protocol is not None:
-                options.append("--window 45 (approximate)")
+        info, settings = info_of(model), dict[str, Any]()
+        if self._ensemble:
+            settings["ensemble"] = False
+        on_cpu = self.device.type == "cpu"
+        if (
+            on_cpu
+            and self._precision is torch.float32
+            and torch.bfloat16 in info.precisions
+            and has_native_kernel(torch.bfloat16)
+        ):
+            settings["precision"] = "bfloat16"
+        if fewer := [steps for steps in info.steps if steps < (self._steps or info.steps[-1])]:
+            settings["steps"] = fewer[-1]
+        if info.patch_protocol is not None:
+            settings["window_size"] = 45
         task = MODELS[name].task if name in MODELS else self.task
         small = smallest_model(task, 1 if task == "upscale" else channels)
-        options += [f"--model {small}"] if small != name else []
-        return options + (["a CUDA GPU"] if self.device.type == "cpu" else [])
+        if small != name:
+            settings["model"] = small
+        if on_cpu:
+            settings["device"] = "cuda"
+        return settings
 
     def image(
         self,

@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops.block_matching import block_matching, reference_positions
+from ...ops.block_matching import BAND, block_matching, reference_positions
 from ...ops.patches import Aggregation, extract_patches
+from ..contract import ModelInfo, Shape
 
 # Rows of reference patches that are filtered at a time, and groups of them: what lies between is in memory at once.
 ROWS, GROUPS = 16, 2048
@@ -43,8 +44,6 @@ class BM3DConfig:
             8-bit grey levels; by `3 a + b sigma^2` in colour, whose luminance is sqrt(3) times as large. The paper has
             two sets of numbers, for sigma up to 40 and beyond; these go from one to the other.
         hard_threshold: in the first stage, in units of sigma.
-        task: what the method is for.
-        sigma_range: noise levels it knows, in units of [0, 1].
     """
 
     patch_size: int = 8
@@ -53,8 +52,6 @@ class BM3DConfig:
     group_sizes: tuple[int, int] = (16, 32)
     distances: tuple[tuple[float, float], tuple[float, float]] = ((2000.0, 3.0), (400.0, 0.3))
     hard_threshold: float = 2.7
-    task: str = "denoise"
-    sigma_range: tuple[float, float] = (0.0, 1.0)
 
 
 class BM3D:
@@ -74,10 +71,26 @@ class BM3D:
     def __init__(self, config: BM3DConfig | None = None) -> None:
         self.config = config or BM3DConfig()
 
-    def check_steps(self, steps: int | None) -> None:
-        """Raises `ValueError` unless `steps` is `None`: there are none to choose from."""
-        if steps is not None:
-            raise ValueError(f"bm3d has no steps to choose from, got steps={steps}")
+    @property
+    def info(self) -> ModelInfo:
+        """The method's declaration."""
+        config = self.config
+        # In both stages: from a pixel to a patch of it, to the reference of a group, to another patch, to its pixels.
+        halo = 4 * (config.patch_size - 1 + config.search_size // 2)
+        return ModelInfo("bm3d", "denoise", cut="tiles", halo=halo, grid=config.stride, memory=self._memory)
+
+    def _memory(self, shape: Shape) -> int:
+        """An upper estimate of the bytes of a call in float32, the result included."""
+        batch, channels, height, width = shape
+        config = self.config
+        across = -(-width // config.stride) + 1
+        # Images: the input in two spaces, two estimates, sums and weights, and the results of the batch.
+        images = (9 * channels + batch * channels) * height * width
+        distances = 3 * config.search_size**2 * BAND * across
+        # Patches of the groups of some rows: filtered ones, and while they are put together.
+        patches = 4 * ROWS * across * max(config.group_sizes) * channels * config.patch_size**2
+        spectra = 7 * GROUPS * max(config.group_sizes) * channels * config.patch_size**2
+        return 4 * (images + distances + patches + spectra)
 
     @torch.no_grad()
     def __call__(self, image: Tensor, sigma: float | Tensor | None = None) -> Tensor:
