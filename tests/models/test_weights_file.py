@@ -102,6 +102,15 @@ def test_weights_of_half_the_size(saved):
     assert torch.equal(loaded.conv_a_norms[0].running_var, model.conv_a_norms[0].running_var)
 
 
+def test_weights_beyond_float16(saved):
+    path, model = saved
+    before, state = path.read_bytes(), model.state_dict()
+    state["conv_a.bias"][2] = 1e5
+    with pytest.raises(ValueError, match=r"conv_a\.bias has a weight beyond the range of float16"):
+        save_weights(path, CONFIG, state, dtype=torch.float16)
+    assert path.read_bytes() == before
+
+
 def test_config_as_json():
     config = dataclasses.replace(CONFIG, window_size=None, patch_protocol=(45, 7))
     assert config_from_json(config_to_json(config)) == config

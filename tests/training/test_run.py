@@ -302,3 +302,16 @@ def test_export(data, tmp_path, capsys):
         assert needed in card
     assert re.search(r"images held out: 25: \d\d\.\d\d dB", card)
     assert load_model(tmp_path / "released.safetensors").config == config().model
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            [
+                "export-weights",
+                str(tmp_path / CHECKPOINT),
+                "-o",
+                str(tmp_path / "half.safetensors"),
+                "--float16",
+            ]
+        )
+    assert stopped.value.code == 0
+    half = load_file(tmp_path / "half.safetensors")
+    assert all(torch.equal(half[name], weights[name].half()) for name in half if "running_" not in name)

@@ -17,9 +17,14 @@ def export_weights(
         Path,
         typer.Option("-o", "--output", help="The weight file (.safetensors) to write.", show_default=False),
     ],
+    half: Annotated[
+        bool, typer.Option("--float16", help="Write the weights in float16: a file of half the size.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Write a checkpoint's averaged weights and a model card."""
+    import torch
+
     from ..training.checkpoint import export
 
     options.check_weight_file(output, checkpoint)
@@ -28,7 +33,7 @@ def export_weights(
         if path.exists() and not overwrite:
             raise CliError(f"{path} exists; pass --overwrite to replace it")
     try:
-        export(checkpoint, output, card)
+        export(checkpoint, output, card, torch.float16 if half else None)
     except OSError as error:
         raise CliError(options.os_error(error)) from error
     except ValueError as error:

@@ -56,13 +56,20 @@ def save_weights(
         metadata: more to note: training data, recipe, licence.
         dtype: of the weights in the file, float16 for half the size; batch-norm statistics stay as they are. By default
             all stay as they are.
+
+    Raises:
+        ValueError: a weight beyond the range of `dtype`.
+        OSError: the file cannot be written.
     """
     tensors = {}
     for name, value in state_dict.items():
         if name.endswith("num_batches_tracked"):
             continue
         narrower = dtype is not None and "running_" not in name
-        tensors[name] = value.detach().cpu().to(dtype if narrower else value.dtype).contiguous()
+        tensor = value.detach().cpu().to(dtype if narrower else value.dtype).contiguous()
+        if narrower and not torch.isfinite(tensor).all() and torch.isfinite(value).all():
+            raise ValueError(f"{name} has a weight beyond the range of {str(dtype).removeprefix('torch.')}")
+        tensors[name] = tensor
     version = ".".join(map(str, VERSION))
     about = {**(metadata or {}), CONFIG_KEY: config_to_json(config), VERSION_KEY: version}
     write_atomically(Path(path), dump_safetensors(tensors, about), overwrite=True)

@@ -106,11 +106,18 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
             trainer.load_optimizer_state(parameter, state)
 
 
-def export(checkpoint: Path, weights: Path, card: Path) -> None:
+def export(checkpoint: Path, weights: Path, card: Path, dtype: torch.dtype | None = None) -> None:
     """Writes a checkpoint's averaged weights as a release file, and a model card of what is known about them.
+
+    Args:
+        checkpoint: of a run.
+        weights: the weight file, replaced if it exists.
+        card: the model card, likewise.
+        dtype: of the weights in the file; by default that of training.
 
     Raises:
         CheckpointError: not a checkpoint.
+        ValueError: a weight beyond the range of `dtype`.
         OSError: files that cannot be read or written.
     """
     config, progress, about = read_header(checkpoint)
@@ -118,7 +125,7 @@ def export(checkpoint: Path, weights: Path, card: Path) -> None:
         names = [name for name in file.keys() if name.startswith("average.")]  # noqa: SIM118
         state = {name.removeprefix("average."): file.get_tensor(name) for name in names}
     minutes = f"{progress.seconds / 60:.1f}"
-    save_weights(weights, config.model, state, {"steps": str(progress.step), "minutes": minutes})
+    save_weights(weights, config.model, state, {"steps": str(progress.step), "minutes": minutes}, dtype=dtype)
     parameters = sum(v.numel() for k, v in state.items() if "running_" not in k and "num_batches" not in k)
     recipe = to_dict(config)
     model = recipe.pop("model")
