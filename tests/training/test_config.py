@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -99,11 +100,13 @@ def test_bad_configurations(tmp_path, text, message):
 
 def test_a_function_of_your_own(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def darker(clean, generator):\n    return clean / 2, None\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
     settings = config(degradation="mine:darker")
     degraded, sigma = degradation(settings)(torch.ones(1, 1, 2, 2), torch.Generator())
     assert degraded.max() == 0.5
     assert sigma is None
+    assert sys.path == before
     for wrong in ("mine:brighter", "nowhere:f", "poisson"):
         with pytest.raises(ConfigError, match="cannot be imported"):
             degradation(dataclasses.replace(settings, degradation=wrong))

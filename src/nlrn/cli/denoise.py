@@ -63,7 +63,9 @@ def denoise(
     if demo:
         from .demo import run_demo
 
-        run_demo(restorer, Path(output or "nlrn-demo"), 25.0 if level == "auto" else level, overwrite)
+        # The demonstration's own folder holds nothing but what it wrote there before.
+        folder, own = Path(output or "nlrn-demo"), output is None
+        run_demo(restorer, folder, 25.0 if level == "auto" else level, overwrite or own)
         return
     code = run_jobs(work, restorer, Options(level, data_range, quality, overwrite))
     if code:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,7 +265,7 @@ def _is(value: Any, hint: Any) -> bool:
 
 
 def degradation(config: TrainingConfig) -> Degradation:
-    """The function that makes crops worse.
+    """The function that makes crops worse; a module of a user's own is also looked for in the working folder.
 
     Raises:
         ConfigError: a function that cannot be imported.
@@ -275,12 +276,22 @@ def degradation(config: TrainingConfig) -> Degradation:
     try:
         if not colon:
             raise ImportError(f"expected {', '.join(DEGRADATIONS)} or package.module:function")
-        found = getattr(importlib.import_module(module), name)
+        found = getattr(_import(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"degradation {config.degradation!r} cannot be imported: {error}") from error
     if not callable(found):
         raise ConfigError(f"degradation {config.degradation!r} is not a function")
     return found  # type: ignore[no-any-return]
+
+
+def _import(module: str) -> Any:
+    """A module, from the working folder where it is nowhere else: a console script does not look there."""
+    folder = str(Path.cwd())
+    sys.path.append(folder)
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(folder)
 
 
 def _gaussian(config: TrainingConfig) -> Degradation:
