@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from nlrn.degradations import resize
+from nlrn.ops import resize
 from nlrn.training import graph
 from nlrn.training.config import Phase, degradation, load_config
 from nlrn.training.crops import Crops
