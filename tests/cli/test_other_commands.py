@@ -147,6 +147,8 @@ def test_models(nlrn):
     assert all(name in listed for name in CLASSICAL)
     backends = nlrn("models", "--backends").out
     assert "chunked" in backends
+    assert all("experimental" in line for line in backends.splitlines() if "triton " in line)
+    assert "CUDA graphs" in backends
     assert backends.count("in use") == 1 + torch.cuda.is_available()
 
 

@@ -8,11 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+# The backends that have run in an interpreter only.
+EXPERIMENTAL = ("triton",)
+
 
 def models(
     backends: Annotated[
         bool,
-        typer.Option("--backends", help="Show which implementations of the non-local operation run here."),
+        typer.Option("--backends", help="List the implementations of the non-local operation, and which of them run here."),
     ] = False,
 ) -> None:
     """List the models that come with nlrn."""
@@ -53,8 +56,10 @@ def _backends(console: Console) -> None:
         reasons, chosen = refusals(sample, sample, sample, 45), choose_backend(sample, sample, sample, 45)
         for name in BACKENDS:
             state = "in use" if name == chosen else reasons[name] or "ready where those above cannot"
-            console.print(f"{device:5} {name:10} {state}", soft_wrap=True)
+            trust = " (experimental: no GPU has run it yet)" if name in EXPERIMENTAL else ""
+            console.print(f"{device:5} {name:10} {state}{trust}", soft_wrap=True)
     for dtype, in_use in native_kernels().items():
         console.print(f"native kernel, {str(dtype).removeprefix('torch.')}: {in_use}", soft_wrap=True)
+    console.print("CUDA graphs: experimental (no GPU has run them yet)")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU"
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} CPU threads, {gpu}")
