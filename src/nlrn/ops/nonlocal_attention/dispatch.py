@@ -48,9 +48,12 @@ def refusals(
     wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
     # Triton's interpreter, which runs kernels on the CPU, is for tests.
     on_request = ON_REQUEST if value.device.type == "cpu" else None
+    native_refuses = native.refusal(query, key, value, window_size, state, max_memory)
+    if state is not None:
+        state = state.as_history()
     reasons = {
         "triton": triton.refusal(query, key, value, window_size, state, max_memory) or on_request,
-        "native": native.refusal(query, key, value, window_size, state, max_memory),
+        "native": native_refuses,
         "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
         "chunked": wrong_type,
         "reference": ON_REQUEST,
@@ -109,7 +112,8 @@ def nonlocal_attention(
         keep_state: `False` at the last step, or without propagation, saves the memory of the new state.
         row_offset: the row of `key` at which the first row of `query` lies, when `query` is a band of rows.
             By default both start at the same row and `rows == H`.
-        max_memory: bytes that this call may allocate for its workspace and a new state. A state that would
+        max_memory: bytes that this call may allocate for its workspace and a new state; in the native backend under
+            autograd those of the steps before count too. A state that would
             not fit is kept as the history of queries and keys instead of logits. Tensors of
             the size of the image (result, gradients) are not counted.
         backend: one of `BACKENDS`; by default `choose_backend` decides. A state stays with its backend.
@@ -159,6 +163,8 @@ def nonlocal_attention(
         reason = refusals(query, key, value, window_size, state, max_memory)[name]
         if reason not in (None, ON_REQUEST):
             raise ValueError(f"backend {name!r} cannot compute this: {reason}")
+    if state is not None and name != state.backend:
+        state = state.as_history()
     if name in ("reference", "dense"):
         if state is not None:
             assert state.logits is not None

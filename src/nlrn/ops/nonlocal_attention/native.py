@@ -1,7 +1,8 @@
 """The CPU backend, in float32 or bfloat16, with stored logits or a history; the kernel in C++ is in `csrc/`.
 
-Gradients are for bfloat16, on processors with AMX or AVX512-BF16. A state is then the history, whose products are
-computed anew: that takes less memory, and with tile registers less time, than stored logits.
+Gradients are for bfloat16, on processors with AMX or AVX512-BF16. Each step then stores its logits for its backward
+pass, which hands their gradient to that of the step before; where memory is short, it computes them anew from the
+history.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from .native_operators import (
     PRECISIONS,
     QUERIES,
     TILE,
-    state_tile,
+    gradient_shape,
+    state_shape,
     up,
     window_attention,
     window_attention_backward,
@@ -60,13 +62,15 @@ def refusal(
     reason: str | None = _library_refuses(value.dtype, differentiable)
     if reason is not None:
         return reason
-    stored = None if state is None else state.logits
+    steps = 1 if state is None else 1 + len(state.queries)
+    stored = None if state is None or state.queries else state.logits
     if stored is not None and stored.dtype != PRECISIONS[value.dtype].logits:
         return f"cannot read logits in {stored.dtype} for images in {value.dtype}"
-    steps = 1 if state is None else 1 + len(state.queries)
     if differentiable:
         if stored is not None:
             return "cannot differentiate stored logits"
+        if _differentiates_stored(query, key, value, window_size, state, max_memory):
+            return None
         needed = gradient_workspace_bytes(query, key, value, window_size, steps)
     else:
         needed = workspace_bytes(query, value, window_size, steps)
@@ -81,13 +85,57 @@ def _radius(window_size: int | None, height: int, width: int) -> int:
     return largest if window_size is None else min(window_size // 2, largest)
 
 
-class _Differentiable(torch.autograd.Function):
+class _Step(torch.autograd.Function):
+    """One step under autograd, with the logits of the step before and what stands for them in the graph.
+
+    The logits themselves are float16, to which autograd would round their gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, earlier, token, radius, row_offset):  # type: ignore[no-untyped-def]
+        output, normaliser, logits = window_attention(
+            [query], [key], value, earlier, radius, row_offset, True
+        )
+        ctx.save_for_backward(query, key, value, output, normaliser, logits)
+        ctx.radius, ctx.row_offset, ctx.propagate = radius, row_offset, token is not None
+        ctx.mark_non_differentiable(logits)
+        ctx.set_materialize_grads(False)
+        # One number in memory.
+        token = output.new_zeros(()).expand(gradient_shape(value, query.shape[2], radius))
+        return output.to(value.dtype), logits, token
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, output_grad, _, later):  # type: ignore[no-untyped-def]
+        query, key, value, output, normaliser, logits = ctx.saved_tensors
+        if output_grad is None:
+            output_grad = torch.zeros_like(output, dtype=value.dtype)
+        later = output.new_empty(0) if later is None else later.contiguous()
+        value_grad, query_grad, key_grad, logits_grad = window_attention_backward(
+            output_grad,
+            [query],
+            [key],
+            value,
+            output,
+            normaliser,
+            logits,
+            later,
+            ctx.radius,
+            ctx.row_offset,
+            ctx.propagate,
+        )
+        return query_grad, key_grad, value_grad, None, logits_grad if ctx.propagate else None, None, None
+
+
+class _StepOfHistory(torch.autograd.Function):
     """The last step of a history under autograd; `images` are its value, queries and keys."""
 
     @staticmethod
     def forward(ctx, radius, row_offset, *images):  # type: ignore[no-untyped-def]
         value, queries, keys = _parts(images)
-        output, normaliser = window_attention(queries, keys, value, radius, row_offset)
+        output, normaliser, _ = window_attention(
+            queries, keys, value, value.new_empty(0), radius, row_offset, False
+        )
         ctx.save_for_backward(output, normaliser, *images)
         ctx.radius, ctx.row_offset = radius, row_offset
         return output.to(value.dtype)
@@ -97,8 +145,19 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx, output_grad):  # type: ignore[no-untyped-def]
         output, normaliser, *images = ctx.saved_tensors
         value, queries, keys = _parts(images)
-        grads = window_attention_backward(
-            output_grad, queries, keys, value, output, normaliser, ctx.radius, ctx.row_offset
+        none = value.new_empty(0)
+        *grads, _ = window_attention_backward(
+            output_grad,
+            queries,
+            keys,
+            value,
+            output,
+            normaliser,
+            none,
+            none,
+            ctx.radius,
+            ctx.row_offset,
+            False,
         )
         return None, None, *grads
 
@@ -144,6 +203,61 @@ def gradient_workspace_bytes(
     return sums + planes + group * threads
 
 
+def stored_gradient_bytes(
+    query: Tensor, key: Tensor, value: Tensor, window_size: int | None, step: int
+) -> int:
+    """What a step with stored logits takes, its backward pass and the logits of the steps before it included."""
+    radius = _radius(window_size, *value.shape[2:])
+    logits = PRECISIONS[value.dtype].logits.itemsize * math.prod(state_shape(value, query.shape[2], radius))
+    # The gradient that comes from the step after, and the one that goes to the step before.
+    gradients = 2 * 4 * math.prod(gradient_shape(value, query.shape[2], radius))
+    return step * logits + gradients + gradient_workspace_bytes(query, key, value, window_size, 1)
+
+
+def _differentiates_stored(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    max_memory: int,
+) -> bool:
+    """Whether a step of a recurrence under autograd stores its logits, given those of the step before."""
+    if state is not None and state.token is None:
+        return False
+    step = 1 if state is None else state.step + 1
+    return stored_gradient_bytes(query, key, value, window_size, step) <= max_memory
+
+
+def _step_under_autograd(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    row_offset: int,
+    keep_state: bool,
+    max_memory: int,
+) -> tuple[Tensor, AttentionState | None]:
+    radius = _radius(window_size, *value.shape[2:])
+    alone = state is None and not keep_state
+    if not alone and _differentiates_stored(query, key, value, window_size, state, max_memory):
+        earlier, token = (value.new_empty(0), None) if state is None else (state.logits, state.token)
+        if state is not None:
+            assert earlier is not None
+            state.check_shape(earlier.shape, state_shape(value, query.shape[2], radius))
+        output, logits, token = _Step.apply(query, key, value, earlier, token, radius, row_offset)  # type: ignore[no-untyped-call]
+        if not keep_state:
+            return output, None
+        if state is None:
+            return output, AttentionState((query,), (key,), logits, backend="native", token=token)
+        queries, keys = (*state.queries, query), (*state.keys, key)
+        return output, state.successor(queries=queries, keys=keys, logits=logits, token=token)
+    history = AttentionState.extended(None if state is None else state.as_history(), query, key)
+    output = _StepOfHistory.apply(radius, row_offset, value, *history.queries, *history.keys)  # type: ignore[no-untyped-call]
+    return output, history if keep_state else None
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -156,14 +270,13 @@ def attention(
     max_memory: int,
 ) -> tuple[Tensor, AttentionState | None]:
     """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
-    (batch, _, rows, width), height = query.shape, key.shape[2]
-    radius = _radius(window_size, height, width)
-    shape = (batch, -(-rows // TILE), -(-width // TILE), state_tile(height, width, radius, value.dtype))
-
     if needs_grad(query, key, value, state):
-        history = AttentionState.extended(state, query, key)
-        output = _Differentiable.apply(radius, row_offset, value, *history.queries, *history.keys)  # type: ignore[no-untyped-call]
-        return output, history if keep_state else None
+        return _step_under_autograd(query, key, value, window_size, state, row_offset, keep_state, max_memory)
+    radius = _radius(window_size, *value.shape[2:])
+    shape = state_shape(value, query.shape[2], radius)
+    if state is not None:
+        # Logits that backward passes need are not to be written to.
+        state = state.as_history()
 
     def step(queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Tensor, fresh: bool) -> Tensor:
         output: Tensor = window_step(list(queries), list(keys), value, logits, radius, row_offset, fresh)

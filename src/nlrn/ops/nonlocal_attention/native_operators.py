@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Callable
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor, library
 
 from .compile import LIBRARIES, VARIANTS
 
-INTERFACE = 4
+INTERFACE = 5
 TILE = 4
 QUERIES = TILE * TILE
 # Keys side by side of a block in the backward pass: no row may be shorter.
@@ -58,6 +59,7 @@ class _Problem(ctypes.Structure):
         *((name, c_int32) for name in ("channels", "value_channels", "steps", "fresh", "exact")),
         *((name, POINTER(_Image)) for name in ("query", "key", "value")),
         ("output", c_void_p),
+        ("earlier", c_void_p),
         ("state", c_void_p),
         ("state_tile", c_int64),
         ("normaliser", c_void_p),
@@ -67,8 +69,10 @@ class _Problem(ctypes.Structure):
 class _Gradients(ctypes.Structure):
     _fields_ = (
         ("step", POINTER(_Problem)),
+        ("output", POINTER(_Image)),
         ("output_grad", POINTER(_Image)),
-        ("shared", c_void_p),
+        ("later", c_void_p),
+        ("logits_grad", c_void_p),
         *((name, POINTER(c_void_p)) for name in ("query_grad", "key_grad")),
         ("value_grad", c_void_p),
     )
@@ -185,7 +189,8 @@ def window_step(
     call = _Call(queries, keys, value, radius, row_offset, PRECISIONS[value.dtype].narrowest)
     output = call.image(call.rows, call.padded_values, value.dtype)
     call.problem.output, call.problem.fresh = output.data_ptr(), fresh
-    call.problem.state = logits.data_ptr() if logits.numel() else None
+    call.problem.state = _pointer(logits)
+    call.problem.earlier = None if fresh else call.problem.state
     call.run(call.functions.nlrn_window_step, call.problem)
     return output[..., : call.value_channels].permute(0, 3, 1, 2)
 
@@ -205,25 +210,46 @@ def _(
 
 @library.custom_op("nlrn::window_attention", mutates_args=())
 def window_attention(
-    queries: list[Tensor], keys: list[Tensor], value: Tensor, radius: int, row_offset: int
-) -> tuple[Tensor, Tensor]:
-    """The last step of a history in float32, and the log of the softmax's normaliser `[B, rows, W]`."""
+    queries: list[Tensor],
+    keys: list[Tensor],
+    value: Tensor,
+    earlier: Tensor,
+    radius: int,
+    row_offset: int,
+    store: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The last step of a history in float32, the log of the softmax's normaliser `[B, rows, W]`, and its logits.
+
+    With the logits of an `earlier` step, instead of an empty tensor, the history is what came after that step. Nothing
+    is written to them. The new logits are empty but for `store`.
+    """
     call = _Call(queries, keys, value, radius, row_offset, PRECISIONS[value.dtype].narrowest)
     output = call.image(call.rows, call.padded_values, torch.float32)
     normaliser = torch.empty(output.shape[:3], dtype=torch.float32)
+    shape = state_shape(value, call.rows, radius) if store else (0,)
+    logits = torch.empty(shape, dtype=call.precision.logits)
     call.problem.output, call.problem.normaliser = output.data_ptr(), normaliser.data_ptr()
-    call.problem.exact = True
+    call.problem.earlier, call.problem.state = _pointer(earlier), _pointer(logits)
+    call.problem.fresh, call.problem.exact = not earlier.numel(), True
     call.run(call.functions.nlrn_window_step, call.problem)
-    return output[..., : call.value_channels].permute(0, 3, 1, 2), normaliser
+    return output[..., : call.value_channels].permute(0, 3, 1, 2), normaliser, logits
 
 
 @window_attention.register_fake
 def _(
-    queries: list[Tensor], keys: list[Tensor], value: Tensor, radius: int, row_offset: int
-) -> tuple[Tensor, Tensor]:
+    queries: list[Tensor],
+    keys: list[Tensor],
+    value: Tensor,
+    earlier: Tensor,
+    radius: int,
+    row_offset: int,
+    store: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     batch, rows, width = value.shape[0], queries[0].shape[2], value.shape[3]
     normaliser = value.new_empty((batch, rows, width), dtype=torch.float32)
-    return _channels_last_like(value, rows, dtype=torch.float32), normaliser
+    shape = state_shape(value, rows, radius) if store else (0,)
+    logits = value.new_empty(shape, dtype=PRECISIONS[value.dtype].logits)
+    return _channels_last_like(value, rows, dtype=torch.float32), normaliser, logits
 
 
 @library.custom_op("nlrn::window_attention_backward", mutates_args=())
@@ -234,31 +260,40 @@ def window_attention_backward(
     value: Tensor,
     output: Tensor,
     normaliser: Tensor,
+    logits: Tensor,
+    later: Tensor,
     radius: int,
     row_offset: int,
+    propagate: bool,
 ) -> list[Tensor]:
-    """Gradients of value, all queries and all keys; `output` and `normaliser` are those of `window_attention`."""
+    """Gradients of value, all queries and all keys, and last of stored logits, which is empty but for `propagate`.
+
+    `output`, `normaliser` and `logits` are those of `window_attention`; without logits they are computed from the
+    history. `later` is the gradient of the logits from the steps after this one, or empty.
+    """
     call = _Call(queries, keys, value, radius, row_offset, GRADIENT_BLOCK)
-    # The part of the softmax gradient that all keys share. What rounding it takes from their gradients, it takes from
-    # all alike, and they have much in common: hence the output in float32.
-    shared = (output_grad.float() * output).sum(1).contiguous()
     output_grads = _side_by_side([output_grad], call.precision.value_channels)
+    outputs = _side_by_side([output], call.precision.value_channels)
     grads = [call.image(call.rows, call.padded_channels, value.dtype) for _ in queries]
     key_grads = [call.image(call.height, call.padded_channels, value.dtype) for _ in keys]
     value_grad = call.image(call.height, call.padded_values, value.dtype)
-    call.problem.normaliser = normaliser.data_ptr()
+    shape = gradient_shape(value, call.rows, radius) if propagate else (0,)
+    logits_grad = torch.empty(shape, dtype=torch.float32)
+    call.problem.normaliser, call.problem.state = normaliser.data_ptr(), _pointer(logits)
     pointers = c_void_p * len(queries)
     gradients = _Gradients(
         step=ctypes.pointer(call.problem),
+        output=_images(outputs),
         output_grad=_images(output_grads),
-        shared=shared.data_ptr(),
+        later=_pointer(later),
+        logits_grad=_pointer(logits_grad),
         query_grad=pointers(*(x.data_ptr() for x in grads)),
         key_grad=pointers(*(x.data_ptr() for x in key_grads)),
         value_grad=value_grad.data_ptr(),
     )
     call.run(call.functions.nlrn_window_gradients, gradients)
     of_products = [x[..., : call.channels].permute(0, 3, 1, 2) for x in (*grads, *key_grads)]
-    return [value_grad[..., : call.value_channels].permute(0, 3, 1, 2), *of_products]
+    return [value_grad[..., : call.value_channels].permute(0, 3, 1, 2), *of_products, logits_grad]
 
 
 @window_attention_backward.register_fake
@@ -269,13 +304,22 @@ def _(
     value: Tensor,
     output: Tensor,
     normaliser: Tensor,
+    logits: Tensor,
+    later: Tensor,
     radius: int,
     row_offset: int,
+    propagate: bool,
 ) -> list[Tensor]:
     of_products = [
         _channels_last_like(x, x.shape[2], PRECISIONS[x.dtype].channels) for x in (*queries, *keys)
     ]
-    return [_channels_last_like(value, value.shape[2]), *of_products]
+    shape = gradient_shape(value, queries[0].shape[2], radius) if propagate else (0,)
+    logits_grad = value.new_empty(shape, dtype=torch.float32)
+    return [_channels_last_like(value, value.shape[2]), *of_products, logits_grad]
+
+
+def _pointer(tensor: Tensor) -> int | None:
+    return tensor.data_ptr() if tensor.numel() else None
 
 
 def _channels_last_like(
@@ -308,12 +352,33 @@ def _images(images: list[Tensor]) -> ctypes.Array[_Image]:
 
 def state_tile(height: int, width: int, radius: int, dtype: torch.dtype = torch.float32) -> int:
     """Numbers that the logits of one tile take."""
-    side = 2 * radius + TILE
-    rows, columns = min(side, height), min(side, width)
+    rows, columns = _keys(height, width, radius)
     if dtype == torch.float32:
         return rows * columns * QUERIES
     # For every eight rows of keys, a float32 for each query from which float16 logits count.
     return (rows * columns + -(-rows // 8) * 2) * QUERIES
+
+
+def state_shape(value: Tensor, rows: int, radius: int) -> tuple[int, int, int, int]:
+    """Of the stored logits of so many rows of queries."""
+    height, width = value.shape[2:]
+    return (value.shape[0], *_tiles(rows, width), state_tile(height, width, radius, value.dtype))
+
+
+def gradient_shape(value: Tensor, rows: int, radius: int) -> tuple[int, int, int, int]:
+    """Of the gradient of such logits."""
+    height, width = value.shape[2:]
+    return (value.shape[0], *_tiles(rows, width), math.prod(_keys(height, width, radius)) * QUERIES)
+
+
+def _keys(height: int, width: int, radius: int) -> tuple[int, int]:
+    """Rows and columns of keys that a tile sees."""
+    side = 2 * radius + TILE
+    return min(side, height), min(side, width)
+
+
+def _tiles(rows: int, width: int) -> tuple[int, int]:
+    return -(-rows // TILE), -(-width // TILE)
 
 
 def up(n: int, multiple: int) -> int:

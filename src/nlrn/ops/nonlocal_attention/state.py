@@ -60,7 +60,8 @@ class AttentionState:
     Without gradients a state is consumed by the step that takes it, which may update it in place; taking it
     twice raises `ValueError`. Under autograd it is a value and may be used any number of times, except in the triton
     backend: there too it can be used once, and one backward pass must go through all steps (see `Tape`).
-    Stored logits can be read only by the backend that made them; a history by any.
+    Stored logits can be read only by the backend that made them; a history by any. The native backend under autograd
+    keeps both.
     """
 
     queries: tuple[Tensor, ...] = ()
@@ -68,10 +69,11 @@ class AttentionState:
     logits: Tensor | None = None
     step: int = 1
     backend: str = "chunked"
-    # Both of the triton backend under autograd. A step returns a token and takes that of the step before, which orders
-    # their backward passes; it stays out of the tape, which those passes hold, so that nothing holds itself alive.
-    tape: Tape | None = None
+    # What stands for the logits in autograd's graph, which does not see them: a step returns a token, takes that of the
+    # step before, and gets its gradient from the step after.
     token: Tensor | None = None
+    # Of the triton backend. It does not hold the token, since the backward passes hold it: nothing holds itself alive.
+    tape: Tape | None = None
     # One number shared by all states of a recurrence: that of the newest state.
     newest: list[int] = field(default_factory=lambda: [1])
 
@@ -129,8 +131,14 @@ class AttentionState:
     ) -> AttentionState:
         """The next state of the same recurrence."""
         return AttentionState(
-            queries, keys, logits, self.step + 1, self.backend, self.tape, token, self.newest
+            queries, keys, logits, self.step + 1, self.backend, token, self.tape, self.newest
         )
+
+    def as_history(self) -> AttentionState:
+        """The same state for those that cannot read its logits, if it has a history."""
+        if not self.queries:
+            return self
+        return AttentionState(self.queries, self.keys, step=self.step, newest=self.newest)
 
 
 def needs_grad(query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None) -> bool:

@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "window.h"
 
 namespace {
@@ -12,6 +14,7 @@ typedef uint16_t Half;  // the bits of a bfloat16, or of a float16
 typedef uint32_t Pair;  // of bfloat16: channels or keys side by side
 
 constexpr int CHANNELS = 32;  // channels come in multiples of this
+constexpr int SHARING = 8;    // rows of keys whose stored logits have a common reference
 
 inline const Half* halves(const Image& image) { return static_cast<const Half*>(image.data); }
 inline __m512i load_pairs(const void* p) { return _mm512_loadu_si512(p); }
@@ -21,6 +24,20 @@ inline __m512bh spread(const Half* pair) {
     std::memcpy(&both, pair, sizeof both);
     return (__m512bh)_mm512_set1_epi32(both);
 }
+
+// The stored logits of a tile, which are relative to a reference: [key][16 queries], then [SHARING rows of keys][16 queries] of float32.
+template <class Number>
+struct Logits {
+    Number* data = nullptr;
+
+    Logits() = default;
+    Logits(const Problem& problem, Number* state, size_t tile) : data(state ? state + tile * problem.state_tile : nullptr) {}
+
+    auto reference(const Problem& problem, int row) const {
+        const auto after = data + keys_of_tile(problem) * QUERIES + row / SHARING * 2 * QUERIES;
+        return reinterpret_cast<std::conditional_t<std::is_const_v<Number>, const float*, float*>>(after);
+    }
+};
 
 // Transposes 16x16 numbers of 32 bits: bit by bit of the row's number is exchanged with that of the column's.
 inline void transpose(__m512i* rows) {

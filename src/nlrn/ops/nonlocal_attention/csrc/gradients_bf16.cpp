@@ -5,9 +5,9 @@
 //
 //     dS = P (g value^T - <g, o>)    dquery = dS key    dkey = dS^T query    dvalue = P^T g
 //
-// where S sums up the products of all queries and keys of the history, so that dS is the gradient of each of these products: nothing
-// is stored between steps. Tile registers make products cheaper than the memory that stored logits would take;
-// vectors do the same, in less memory.
+// S are the logits as the step stored them. They are those of the step before and the products of this one, so that dS, with the gradient
+// from later steps added, is that of the products and of the logits of the step before. Where none are stored, S sums up the products of all
+// queries and keys of the history, and dS is the gradient of each of these products.
 //
 // A group is two tiles of 4x4 queries side by side, which fill a register's row: 32 queries or 32 keys are what one instruction
 // sums over. Products, weights and dS of a block of 32 keys lie as [key][32 queries], which is what the gradients of keys
@@ -29,6 +29,12 @@ inline __m512i pairs_of(__m512i low, __m512i high) { return _mm512_mask_blend_ep
 
 // To bfloat16 in the upper half; the nearest.
 inline __m512i rounded(__m512 x) { return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000)); }
+
+inline __m512 widened(const Half* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16));
+}
+
+inline void store_rounded(Half* to, __m512 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(x)); }
 
 // 16 channels of two pixels, side by side.
 inline __m512i interleaved(const Half* first, const Half* second) {
@@ -114,6 +120,9 @@ struct Group {
     Place half[HALVES];
     int left, right, top, bottom;  // of the keys
     __m512 normaliser[HALVES], shared[HALVES];
+    Logits<const Half> logits[HALVES];
+    size_t tile[HALVES];         // its number
+    bool both;                   // whether the second tile is not the first again
     Numbers<__mmask16> columns;  // [block][key][half]: the queries whose window holds the column of a key
     // As the second factor of products over channels: [32 channels][half][pair of channels][16 queries].
     Numbers<Pair> query, output_grad;
@@ -143,8 +152,9 @@ struct Group {
                 query_of[h * QUERIES + q] = halves(image) + (half[h].query[q][0] - row_offset) * image.row + half[h].query[q][1] * image.column;
     }
 
+    // `by_channel` may be null.
     static void read(const Half* const* queries, int channels, Pair* by_channel, Pair* by_query) {
-        for (int c = 0; c < channels; c += CHANNELS)
+        for (int c = 0; c < channels && by_channel; c += CHANNELS)
             for (int h = 0; h < HALVES; h++, by_channel += SQUARE) {
                 __m512i pairs[16];
                 for (int q = 0; q < QUERIES; q++) pairs[q] = load_pairs(queries[h * QUERIES + q] + c);
@@ -155,15 +165,33 @@ struct Group {
             for (int i = 0; i < 16; i++, by_query += 16) _mm512_store_si512(by_query, interleaved(queries[2 * i] + c, queries[2 * i + 1] + c));
     }
 
+    // Of the output and its gradient. What rounding it takes from the gradients of keys, it takes from all alike, and they have much in common:
+    // hence the output in float32.
+    static float output_product(const Problem& problem, const Gradients& gradients, int image, int row, int column) {
+        const Image &output = gradients.output[image], &grad = gradients.output_grad[image];
+        const float* first = static_cast<const float*>(output.data) + row * output.row + column * output.column;
+        const Half* second = halves(grad) + row * grad.row + column * grad.column;
+        __m512 sum = _mm512_setzero_ps();
+        for (int c = 0; c < problem.value_channels; c += 16) sum = _mm512_fmadd_ps(_mm512_loadu_ps(first + c), widened(second + c), sum);
+        return _mm512_reduce_add_ps(sum);
+    }
+
     void start(const Shape& shape, const Gradients& gradients, const Band& band, int y, int x) {
         const Problem& problem = shape.problem;
-        const bool both = x + TILE < problem.width;
+        both = x + TILE < problem.width;
         half[0].put(problem, y, x);
         half[1].put(problem, y, both ? x + TILE : x);
         left = half[0].left, right = half[1].right, top = half[0].top, bottom = half[0].bottom;
 
+        for (int h = 0; h < HALVES; h++) {
+            tile[h] = tile_index(problem, band.image, half[h].y, half[h].x);
+            logits[h] = {problem, static_cast<const Half*>(problem.state), tile[h]};
+            // What the border cuts off is never read, but would be added up and looked at by autograd.
+            const int64_t numbers = keys_of_tile(problem) * QUERIES, used = int64_t(bottom - top) * half[h].span() * QUERIES;
+            if (gradients.logits_grad) std::fill_n(gradients.logits_grad + tile[h] * numbers + used, numbers - used, 0.0f);
+        }
         columns.assign(size_t(blocks()) * BLOCK * HALVES, 0);
-        for (int block = 0; block < blocks(); block++) {
+        for (int block = 0; block < blocks() && !problem.state; block++) {
             const Range range = keys(shape, block);
             for (int k = range.first; k < range.end; k++)
                 for (int h = 0; h < HALVES; h++)
@@ -176,7 +204,7 @@ struct Group {
         for (int step = 0; step < problem.steps; step++) {
             pointers(shape.query(step, band.image), problem.row_offset, queries);
             const size_t at = size_t(step) * problem.channels / 2 * BLOCK;
-            read(queries, problem.channels, query.data() + at, query_rows.data() + at);
+            read(queries, problem.channels, problem.state ? nullptr : query.data() + at, query_rows.data() + at);
         }
         pointers(gradients.output_grad[band.image], problem.row_offset, queries);
         output_grad.resize(size_t(problem.value_channels) / 2 * BLOCK), output_grad_rows.resize(output_grad.size());
@@ -190,7 +218,7 @@ struct Group {
                 const size_t pixel = (size_t(band.image) * problem.rows + row) * problem.width + column;
                 // Nothing comes of a query whose weights are 0.
                 log_sum[q] = exists ? problem.normaliser[pixel] : std::numeric_limits<float>::infinity();
-                product[q] = exists ? gradients.shared[pixel] : 0.0f;
+                product[q] = exists ? output_product(problem, gradients, band.image, row, column) : 0.0f;
             }
             normaliser[h] = _mm512_load_ps(log_sum), shared[h] = _mm512_load_ps(product);
         }
@@ -233,6 +261,41 @@ void differentiate(Workspace& work, int row, Range keys, const __mmask16* column
     }
 }
 
+// The same from stored logits, whose gradient is that of this step and those after it.
+void differentiate_stored(const Problem& problem, const Gradients& gradients, Workspace& work, int row, int y, int column, Range keys) {
+    const Group& group = work.group;
+    const Range whole = multiplied(keys);
+    for (int h = 0; h < HALVES; h++) {
+        const Place& tile = group.half[h];
+        const bool exists = group.both || !h;
+        const int first = std::max(keys.first, tile.left - column), end = exists ? std::min(keys.end, tile.right - column) : 0;
+        const int64_t at = (int64_t(y - tile.top) * tile.span() + column - tile.left) * QUERIES;
+        const int64_t at_gradient = int64_t(group.tile[h]) * keys_of_tile(problem) * QUERIES + at;
+        const __m512 shift = _mm512_sub_ps(_mm512_loadu_ps(group.logits[h].reference(problem, y - tile.top)), group.normaliser[h]);
+        const float* weight_grads = work.weight_grads[row] + h * QUERIES;
+        Half *weights = work.weights[row] + h * QUERIES, *product_grads = work.product_grads[row] + h * QUERIES;
+        const auto one = [&](int k) {
+            __m512 gradient = _mm512_setzero_ps(), weight = gradient;
+            if (k >= first && k < end) {
+                const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(group.logits[h].data + at + k * QUERIES));
+                const __m512 logit = _mm512_add_ps(_mm512_cvtph_ps(stored), shift);
+                const __mmask16 counts = _mm512_cmp_ps_mask(logit, _mm512_set1_ps(LOWEST), _CMP_NLE_UQ);
+                weight = _mm512_castsi512_ps(_mm512_maskz_mov_epi32(counts, exp_negative<false>(logit)));
+                gradient = _mm512_maskz_mul_ps(counts, weight, _mm512_sub_ps(_mm512_load_ps(weight_grads + k * BLOCK), group.shared[h]));
+                if (gradients.later) gradient = _mm512_add_ps(gradient, _mm512_loadu_ps(gradients.later + at_gradient + k * QUERIES));
+                if (gradients.logits_grad) _mm512_storeu_ps(gradients.logits_grad + at_gradient + k * QUERIES, gradient);
+            }
+            store_rounded(weights + k * BLOCK, weight);
+            store_rounded(product_grads + k * BLOCK, gradient);
+            return rounded(gradient);
+        };
+        for (int k = whole.first; k < whole.end; k += 2) {
+            const __m512i low = one(k), high = one(k + 1);
+            _mm512_store_si512(work.product_grad_pairs[row] + h * SQUARE + k / 2 * 16, pairs_of(low, high));
+        }
+    }
+}
+
 void run_group(const Shape& shape, const Gradients& gradients, const Band& band, int y, int x, Workspace& work, Sums& sums) {
     const Problem& problem = shape.problem;
     const int channels = problem.channels, value_channels = problem.value_channels;
@@ -247,11 +310,15 @@ void run_group(const Shape& shape, const Gradients& gradients, const Band& band,
                 const auto row_of = [&](const Image& image) { return Row{halves(image) + (top + row) * image.row + column * image.column, image.column}; };
                 const auto key_of = [&](int step) { return row_of(shape.key(step, band.image)); };
                 const auto value_of = [&](int) { return row_of(value); };
-                multiply(key_of, problem.steps, channels, group.query.data(), keys, work.products[row]);
+                if (!problem.state) multiply(key_of, problem.steps, channels, group.query.data(), keys, work.products[row]);
                 multiply(value_of, 1, value_channels, group.output_grad.data(), keys, work.weight_grads[row]);
             }
             const __mmask16* columns = group.columns.data() + size_t(block) * BLOCK * HALVES;
-            for (int row = 0; row < rows; row++) differentiate(work, row, keys, columns, group.seen(problem, top + row).data());
+            for (int row = 0; row < rows; row++)
+                if (problem.state)
+                    differentiate_stored(problem, gradients, work, row, top + row, column, keys);
+                else
+                    differentiate(work, row, keys, columns, group.seen(problem, top + row).data());
             for (int row = 0; row < rows; row++) {
                 add_over_queries(work.weights[row], group.output_grad_rows.data(), value_channels, keys, sums.value(shape, top + row, column));
                 for (int step = 0; step < problem.steps; step++)

@@ -36,7 +36,7 @@ inline bool tiles_allowed() {
 }  // namespace
 
 // The version of this interface; native_operators.py refuses a library of another one.
-EXPORT int nlrn_interface() { return 4; }
+EXPORT int nlrn_interface() { return 5; }
 
 // Whether this machine can run the library compiled for an instruction set.
 EXPORT int nlrn_supports(const char* name) {

@@ -1,5 +1,5 @@
 // Matrix products in bfloat16 of blocks of 32 keys and 32 queries, summed in float32: what the gradients consist of. With tile registers
-// (AMX) a product is always of a whole block; vectors (vdpbf16ps) leave out what is not asked for.
+// (AMX) a product is of both halves of a block or of one; vectors (vdpbf16ps) leave out what is not asked for.
 
 #pragma once
 
@@ -26,9 +26,19 @@ struct Range {
 
 inline Range multiplied(Range) { return {0, BLOCK}; }
 
-// products[key][half][16 queries] = sum over all channels of all steps of key times query.
-template <class RowOf>
-inline void multiply(const RowOf& row_of, int steps, int channels, const Pair* query, Range, float* products) {
+// Calls run(LOW, HIGH) with the halves of a block, 16 keys each, that some keys are in.
+template <class Run>
+inline __attribute__((always_inline)) void in_halves(Range keys, const Run& run) {
+    if (keys.end <= 16)
+        run(std::true_type(), std::false_type());
+    else if (keys.first >= 16)
+        run(std::false_type(), std::true_type());
+    else
+        run(std::true_type(), std::true_type());
+}
+
+template <bool LOW, bool HIGH, class RowOf>
+inline void multiply_halves(const RowOf& row_of, int steps, int channels, const Pair* query, float* products) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -38,44 +48,71 @@ inline void multiply(const RowOf& row_of, int steps, int channels, const Pair* q
         const Half* second = key.data + 16 * key.column;
         const int64_t bytes = key.column * sizeof(Half);
         for (int c = 0; c < channels; c += CHANNELS, query += HALVES * SQUARE) {
-            _tile_loadd(4, key.data + c, bytes);
             _tile_loadd(6, query, 64);
-            _tile_dpbf16ps(0, 4, 6);
             _tile_loadd(7, query + SQUARE, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            _tile_loadd(5, second + c, bytes);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
+            if (LOW) {
+                _tile_loadd(4, key.data + c, bytes);
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+            }
+            if (HIGH) {
+                _tile_loadd(5, second + c, bytes);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
         }
     }
-    _tile_stored(0, products, 128);
-    _tile_stored(1, products + 16, 128);
-    _tile_stored(2, products + 16 * BLOCK, 128);
-    _tile_stored(3, products + 16 * BLOCK + 16, 128);
+    if (LOW) {
+        _tile_stored(0, products, 128);
+        _tile_stored(1, products + 16, 128);
+    }
+    if (HIGH) {
+        _tile_stored(2, products + 16 * BLOCK, 128);
+        _tile_stored(3, products + 16 * BLOCK + 16, 128);
+    }
+}
+
+// products[key][half][16 queries] = sum over all channels of all steps of key times query.
+template <class RowOf>
+inline void multiply(const RowOf& row_of, int steps, int channels, const Pair* query, Range keys, float* products) {
+    in_halves(keys, [&](auto low, auto high) { multiply_halves<low, high>(row_of, steps, channels, query, products); });
+}
+
+template <bool LOW, bool HIGH>
+inline void add_halves_over_queries(const Half* factor, const Pair* rows, int channels, float* sums) {
+    const int bytes = channels * sizeof(float);
+    if (LOW) _tile_loadd(4, factor, 64);
+    if (HIGH) _tile_loadd(5, factor + 16 * BLOCK, 64);
+    for (int c = 0; c < channels; c += CHANNELS, rows += 2 * SQUARE) {
+        float *first = sums + c, *second = sums + 16 * channels + c;
+        _tile_loadd(6, rows, 64);
+        _tile_loadd(7, rows + SQUARE, 64);
+        if (LOW) {
+            _tile_loadd(0, first, bytes);
+            _tile_dpbf16ps(0, 4, 6);
+            _tile_loadd(1, first + 16, bytes);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (HIGH) {
+            _tile_loadd(2, second, bytes);
+            _tile_dpbf16ps(2, 5, 6);
+            _tile_loadd(3, second + 16, bytes);
+            _tile_dpbf16ps(3, 5, 7);
+        }
+        if (LOW) {
+            _tile_stored(0, first, bytes);
+            _tile_stored(1, first + 16, bytes);
+        }
+        if (HIGH) {
+            _tile_stored(2, second, bytes);
+            _tile_stored(3, second + 16, bytes);
+        }
+    }
 }
 
 // sums[key][channel] += sum_q factor[key][q] rows[q][channel].
-inline void add_over_queries(const Half* factor, const Pair* rows, int channels, Range, float* sums) {
-    const int bytes = channels * sizeof(float);
-    _tile_loadd(4, factor, 64);
-    _tile_loadd(5, factor + 16 * BLOCK, 64);
-    for (int c = 0; c < channels; c += CHANNELS, rows += 2 * SQUARE) {
-        float *first = sums + c, *second = sums + 16 * channels + c;
-        _tile_loadd(0, first, bytes);
-        _tile_loadd(6, rows, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(1, first + 16, bytes);
-        _tile_loadd(7, rows + SQUARE, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(2, second, bytes);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_loadd(3, second + 16, bytes);
-        _tile_dpbf16ps(3, 5, 7);
-        _tile_stored(0, first, bytes);
-        _tile_stored(1, first + 16, bytes);
-        _tile_stored(2, second, bytes);
-        _tile_stored(3, second + 16, bytes);
-    }
+inline void add_over_queries(const Half* factor, const Pair* rows, int channels, Range keys, float* sums) {
+    in_halves(keys, [&](auto low, auto high) { add_halves_over_queries<low, high>(factor, rows, channels, sums); });
 }
 
 // sums[channel][half][q] += sum_k plane[channel][k] pairs[k][half][q] for some rows of keys, whose planes lie `distance` apart. Sums lie

@@ -272,13 +272,12 @@ struct Workspace {
 };
 
 void run_task(const Problem& problem, const Task& task, Workspace& work) {
-    const int across = (problem.width + TILE - 1) / TILE, down = (problem.rows + TILE - 1) / TILE;
     Tile* tiles = work.tiles.data();
     const int count = (task.x1 - task.x0 + TILE - 1) / TILE;
     for (int i = 0; i < count; i++) {
         Tile& tile = tiles[i];
         tile.start(problem, task.image, task.y, task.x0 + i * TILE);
-        const size_t index = (size_t(task.image) * down + tile.y / TILE) * across + tile.x / TILE;
+        const size_t index = tile_index(problem, task.image, tile.y, tile.x);
         if (problem.state) tile.logits = static_cast<float*>(problem.state) + index * problem.state_tile, tile.first = tile.top;
     }
     for (int top = tiles[0].top; top < tiles[0].bottom; top += ROWS) {

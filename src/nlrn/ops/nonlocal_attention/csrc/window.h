@@ -26,22 +26,25 @@ struct Problem {
     int32_t batch, rows, height, width, row_offset, radius;
     int32_t channels, value_channels;  // multiples of what the kernel asks for
     int32_t steps;                     // of the history whose products are summed; 1 with a stored state
-    int32_t fresh;                     // whether logits start at zero instead of at `state`
+    int32_t fresh;                     // whether logits start at zero instead of at `earlier`
     int32_t exact;                     // whether the output is float32 whatever the images are
     const Image* query;                // [steps][batch], `rows` rows
     const Image* key;                  // [steps][batch], `height` rows
     const Image* value;                // [batch], `height` rows
     void* output;                      // [batch][rows][width][value_channels]
+    const void* earlier;               // logits of the step before; `state` itself, or like it (bfloat16 only)
     void* state;                       // logits, or null: [batch][tile rows][tile columns][state_tile]
     int64_t state_tile;                // numbers of the logits of one tile
     float* normaliser;                 // [batch][rows][width]: log of the sum that weights are divided by; or null (bfloat16 only)
 };
 
-// The gradients of a step that had no stored state.
+// The gradients of a step: from its stored logits, or else from the products of its history.
 struct Gradients {
-    const Problem* step;       // its normaliser is read, output and state are not
+    const Problem* step;       // its normaliser and its state are read
+    const Image* output;       // [batch], `rows` rows of float32
     const Image* output_grad;  // [batch], `rows` rows
-    const float* shared;       // [batch][rows][width]: the products of the output and its gradient
+    const float* later;        // gradient of the stored logits from later steps, or null: [batch][tile rows][tile columns][keys][16 queries]
+    float* logits_grad;        // the same with that of this step added, or null
     void* const* query_grad;   // [steps], each [batch][rows][width][channels]
     void* const* key_grad;     // [steps], each [batch][height][width][channels]
     void* value_grad;          // [batch][height][width][value_channels]
@@ -92,6 +95,18 @@ struct Place {
         right = std::min(problem.width, query[QUERIES - 1][1] + problem.radius + 1);
     }
 };
+
+// Keys of a tile whose windows the border does not cut off, or cuts off least.
+inline int64_t keys_of_tile(const Problem& problem) {
+    const int64_t side = 2 * int64_t(problem.radius) + TILE;
+    return std::min<int64_t>(side, problem.height) * std::min<int64_t>(side, problem.width);
+}
+
+// The number of a tile among those of all images, which is the order of stored logits.
+inline size_t tile_index(const Problem& problem, int image, int y, int x) {
+    const int across = (problem.width + TILE - 1) / TILE, down = (problem.rows + TILE - 1) / TILE;
+    return (size_t(image) * down + y / TILE) * across + x / TILE;
+}
 
 // Four rows of queries, from column x0 to x1.
 struct Task {

@@ -21,7 +21,7 @@ namespace {
 constexpr int TOGETHER = 2;  // tiles of a group
 constexpr int BLOCK = 32;    // keys of a block of the second product
 constexpr int BLOCK_PAIRS = BLOCK / 2 * QUERIES;
-constexpr int ROWS = 8;   // of keys that go through both products before the next; no fewer than TILE, so that every query sees a key
+constexpr int ROWS = SHARING;  // of keys that go through both products before the next; no fewer than TILE, so that every query sees a key
 constexpr int KEYS = 16;  // of a tile register in the first product
 constexpr float NEVER = -std::numeric_limits<float>::infinity();
 
@@ -55,8 +55,8 @@ struct Values {
 
 // A tile's queries, and what it has summed up so far.
 struct Tile : Place {
-    Half* state;       // logits less their reference: [key][16 queries], or null
-    float* reference;  // [ROWS rows of keys][16 queries]
+    Logits<const Half> earlier;
+    Logits<Half> state;
     Pair* weights;     // [ROWS][block of keys of the group], each as the second product wants it
     float* products;   // [ROWS rows of keys][key][16 queries], then logits
     Pair* row;         // of weights: [pair of keys of the group][16 queries]
@@ -314,11 +314,6 @@ void write_output(const Problem& problem, const Tile& tile, int image) {
     }
 }
 
-int64_t keys_of_tile(const Problem& problem) {
-    const int64_t side = 2 * int64_t(problem.radius) + TILE;
-    return std::min<int64_t>(side, problem.height) * std::min<int64_t>(side, problem.width);
-}
-
 // What a thread allocates, once for all its tasks.
 struct Workspace {
     std::vector<Tile> tiles = std::vector<Tile>(TOGETHER);
@@ -338,10 +333,9 @@ struct Workspace {
 // Products of some rows become logits, weights and state.
 void weigh(const Problem& problem, Tile& tile, int y, int rows, int blocks, int64_t products_row) {
     const int64_t width = int64_t(tile.span()) * QUERIES;
-    Half* state = tile.state ? tile.state + (y - tile.top) * width : nullptr;
-    float* reference = tile.state ? tile.reference + (y - tile.top) / ROWS * QUERIES : nullptr;
+    const int first = y - tile.top;
     // What comes next: rows of this tile, or the first ones of the tile at its place in the next group.
-    const Half* ahead = !state ? nullptr : y + rows < tile.bottom ? state + rows * width : tile.state + TOGETHER * problem.state_tile;
+    const int64_t next = y + rows < tile.bottom ? (first + rows) * width : TOGETHER * problem.state_tile;
     __m512 maximum = tile.maximum;
     for (int row = 0; row < rows; row++) {
         float* logits = tile.products + row * products_row;
@@ -350,15 +344,17 @@ void weigh(const Problem& problem, Tile& tile, int y, int rows, int blocks, int6
             for (int q = 0; q < QUERIES; q++) bias[q] = near(y + row, tile.query[q][0], problem.radius) ? 0.0f : NEVER;
             maximum = row_of_logits<true>(tile.span(), logits, tile.columns.data(), nullptr, _mm512_load_ps(bias), maximum);
         } else {
-            maximum = row_of_logits<false>(tile.span(), logits, nullptr, state + row * width, _mm512_loadu_ps(reference), maximum);
+            const __m512 reference = _mm512_loadu_ps(tile.earlier.reference(problem, first));
+            maximum = row_of_logits<false>(tile.span(), logits, nullptr, tile.earlier.data + (first + row) * width, reference, maximum);
         }
     }
     raise(problem, tile, maximum);
-    if (state) _mm512_storeu_ps(reference, maximum);
+    Half* const state = tile.state.data;
+    if (state) _mm512_storeu_ps(tile.state.reference(problem, first), maximum);
     for (int row = 0; row < rows; row++) {
         const float* logits = tile.products + row * products_row;
         if (state)
-            row_of_weights<true>(tile, logits, state + row * width, ahead + row * width);
+            row_of_weights<true>(tile, logits, state + (first + row) * width, (tile.earlier.data ? tile.earlier.data : state) + next + row * width);
         else
             row_of_weights<false>(tile, logits, nullptr, nullptr);
         pack_weights(tile.row, blocks, tile.weights + size_t(row) * blocks * BLOCK_PAIRS);
@@ -367,7 +363,7 @@ void weigh(const Problem& problem, Tile& tile, int y, int rows, int blocks, int6
 
 // Two tiles side by side; only the first where the image ends.
 void run_group(const Problem& problem, Values& values, int image, int y, int x, Workspace& work) {
-    const int across = (problem.width + TILE - 1) / TILE, down = (problem.rows + TILE - 1) / TILE;
+    const int across = (problem.width + TILE - 1) / TILE;
     Tile* tiles = work.tiles.data();
     const int count = std::min(TOGETHER, across - x / TILE);
     for (int i = 0; i < TOGETHER; i++) tiles[i].start(problem, image, y, x + std::min(i, count - 1) * TILE);
@@ -380,9 +376,9 @@ void run_group(const Problem& problem, Values& values, int image, int y, int x, 
         tile.products = work.products.data() + i * ROWS * work.products_row + KEYS * QUERIES;
         tile.row = work.weights.data() + i * (ROWS + 1) * row_of_pairs;
         tile.weights = tile.row + row_of_pairs;
-        const size_t index = (size_t(image) * down + y / TILE) * across + tile.x / TILE;
-        tile.state = problem.state ? static_cast<Half*>(problem.state) + index * problem.state_tile : nullptr;
-        tile.reference = problem.state ? reinterpret_cast<float*>(tile.state + keys_of_tile(problem) * QUERIES) : nullptr;
+        const size_t index = tile_index(problem, image, y, tile.x);
+        tile.earlier = {problem, static_cast<const Half*>(problem.earlier), index};
+        tile.state = {problem, static_cast<Half*>(problem.state), index};
     }
     const int bottom = tiles[0].bottom;
     for (int row = tiles[0].top; row < bottom; row += ROWS) {
