@@ -17,7 +17,9 @@ FIGURE = r"\d+\.\d\d"
 def tables(text):
     """The tables of a page of Markdown: lists of rows of cells, the heading first."""
     blocks = re.findall(r"(?:^\|.*\|\n?)+", text, re.MULTILINE)
-    rows = [[[cell.strip() for cell in line.strip("|").split("|")] for line in b.splitlines()] for b in blocks]
+    rows = [
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in b.splitlines()] for b in blocks
+    ]
     return [[heading, *body] for heading, _, *body in rows]
 
 

@@ -58,9 +58,9 @@ def test_shipped_configurations(path):
     ("text", "message"),
     [
         ("- 1", "must hold names and values"),
-        ("a: [", "is no YAML file"),
-        ("speed: 3", "has no speed; it knows model, degradation"),
-        ("model: {depth: 3}", "model has no depth; it knows channels"),
+        ("a: [", "is not a YAML file"),
+        ("speed: 3", "has no speed; expected some of model, degradation"),
+        ("model: {depth: 3}", "model has no depth; expected some of channels"),
         ("phases: [{share: 0.5, crop: 9, batch: 2}]", "must add up to 1"),
         ("sigma: [50, 10]", "sigma must be a range"),
         ("precision: float8", "precision must be"),

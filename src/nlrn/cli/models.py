@@ -15,7 +15,10 @@ EXPERIMENTAL = ("triton",)
 def models(
     backends: Annotated[
         bool,
-        typer.Option("--backends", help="List the implementations of the non-local operation, and which of them run here."),
+        typer.Option(
+            "--backends",
+            help="List the implementations of the non-local operation, and which of them run here.",
+        ),
     ] = False,
 ) -> None:
     """List the models that come with nlrn."""

@@ -142,7 +142,7 @@ def score(trial: Trial, restored: np.ndarray) -> ImageResult:
 
 
 def sigma_for(model: Model, trial: Trial) -> float | None:
-    """The noise level to tell a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
+    """The noise level for a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
     if info_of(model).sigma_range is None:
         return None
     if trial.sigma is not None:
@@ -172,7 +172,7 @@ def run(
 
 
 def provenance(device: torch.device, protocol: str) -> dict[str, Any]:
-    """What a figure depends on besides model and images."""
+    """Everything that a figure depends on besides model and images."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "protocol": protocol,

@@ -54,7 +54,7 @@ class Tag:
 
     @property
     def count(self) -> int:
-        """How many values of the type these are."""
+        """The number of values of the type."""
         return len(self.data) // _SIZES[self.kind]
 
 
@@ -63,7 +63,7 @@ Tags = dict[int, Tag]
 
 @dataclass(frozen=True)
 class Directories:
-    """What an EXIF block says: about the picture, how it was taken, and where."""
+    """The directories of an EXIF block: the picture, how it was taken, and where."""
 
     main: Tags = field(default_factory=dict)
     camera: Tags = field(default_factory=dict)

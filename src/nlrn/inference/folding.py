@@ -32,7 +32,7 @@ class Affine:
 
     @classmethod
     def of(cls, norms: Iterable[nn.Module], dtype: torch.dtype) -> Affine:
-        """What batch norms of the same size do in evaluation mode."""
+        """The affine maps of batch norms of the same size in evaluation mode."""
         found, same = [], set()
         for norm in norms:
             assert isinstance(norm, nn.BatchNorm2d)
@@ -108,7 +108,7 @@ class Folded:
 
 
 def fold(model: NLRN, steps: int, dtype: torch.dtype, *, transposed: bool = False) -> Folded:
-    """What is left of a network without its norms.
+    """Folds the norms of a network into its other weights.
 
     Args:
         model: in evaluation mode.

@@ -37,7 +37,7 @@ CONVOLUTIONS = {
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """What was found in a checkpoint.
+    """The network of an official checkpoint.
 
     Args:
         config: of the network; attention over the whole patch and the official patch protocol.

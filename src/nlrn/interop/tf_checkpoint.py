@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a tensor lies."""
+    """The place of a tensor in the data files."""
 
     dtype: int
     shape: tuple[int, ...]

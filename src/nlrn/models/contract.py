@@ -35,7 +35,7 @@ class ModelInfo:
         name: of the method.
         task: `"denoise"`, `"photo"`, `"upscale"` or `"dejpeg"`; any other word fits every task.
         channels: of the images it restores; `None` where it takes 1 or 3.
-        sigma_range: the noise levels it knows, in units of [0, 1]; `None` for a method that takes none.
+        sigma_range: the noise levels it is made for, in units of [0, 1]; `None` for a method that takes none.
         steps: the numbers of steps after which it may stop, in rising order; empty for a method without steps.
         cut: how a large image may be cut without changing the result: `"bands"` for an `NLRN`, whose stages hand on
             rows; `"tiles"` that overlap by `halo`; `"whole"` for a method that must see the whole image.

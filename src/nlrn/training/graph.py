@@ -137,7 +137,7 @@ class Steps:
         return self._draw(step_generator(self._trainer.config.seed, step, self._trainer.device))
 
     def _batch(self, step: int) -> Batch:
-        """What the thread made for this step; made here if it made another's, or nothing yet."""
+        """The batch that the thread made for this step; it is made here if the thread made another step's or none."""
         if self._ahead is not None and self._ahead[0] == step:
             return self._ahead[1].result()
         return self._own_batch(step)

@@ -34,13 +34,13 @@ BFLOAT16 = (*AVX512, "-mavx512bw", "-mavx512bf16")
 
 
 class Variant(NamedTuple):
-    """How a library is compiled, and what for.
+    """A library: its sources, the options of the compiler, and its purpose.
 
     Args:
         dtype: of the images it computes with.
         sources: its files in `csrc`, beside the one that every library has.
         options: of the compiler.
-        optional: whether to go on without it where the compiler does not know these options.
+        optional: whether to go on without it where the compiler does not support these options.
         gradients: whether it has them.
     """
 
