@@ -71,8 +71,8 @@ class Convolution:
     """A 3x3 convolution over rows that come in blocks, zero-padded at the image border only.
 
     Args:
-        kernel: of the convolution.
-        height: of the image.
+        kernel: kernel of the convolution.
+        height: height of the image.
         finish: `finish(bias, rows, out)` is the elementwise operation that follows; it adds the bias where this is not
             `None`, because the convolution has left it out.
     """
@@ -295,12 +295,12 @@ def run_bands(
     """The residual `[B, C, H, W]` that `model` adds to `image` after `steps` steps.
 
     Args:
-        model: in evaluation mode, on the device of the image.
+        model: network in evaluation mode, on the device of the image.
         image: `[B, C, H, W]` in the dtype of the model.
-        sigma: as the model takes it.
+        sigma: noise level in the model's units.
         steps: one of the model's heads.
         plan: band height and state scheme.
-        dtype: in which to compute; by default that of the model.
+        dtype: dtype of the arithmetic; by default that of the model.
         transposed: walk along the width instead of the height (memory then grows with the height).
         on_rows: called with the number of rows of the recurrence that a step has just finished.
     """

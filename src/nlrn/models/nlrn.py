@@ -150,7 +150,7 @@ class NonLocalBlock(nn.Module):
     into a trained network changes nothing at first.
 
     Args:
-        channels: of input and output.
+        channels: channels of input and output.
         embedding: channels of queries and keys; by default half of `channels`.
         window_size: odd side of the window in pixels; `None` is the whole image.
 
@@ -209,8 +209,8 @@ class Stem(nn.Module):
 
     Args:
         inputs: channels of the input.
-        channels: of f.
-        width: of s^0.
+        channels: channels of f.
+        width: channels of s^0.
         stride: pixels a side of a position of s^0.
     """
 
@@ -231,7 +231,7 @@ class Tail(nn.Module):
 
     Args:
         width: channels of the recurrence.
-        channels: of the stem's features.
+        channels: channels of the stem's features.
         outputs: channels of the image.
         stride: pixels a side of a position of the recurrence.
     """
@@ -395,11 +395,11 @@ class NLRN(nn.Module):
         return residual
 
     def fuse_norms(self) -> None:
-        """From now on `torch.compile` makes one kernel of additions, norms and ReLUs, and of their gradients.
+        """Makes `torch.compile` compute additions, norms and ReLUs, and their gradients, in one kernel from now on.
 
         For training, where norms need the statistics of the batch; inference folds them into the convolutions.
         """
-        # Of whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
+        # Whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
         compiled = (
             torch.compile(f, dynamic=False, fullgraph=True) for f in (norm_relu, add_norm, add_norm_relu)
         )

@@ -151,7 +151,7 @@ def load_model(
 
     Args:
         name_or_path: a name of `nlrn models`, or a `.safetensors` file that nlrn wrote.
-        device: where its weights go; a method without weights computes where the image is.
+        device: the device of its weights; a method without weights computes where the image is.
         window_size: another window than the model's own: odd, or `None` for the whole image. A model that was
             trained with whole-patch attention is only approximated by a window.
 

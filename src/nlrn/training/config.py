@@ -61,7 +61,7 @@ class TrainingConfig:
         quality: range of the qualities of `"jpeg"`.
         margin: pixels around every crop that are degraded and then cut off, so that the network does not learn what
             the degradation does at borders.
-        luma: how RGB images become grey for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
+        luma: conversion of RGB images for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
         faded: share of the crops whose contrast is taken away, around any colour: smooth areas, at which a recurrent
             network can drift, fill few crops of natural images.
         recolored: share of the crops of RGB images whose channels change places or whose hue is turned.

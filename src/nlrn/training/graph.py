@@ -41,8 +41,8 @@ def capture(body: Body, generator: torch.Generator) -> Body:
     """The same computation as a CUDA graph; what it returns is overwritten by the next replay.
 
     Args:
-        body: without a look at the device's results.
-        generator: of all random numbers in it; seeded by the caller before each replay.
+        body: the computation; it must not read results of the device.
+        generator: generator of all random numbers in it, seeded by the caller before each replay.
 
     Raises:
         TrainingError: something in `body` waits for the device.

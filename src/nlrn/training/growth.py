@@ -27,8 +27,8 @@ def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, 
     computes the same at the heads of the old one.
 
     Args:
-        state: of the network to start from.
-        to: of the new network, freshly initialised.
+        state: state of the network to start from.
+        to: state of the new network, freshly initialised.
 
     Raises:
         ValueError: weights of another network, or of one with more features or a larger embedding.

@@ -58,8 +58,8 @@ class Trainer:
     """The network, its average, and the optimisers.
 
     Args:
-        config: of the run.
-        device: where it trains.
+        config: configuration of the run.
+        device: the device to train on.
         rank, ranks: this process among those that share the batch.
     """
 
