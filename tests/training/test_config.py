@@ -26,7 +26,7 @@ def test_schedule():
     phases = (Phase(0.75, 40, 40), Phase(0.25, 80, 10))
     assert [phase_at(phases, p).crop for p in (0, 0.74, 0.75, 1)] == [40, 40, 80, 80]
     assert ema_weight(10**6, 0.999) == pytest.approx(0.001)
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="in steps or in minutes, and not in both"):
         Length(10, 10)
     for wrong in ((0, None), (None, 0.0), (None, math.nan), (None, math.inf)):
         with pytest.raises(ValueError, match=r"must be positive and finite, got (0|nan|inf)"):
@@ -59,9 +59,9 @@ def test_shipped_configurations(path):
     ("text", "message"),
     [
         ("- 1", "must hold names and values"),
-        ("a: [", "is no YAML file"),
-        ("speed: 3", "has no speed; it knows model, degradation"),
-        ("model: {depth: 3}", "model has no depth; it knows channels"),
+        ("a: [", "is not a YAML file"),
+        ("speed: 3", "has no speed; expected some of model, degradation"),
+        ("model: {depth: 3}", "model has no depth; expected some of channels"),
         ("phases: [{share: 0.5, crop: 9, batch: 2}]", "must add up to 1"),
         ("sigma: [50, 10]", "sigma must be a range"),
         ("precision: float8", "precision must be"),

@@ -282,7 +282,7 @@ def test_too_many_bad_steps_end_the_run(data, tmp_path, monkeypatch):
 
 def test_bad_checkpoints(tmp_path):
     (tmp_path / "x").write_bytes(b"hello")
-    with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training run"):
         read_header(tmp_path / "x")
 
 

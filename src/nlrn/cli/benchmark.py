@@ -166,7 +166,7 @@ def real(
 
 @dataclass(frozen=True)
 class _Settings:
-    """What all benchmarks ask for."""
+    """The options that all benchmarks share."""
 
     data: Path
     heads: list[int | None]
@@ -343,7 +343,7 @@ def _sheet(
     precision: torch.dtype,
     max_memory: int | None,
 ) -> bytes:
-    """For each result the images with the largest and the smallest gain: clean, degraded, restored."""
+    """A PNG of each result's images with the largest and the smallest gain: clean, degraded, restored."""
     from ..evaluation import benchmark
     from ..evaluation.contact_sheet import contact_sheet
     from ..evaluation.protocol import to_bytes

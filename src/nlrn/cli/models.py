@@ -45,8 +45,8 @@ def models(
         table.add_row(name, method.task, "any", method.sigma, "", "none", method.psnr)
     console.print(table)
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
-        console.print(f"\nWeights: {terms}.")
-    console.print(f"Model cards: {WEIGHTS}")
+        console.print(f"\nUse of the weights: {terms}.", soft_wrap=True)
+    console.print(f"Model cards and terms: {WEIGHTS}", soft_wrap=True)
 
 
 def _backends(console: Console) -> None:

@@ -1,3 +1,3 @@
-"""What makes images worse, for training, measuring and trying things. The random generator is always explicit."""
+"""Degradations of images, for training, measuring and trying things. The random generator is always explicit."""
 
 from .noise import gaussian_noise as gaussian_noise

@@ -1,4 +1,4 @@
-"""What cameras do to a colour image: noise of the sensor through a simple pipeline, correlated noise, JPEG."""
+"""The degradation of a colour image by a camera: sensor noise through a simple pipeline, correlated noise, JPEG."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def at_random_phase(image: Tensor, quality: Tensor, generator: torch.Generator, 
         image: `[B, C, P, P]`, P a multiple of 16.
         quality: `[B]`.
         generator: on the image's device.
-        subsample: as for `jpeg`.
+        subsample: subsampling as for `jpeg`.
     """
     shift = (torch.rand(2, len(image), generator=generator, device=image.device) * 2 * BLOCK).long()
     moved = _roll(image, shift)

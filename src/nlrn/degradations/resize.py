@@ -12,7 +12,7 @@ def low_resolution(image: Tensor, scale: int, *, taps: Taps | None = None) -> Te
 
     Args:
         image: `[..., H, W]` in units of [0, 1], both sides multiples of `scale`.
-        taps: as in `bicubic_resize`.
+        taps: taps as in `bicubic_resize`.
 
     Raises:
         ValueError: sides that are no multiples.

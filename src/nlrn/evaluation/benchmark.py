@@ -32,12 +32,12 @@ class ImageResult:
     """One image's figures.
 
     Args:
-        name: of the file.
-        input_psnr: of the degraded image.
-        psnr: of the restored image, both as 8 bit.
+        name: name of the file.
+        input_psnr: PSNR of the degraded image.
+        psnr: PSNR of the restored image, both as 8 bit.
         ssim: likewise.
         seconds: the restoration took.
-        exact_psnr: of the restored image before it was rounded, against an unrounded reference, if there is one.
+        exact_psnr: PSNR of the restored image before rounding, against an unrounded reference, if there is one.
     """
 
     name: str
@@ -105,15 +105,15 @@ def measure(
 
     Args:
         model: any restoration method.
-        name: what tables call it.
+        name: its name in tables.
         dataset: clean images.
-        level: of the degradation, as the task has it; by default sigma in 8-bit grey levels.
+        level: level of the degradation in the task's units; by default sigma in 8-bit grey levels.
         channels: 1 for grey, 3 for RGB.
-        device: where the model is.
-        task: what is restored.
+        device: the device of the model.
+        task: the task to measure.
         steps: head of an NLRN.
         patches: `(size, stride)` of the official patch protocol, `None` for whole images.
-        precision: of an NLRN's arithmetic.
+        precision: dtype of an NLRN's arithmetic.
         max_memory: bytes for inference.
         on_image: called after each image.
     """
@@ -142,7 +142,7 @@ def score(trial: Trial, restored: np.ndarray) -> ImageResult:
 
 
 def sigma_for(model: Model, trial: Trial) -> float | None:
-    """The noise level to tell a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
+    """The noise level for a model, in 8-bit grey levels: the trial's, else an estimate; `None` if it takes none."""
     if info_of(model).sigma_range is None:
         return None
     if trial.sigma is not None:
@@ -172,7 +172,7 @@ def run(
 
 
 def provenance(device: torch.device, protocol: str) -> dict[str, Any]:
-    """What a figure depends on besides model and images."""
+    """Everything that a figure depends on besides model and images."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "protocol": protocol,

@@ -22,7 +22,7 @@ def psnr(image: np.ndarray, reference: np.ndarray, data_range: float = 255.0) ->
 
     Args:
         image: `H x W` or `H x W x C`; for published figures clipped and rounded to 8 bit.
-        reference: of the same shape.
+        reference: the clean image, of the same shape.
         data_range: value of white.
 
     Returns:
@@ -49,7 +49,7 @@ def ssim(image: np.ndarray, reference: np.ndarray, data_range: float = 255.0) ->
 
     Args:
         image: `H x W` or `H x W x C`, at least 11 pixels a side.
-        reference: of the same shape.
+        reference: the clean image, of the same shape.
         data_range: value of white.
 
     Raises:

@@ -23,7 +23,7 @@ class DataSet:
     """A folder of clean images, in the order of their names.
 
     Args:
-        name: of the folder.
+        name: name of the folder.
         files: the images.
     """
 
@@ -77,9 +77,9 @@ class Task:
     """A kind of restoration that is measured.
 
     Args:
-        name: as models have it (`NLRNConfig.task`) and the command line.
-        level: what tables call its levels; empty for a task that has none (its level is `None`).
-        degraded: what tables call its degraded images.
+        name: name in models (`NLRNConfig.task`) and on the command line.
+        level: name of its levels in tables; empty for a task that has none (its level is `None`).
+        degraded: name of its degraded images in tables.
         trial: file, channels of the model, level and place of the image in its set -> the trial.
         files: pattern of the names of a set's clean images.
     """
@@ -151,7 +151,7 @@ def noisy_version(clean: np.ndarray, sigma: float, index: int) -> np.ndarray:
 
     Args:
         clean: uint8 `H x W` or `H x W x C`.
-        sigma: in 8-bit grey levels.
+        sigma: noise level in 8-bit grey levels.
         index: place of the image in its sorted set.
     """
     rng = np.random.default_rng(round(1000 * sigma) + index)

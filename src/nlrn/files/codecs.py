@@ -55,14 +55,14 @@ MAX_JPEG_XMP = 65502
 
 
 def keeps_xmp(image: Image, format_: str) -> bool:
-    """Whether a format has room for the image's XMP packet."""
+    """True if a format has room for the image's XMP packet."""
     return (
         image.xmp is not None and format_ != "BMP" and (format_ != "JPEG" or len(image.xmp) <= MAX_JPEG_XMP)
     )
 
 
 def keeps_resolution(image: Image) -> bool:
-    """Whether a file can say the image's resolution: formats hold whole numbers of 16 bits."""
+    """True if a file can hold the image's resolution: formats hold whole numbers of 16 bits."""
     return image.resolution is not None and all(1 <= number < 65536 for number in image.resolution)
 
 
@@ -97,7 +97,7 @@ def _sniff(data: bytes, name: str) -> str:
                 return format_
             raise ImageError(f"{name} is {format_} file; supported are {supported}")
     found = "text" if data[:512].isascii() and b"\0" not in data[:512] else "unknown data"
-    raise ImageError(f"{name} is no image of a supported format: expected {supported}, found {found}")
+    raise ImageError(f"{name} is not an image of a supported format: expected {supported}, found {found}")
 
 
 @contextmanager

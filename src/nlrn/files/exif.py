@@ -17,7 +17,7 @@ PIXEL_X_DIMENSION, PIXEL_Y_DIMENSION = 40962, 40963
 # GeoTIFF: where each pixel lies on a map.
 GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-# What a camera, an editor or a map says about a picture, as against how a file lays it out: description, make, model,
+# Statements of a camera or an editor about a picture, as against how a file lays it out: description, make, model,
 # orientation, resolution (3), software, date, artist, host, rating, copyright, Windows' texts (5), GeoTIFF (8).
 DESCRIPTIVE = frozenset(
     (
@@ -54,7 +54,7 @@ class Tag:
 
     @property
     def count(self) -> int:
-        """How many values of the type these are."""
+        """The number of values of the type."""
         return len(self.data) // _SIZES[self.kind]
 
 
@@ -63,7 +63,7 @@ Tags = dict[int, Tag]
 
 @dataclass(frozen=True)
 class Directories:
-    """What an EXIF block says: about the picture, how it was taken, and where."""
+    """The directories of an EXIF block: the picture, how it was taken, and where."""
 
     main: Tags = field(default_factory=dict)
     camera: Tags = field(default_factory=dict)

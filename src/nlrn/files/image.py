@@ -31,7 +31,7 @@ class Image:
         resolution: pixels an inch, across and down, where the file says.
         lossless: whether the file kept every value, which decides how a WebP file is written.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
-        notes: what reading had to change.
+        notes: changes that reading had to make.
     """
 
     pixels: np.ndarray
@@ -51,8 +51,8 @@ class Format:
     """The names, types and extras of a file format.
 
     Args:
-        suffixes: of file names.
-        dtypes: of the pixels that it holds.
+        suffixes: suffixes of file names.
+        dtypes: dtypes of its pixels.
         alpha: whether it holds transparency.
         metadata: whether it holds EXIF data and colour profiles.
     """

@@ -77,9 +77,9 @@ def encode_image(image: Image, format: str | None = None, *, quality: int = 95) 
     """The content of an image file.
 
     Args:
-        image: what to write, with its metadata.
+        image: the image to write, with its metadata.
         format: PNG, JPEG, TIFF, WEBP or BMP; by default the image's own.
-        quality: of JPEG (4:4:4) and of lossy WebP, 1 to 100.
+        quality: quality of JPEG (4:4:4) and of lossy WebP, 1 to 100.
 
     Raises:
         ImageError: the format cannot hold these pixels without loss of depth or alpha.
@@ -136,9 +136,9 @@ def write_image(
     The file appears under its name only when it is complete.
 
     Args:
-        image: what to write, with its metadata.
-        path: where to.
-        quality: of JPEG (4:4:4) and of lossy WebP, 1 to 100.
+        image: the image to write, with its metadata.
+        path: the file to write.
+        quality: quality of JPEG (4:4:4) and of lossy WebP, 1 to 100.
         overwrite: replace an existing file.
 
     Returns:
@@ -264,7 +264,7 @@ def find_images(inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = F
 
     Args:
         inputs: files, folders and globs (`**` for subfolders).
-        recursive: whether a folder means its subfolders too.
+        recursive: whether to search subfolders too.
 
     Raises:
         FileNotFoundError: a path that does not exist, or a glob that matches no file.

@@ -17,9 +17,9 @@ def read_planes(path: Path, channels: int, luma: Luma = "gray") -> np.ndarray:
     """A clean 8-bit image as uint8 `H x W` (1 channel) or `H x W x 3`.
 
     Args:
-        path: of the image.
+        path: file of the image.
         channels: 1 for grey, 3 for RGB.
-        luma: how RGB becomes grey: MATLAB's `rgb2gray`, or `"y"`, Y of its `rgb2ycbcr`; rounded.
+        luma: conversion of RGB to grey: MATLAB's `rgb2gray`, or `"y"`, Y of its `rgb2ycbcr`; rounded.
 
     Raises:
         ImageError: not 8 bit, or a grey image where RGB is needed.

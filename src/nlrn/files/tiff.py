@@ -45,7 +45,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         axes = page.axes
         extra = tuple(int(sample) for sample in page.extrasamples)
     if axes not in ("YX", "YXS", "SYX"):
-        raise ImageError(f"{name} is no flat image (axes {axes})")
+        raise ImageError(f"{name} is not a flat image (axes {axes})")
     array = np.moveaxis(array, 0, -1) if axes == "SYX" else array
     notes = []
     if bits < 8:
@@ -76,7 +76,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
 
 
 def _only_page(file: Any, name: str) -> Any:
-    """The page that is no reduced copy of another."""
+    """The page that is not a reduced copy of another."""
     found = []
     # Not `file.pages` as a whole: a damaged file may claim pages without end.
     for index in range(MAX_PAGES + 1):

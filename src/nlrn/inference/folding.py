@@ -32,7 +32,7 @@ class Affine:
 
     @classmethod
     def of(cls, norms: Iterable[nn.Module], dtype: torch.dtype) -> Affine:
-        """What batch norms of the same size do in evaluation mode."""
+        """The affine maps of batch norms of the same size in evaluation mode."""
         found, same = [], set()
         for norm in norms:
             assert isinstance(norm, nn.BatchNorm2d)
@@ -62,7 +62,7 @@ class FoldedStep:
     """A step of the recurrence: from ReLU(BN(s^{t-1})) to ReLU(BN(s^t)), where BN is the norm of a step or a head.
 
     Args:
-        value: of the non-local module; its average plus `features` times the input is what `conv_a` sees.
+        value: kernel of the non-local module's values; `conv_a` reads their average plus `features` times the input.
         features: that scale.
         conv_a, conv_b: the convolutions; each is followed by a ReLU.
         start: the scale of s^0, which is added to the result of `conv_b`.
@@ -94,7 +94,7 @@ class Folded:
         start: the convolution whose result is s^0.
         first: the norm between s^0 and the first step.
         query, key: of the non-local module.
-        steps: of the recurrence.
+        steps: the steps of the recurrence.
         last: the convolution that makes the residual.
     """
 
@@ -108,13 +108,13 @@ class Folded:
 
 
 def fold(model: NLRN, steps: int, dtype: torch.dtype, *, transposed: bool = False) -> Folded:
-    """What is left of a network without its norms.
+    """Folds the norms of a network into its other weights.
 
     Args:
-        model: in evaluation mode.
+        model: a network in evaluation mode.
         steps: one of its heads.
-        dtype: of the result; folded in float32 at least.
-        transposed: for a transposed image, whose kernels are transposed too.
+        dtype: dtype of the result; folding is done in float32 at least.
+        transposed: transpose the kernels, for a transposed image.
     """
     exact = torch.promote_types(model.start_conv.weight.dtype, torch.float32)
 

@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""The memory that is available."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CGROUPS = (
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that this process could still allocate on `device`, limits of its container respected."""
+    """The bytes that this process can still allocate on `device`, within the limits of its container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -24,7 +24,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def default_budget(device: torch.device) -> int:
-    """What a restoration may use unless told otherwise: half of what is available."""
+    """The memory of a restoration by default: half of what is available."""
     return available_memory(device) // 2
 
 
@@ -40,7 +40,7 @@ def _system_memory() -> int:
 
 
 def _cgroup_memory() -> list[int]:
-    """What is left in each control group with a limit."""
+    """The bytes left in each control group with a limit."""
     left = []
     for folder, limit, usage, cached in CGROUPS:
         try:

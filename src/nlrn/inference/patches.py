@@ -46,7 +46,7 @@ def restore_tiles(
 
 
 def patch_positions(length: int, size: int, stride: int) -> list[int]:
-    """Where patches start along an axis: every `stride` pixels, the last one flush with the border."""
+    """The first pixels of patches along an axis: every `stride` pixels, the last one flush with the border."""
     if length <= size:
         return [0]
     return [*range(0, length - size, stride), length - size]

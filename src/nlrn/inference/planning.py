@@ -47,12 +47,12 @@ def plans(
     recomputed from the history; square tiles with the exact halo.
 
     Args:
-        config: of the network.
+        config: configuration of the network.
         shape: `[B, C, H, W]` of the image.
         steps: recurrent steps that will be run.
         budget: bytes.
         device: type of the device.
-        dtype: in which the network is computed.
+        dtype: dtype of the network's arithmetic.
 
     Raises:
         MemoryError: nothing fits; names the smallest figure.

@@ -1,4 +1,4 @@
-"""Rows of features on their way from stage to stage, each written once: where the next stage wants them."""
+"""Rows of features on their way from stage to stage, each written once: where the next stage reads them."""
 
 from __future__ import annotations
 
@@ -92,5 +92,5 @@ class RowBuffer:
 
 
 def room(kept: int) -> int:
-    """What a buffer takes for what it keeps, with a quarter more below."""
+    """The rows of a buffer that keeps so many: a quarter more, below them."""
     return kept + kept // 4

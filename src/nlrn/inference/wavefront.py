@@ -31,7 +31,7 @@ from .rows import Block, RowBuffer
 
 @dataclass(frozen=True)
 class BandPlan:
-    """How to walk over an image.
+    """The height of bands, and what they keep.
 
     Args:
         height: rows of a band, of the recurrence; all of them for one band.
@@ -47,7 +47,7 @@ class BandPlan:
 
 @dataclass
 class Run:
-    """What the stages of one run share; `height` and `width` are those of the recurrence."""
+    """The state that the stages of one run share; `height` and `width` are those of the recurrence."""
 
     config: NLRNConfig
     folded: Folded
@@ -71,8 +71,8 @@ class Convolution:
     """A 3x3 convolution over rows that come in blocks, zero-padded at the image border only.
 
     Args:
-        kernel: of the convolution.
-        height: of the image.
+        kernel: kernel of the convolution.
+        height: height of the image.
         finish: `finish(bias, rows, out)` is the elementwise operation that follows; it adds the bias where this is not
             `None`, because the convolution has left it out.
     """
@@ -233,12 +233,12 @@ def _project(features: Tensor, kernel: Kernel) -> Tensor:
 
 
 def _relu(bias: Tensor | None, rows: Tensor, out: Tensor) -> Tensor:
-    """What follows `conv_a`."""
+    """The bias and the ReLU after `conv_a`."""
     return finish(rows, bias, out=out)
 
 
 class AddStart:
-    """What follows `conv_b`: the addition of s^0, and a ReLU. Then come the next step or the head."""
+    """The addition of s^0 and the ReLU after `conv_b`; the next step or the head follows."""
 
     def __init__(self, run: Run, t: int) -> None:
         self._run = run
@@ -263,7 +263,7 @@ class AddStart:
 
 
 class UpStage:
-    """What the head of the recurrence makes -> features at full resolution, the stem's added and rectified."""
+    """The stage from the head of the recurrence to features at full resolution, with the stem's added, rectified."""
 
     def __init__(self, run: Run, kernel: Kernel) -> None:
         self._run = run
@@ -295,12 +295,12 @@ def run_bands(
     """The residual `[B, C, H, W]` that `model` adds to `image` after `steps` steps.
 
     Args:
-        model: in evaluation mode, on the device of the image.
+        model: network in evaluation mode, on the device of the image.
         image: `[B, C, H, W]` in the dtype of the model.
-        sigma: as the model takes it.
+        sigma: noise level in the model's units.
         steps: one of the model's heads.
         plan: band height and state scheme.
-        dtype: in which to compute; by default that of the model.
+        dtype: dtype of the arithmetic; by default that of the model.
         transposed: walk along the width instead of the height (memory then grows with the height).
         on_rows: called with the number of rows of the recurrence that a step has just finished.
     """
@@ -378,7 +378,7 @@ def stored_logits_bytes(
 def history_workspace(
     config: NLRNConfig, batch: int, size: tuple[int, int], steps: int, itemsize: int
 ) -> int:
-    """What the triton backend takes at least to recompute the logits of a step from the history."""
+    """The bytes that the triton backend needs to recompute the logits of a step from the history."""
     shape = (batch, config.width, *size)
     return history_bytes(shape, steps * config.embedding, config.window_size, itemsize)
 

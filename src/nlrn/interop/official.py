@@ -37,10 +37,10 @@ CONVOLUTIONS = {
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """What was found in a checkpoint.
+    """The network of an official checkpoint.
 
     Args:
-        config: of the network; attention over the whole patch and the official patch protocol.
+        config: configuration of the network, with attention over the whole patch and the official patch protocol.
         tensors: its weights.
         generation: `"v0"` or `"new"`.
         input_range: white of the images that the official graph takes, 255 or 1.
@@ -64,8 +64,8 @@ def import_official(
 
     Args:
         path: prefix, file or folder of a TensorFlow V2 checkpoint.
-        scope: of its variables, `"model/"` or `""`; by default what is there. `model/` means v0.
-        correlation_propagation: by default true for v0.
+        scope: prefix of its variables, `"model/"` or `""`; by default the one that is there. `model/` means v0.
+        correlation_propagation: whether logits are propagated; by default true for v0.
         input_range: white of the official graph's input, 255 or 1; by default 255 for v0. It is also the scale
             of the residual.
         window_size: a window instead of attention over the whole patch: an approximation. Whole images are

@@ -28,7 +28,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a tensor lies."""
+    """The place of a tensor in the data files."""
 
     dtype: int
     shape: tuple[int, ...]
@@ -221,7 +221,7 @@ def crc32c(data: bytes) -> int:
     if length >= 16:
         lanes = np.frombuffer(data, np.uint8, CRC_LANES * length).reshape(CRC_LANES, length).T
         state = np.zeros(CRC_LANES, np.uint32)
-        # What length zero bytes make of each bit of a remainder: shifting a lane past the next one.
+        # The effect of `length` zero bytes on each bit of a remainder: shifting a lane past the next one.
         shift = np.uint32(1) << np.arange(32, dtype=np.uint32)
         for column in np.ascontiguousarray(lanes):
             state = table[(state ^ column) & 0xFF] ^ (state >> 8)

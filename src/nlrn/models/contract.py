@@ -32,12 +32,12 @@ class ModelInfo:
     """The declaration of a method.
 
     Args:
-        name: of the method.
+        name: name of the method.
         task: `"denoise"`, `"photo"`, `"upscale"` or `"dejpeg"`; any other word fits every task.
-        channels: of the images it restores; `None` where it takes 1 or 3.
-        sigma_range: the noise levels it knows, in units of [0, 1]; `None` for a method that takes none.
+        channels: channels of the images it restores; `None` where it takes 1 or 3.
+        sigma_range: the noise levels it is made for, in units of [0, 1]; `None` for a method that takes none.
         steps: the numbers of steps after which it may stop, in rising order; empty for a method without steps.
-        cut: how a large image may be cut without changing the result: `"bands"` for an `NLRN`, whose stages hand on
+        cut: the way to cut a large image without changing the result: `"bands"` for an `NLRN`, whose stages hand on
             rows; `"tiles"` that overlap by `halo`; `"whole"` for a method that must see the whole image.
         halo: distance in pixels beyond which an input pixel cannot change an output pixel; `None` where there is no
             limit.

@@ -32,7 +32,7 @@ from ..ops.depth_to_space import add_depth_to_space
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
 from .contract import ModelInfo
 
-# The batch norms that each step has one of.
+# The batch norms of which each step has one of its own.
 STEP_NORMS = ("attention_norms", "conv_a_norms", "conv_b_norms")
 
 
@@ -56,8 +56,8 @@ class NLRNConfig:
         initialization: `"official"` is Glorot for every convolution; `"trainable"` moreover starts the value
             projection, `conv_b` and the output convolution at zero (so that every state is s^0 and the output
             is the input) and scales the query and key projections by 0.35.
-        task: what the network was trained for.
-        sigma_range: the noise levels it knows, in units of [0, 1]; `None` for a model that ignores sigma.
+        task: the task it was trained for.
+        sigma_range: the noise levels it was trained for, in units of [0, 1]; `None` for a model that ignores sigma.
         patch_protocol: `(size, stride)` where whole images are restored as averages of overlapping patches, as
             the official code does; `None` where a whole image is one input.
 
@@ -150,7 +150,7 @@ class NonLocalBlock(nn.Module):
     into a trained network changes nothing at first.
 
     Args:
-        channels: of input and output.
+        channels: channels of input and output.
         embedding: channels of queries and keys; by default half of `channels`.
         window_size: odd side of the window in pixels; `None` is the whole image.
 
@@ -205,12 +205,12 @@ class NonLocalBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """What precedes a recurrence at a part of the resolution: the features f at full resolution, and s^0.
+    """The layers before a recurrence at a part of the resolution: they make the features f, and s^0.
 
     Args:
         inputs: channels of the input.
-        channels: of f.
-        width: of s^0.
+        channels: channels of f.
+        width: channels of s^0.
         stride: pixels a side of a position of s^0.
     """
 
@@ -227,11 +227,11 @@ class Stem(nn.Module):
 
 
 class Tail(nn.Module):
-    """What follows a recurrence at a part of the resolution: the residual of the image.
+    """The layers after a recurrence at a part of the resolution: they make the residual of the image.
 
     Args:
         width: channels of the recurrence.
-        channels: of the stem's features.
+        channels: channels of the stem's features.
         outputs: channels of the image.
         stride: pixels a side of a position of the recurrence.
     """
@@ -288,7 +288,7 @@ class NLRN(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises the convolutions as `config.initialization` says."""
+        """Initialises the convolutions by `config.initialization`."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 glorot(module)
@@ -385,7 +385,7 @@ class NLRN(nn.Module):
         return change, state
 
     def _rectified(self, norm: nn.Module, start: Tensor, change: Tensor | None) -> Tensor:
-        """What steps and heads begin with: `ReLU(norm(s^t))`."""
+        """`ReLU(norm(s^t))`, the input of steps and heads."""
         return self._norm_relu(norm, start) if change is None else self._add_norm_relu(norm, start, change)
 
     def head(self, steps: int, start: Tensor, change: Tensor | None, features: Tensor | None) -> Tensor:
@@ -395,11 +395,11 @@ class NLRN(nn.Module):
         return residual
 
     def fuse_norms(self) -> None:
-        """From now on `torch.compile` makes one kernel of additions, norms and ReLUs, and of their gradients.
+        """Makes `torch.compile` compute additions, norms and ReLUs, and their gradients, in one kernel from now on.
 
         For training, where norms need the statistics of the batch; inference folds them into the convolutions.
         """
-        # Of whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
+        # Whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
         compiled = (
             torch.compile(f, dynamic=False, fullgraph=True) for f in (norm_relu, add_norm, add_norm_relu)
         )
@@ -460,7 +460,7 @@ class NLRN(nn.Module):
 
 
 def nearest_known(sigma: float, known: tuple[float, float]) -> tuple[float, str | None]:
-    """The noise level nearest to `sigma` in the range that a model knows, and a sentence about it if it is another.
+    """The noise level nearest to `sigma` in a model's range, and a sentence about it if it is another.
 
     Raises:
         ValueError: a sigma that is negative or not finite.

@@ -51,11 +51,11 @@ def save_weights(
 
     Args:
         path: the file, replaced if it exists.
-        config: goes into the file's metadata.
+        config: configuration, which goes into the file's metadata.
         state_dict: weights and batch-norm statistics of an `NLRN`.
-        metadata: more to note: training data, recipe, licence.
-        dtype: of the weights in the file, float16 for half the size; batch-norm statistics stay as they are. By default
-            all stay as they are.
+        metadata: further notes, such as training data, recipe and licence.
+        dtype: dtype of the weights in the file, float16 for half the size; batch-norm statistics stay as they are.
+            By default all stay as they are.
 
     Raises:
         ValueError: a weight beyond the range of `dtype`.

@@ -1,4 +1,4 @@
-"""Named models: where their weights are, or what builds them, what they are for and what they reach."""
+"""The table of named models: files or builders, tasks, figures and terms of use; and `load_model`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 class ModelEntry:
     """A model that ships with the package; its card is the `.md` file beside its weights.
 
-    `sigma` is the range of noise levels in 8-bit grey levels, empty for a model that needs none.
+    `sigma` is the range of noise levels in 8-bit grey levels, empty for a model that needs none; `licence` is the
+    use that the terms of its training images allow.
     """
 
     file: str
@@ -46,7 +47,8 @@ class ClassicalEntry:
     psnr: str
 
 
-_BSDS_TERMS = "Apache-2.0; trained on BSDS500 images, which are for non-commercial research and education"
+# Not Apache-2.0 alone: weights/LICENSE.md.
+_BSDS_TERMS = "non-commercial research and education, as the BSDS500 images they were trained on (LICENSE.md)"
 
 # PSNR in dB, whole images, float32, by the protocol of nlrn.evaluation; the cards have all figures.
 MODELS: dict[str, ModelEntry] = {
@@ -149,7 +151,7 @@ def load_model(
 
     Args:
         name_or_path: a name of `nlrn models`, or a `.safetensors` file that nlrn wrote.
-        device: where its weights go; a method without weights computes where the image is.
+        device: the device of its weights; a method without weights computes where the image is.
         window_size: another window than the model's own: odd, or `None` for the whole image. A model that was
             trained with whole-patch attention is only approximated by a window.
 

@@ -12,7 +12,7 @@ BAND = 8
 
 
 def reference_positions(length: int, patch_size: int, stride: int) -> list[int]:
-    """Where reference patches begin along an axis: every `stride` pixels, and at the end."""
+    """The first pixels of reference patches along an axis: every `stride` pixels, and at the end."""
     last = length - patch_size
     return [*range(0, last, stride), last]
 

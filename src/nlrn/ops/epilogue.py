@@ -1,4 +1,4 @@
-"""What follows a convolution, in one pass over its result on a GPU: bias, a scaled addition, a ReLU.
+"""Bias, scaled addition and ReLU after a convolution, in one pass over its result on a GPU.
 
 PyTorch adds the bias of a convolution on a GPU in a pass of its own; on the CPU it is part of the convolution. Every
 pass reads and writes all features: at 512x512 pixels and 128 channels 134 MB in half precision, 45 microseconds at the
@@ -16,7 +16,7 @@ BLOCK = 2048  # numbers of a program
 
 
 def separate_bias(features: Tensor) -> bool:
-    """Whether `finish` had better add the bias of a convolution than the convolution itself."""
+    """True where `finish` adds the bias of a convolution faster than the convolution itself."""
     if features.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return False
     return runs_triton(features.device)

@@ -60,7 +60,7 @@ def drawings(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _shape(like: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Where something is drawn, `[B, 1, P, P]` from 0 to 1: an ellipse or a rectangle, or stripes or text in it."""
+    """The opacity of a drawing, `[B, 1, P, P]` from 0 to 1: an ellipse or a rectangle, or stripes or text in it."""
     size = like.shape[2]
     angle = torch.where(_uniform(like, generator) < 0.5, 0.0, math.pi * _uniform(like, generator))
     dx, dy = x - (2.4 * _uniform(like, generator) - 1.2), y - (2.4 * _uniform(like, generator) - 1.2)

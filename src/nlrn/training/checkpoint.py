@@ -23,12 +23,12 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A file that is no checkpoint of a training run, or not of this one."""
+    """A file that is not a checkpoint of a training run, or belongs to another one."""
 
 
 @dataclass
 class Progress:
-    """Where a run is: step, seconds of training, bad steps (in a row, and all), and whether norms are frozen."""
+    """The progress of a run: step, seconds of training, bad steps (in a row, and all), and whether norms are frozen."""
 
     step: int = 0
     seconds: float = 0.0
@@ -40,7 +40,7 @@ class Progress:
 def save_checkpoint(path: Path, trainer: Trainer, progress: Progress, about: dict[str, Any]) -> None:
     """Writes weights, averaged weights, statistics and optimiser; scalars are JSON in the header.
 
-    Random numbers follow from the seed and the step, so there is no state of theirs to keep. The file is written
+    Random numbers follow from the seed and the step, so no generator is saved. The file is written
     under another name, synced and renamed.
     """
     tensors: dict[str, Tensor] = {}
@@ -71,7 +71,7 @@ def read_header(path: Path) -> tuple[TrainingConfig, Progress, dict[str, Any]]:
             raise CheckpointError(f"{path} has format {header['format']}, this version reads {FORMAT}")
         return from_dict(header["config"], str(path)), Progress(**header["progress"]), header["about"]
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is no checkpoint of a training run ({error})") from error
+        raise CheckpointError(f"{path} is not a checkpoint of a training run ({error})") from error
 
 
 def load_checkpoint(path: Path, trainer: Trainer) -> None:
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is no checkpoint of a training run ({error})") from error
+        raise CheckpointError(f"{path} is not a checkpoint of a training run ({error})") from error
     try:
         for name, model in (("model", trainer.model), ("average", trainer.average)):
             prefix = f"{name}."

@@ -1,4 +1,4 @@
-"""What a training run is, apart from its data and its length."""
+"""The configuration of a training run: everything but its data and its length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Degradation = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
 
 
 class ConfigError(ValueError):
-    """A configuration that makes no sense."""
+    """A configuration with unknown or impossible entries."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Phase:
     """A part of a run with one size of crops.
 
     Args:
-        share: of the run, in parts of 1.
+        share: part of the run, from 0 to 1.
         crop: side of the square crops in pixels.
         batch: crops in a step, over all ranks together.
-        frozen_norms: go on from the averaged weights with batch norms as they are used: with statistics that were
-            estimated once, when the phase begins, and not those of each batch; or with those that the run starts from,
-            if this is its first phase. Such phases come last.
+        frozen_norms: train from the averaged weights with fixed batch-norm statistics instead of those of each batch.
+            They are estimated when the phase begins; in the first phase they are those that the run starts from.
+            Such phases come last.
     """
 
     share: float
@@ -58,29 +58,29 @@ class TrainingConfig:
         model: the network.
         degradation: one of `DEGRADATIONS`, or a function of your own as `package.module:function`.
         sigma: range of the noise levels of `"gaussian"`, in 8-bit grey levels.
-        scales: of `"bicubic"`.
-        quality: range of `"jpeg"`.
-        margin: pixels around every crop that the degradation sees and the network does not, so that what it does at
-            borders is not learned.
-        luma: how RGB images become grey for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
+        scales: enlargements of `"bicubic"`.
+        quality: range of the qualities of `"jpeg"`.
+        margin: pixels around every crop that are degraded and then cut off, so that the network does not learn what
+            the degradation does at borders.
+        luma: conversion of RGB images for a network of one channel: `"gray"` (rgb2gray) or `"y"` (Y of rgb2ycbcr).
         faded: share of the crops whose contrast is taken away, around any colour: smooth areas, at which a recurrent
             network can drift, fill few crops of natural images.
         recolored: share of the crops of RGB images whose channels change places or whose hue is turned.
         drawn: share of the crops that are drawings: gradients, shapes, stripes and text in any colours.
         phases: crop sizes over the run; the shares add up to 1.
-        learning_rate: after the warm-up.
+        learning_rate: the rate after the warm-up.
         optimizer: `"adamw"`, or `"muon"`: Muon for the weights of all convolutions but the first and the last, AdamW
             for the rest.
-        betas: of AdamW.
-        weight_decay: of both.
+        betas: decays of AdamW's averages.
+        weight_decay: decoupled weight decay of both optimisers.
         clip: largest norm of the gradient.
-        warmup_steps: over which the learning rate rises.
+        warmup_steps: steps over which the learning rate rises.
         hold: share of the run after which the learning rate begins to fall (cosine).
         ema: decay of the averaged weights.
         deep_supervision: weight of the mean loss of all heads but the last.
-        precision: of the convolutions and, where the triton or the native backend serves, of queries, keys and values.
+        precision: dtype of the convolutions and, in the triton and native backends, of queries, keys and values.
             The softmax is computed in float32 everywhere.
-        seed: of crops, noise and initial weights.
+        seed: seed of crops, noise and initial weights.
         hold_out: images kept from training, for validation.
         validation_levels: noise levels in 8-bit grey levels, scales or qualities, by degradation; other degradations
             have no levels.
@@ -182,14 +182,14 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Trainin
     try:
         entries = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
         raise ConfigError(f"{path} must hold names and values, got {type(entries).__name__}")
     return from_dict({**entries, **(changes or {})}, str(path))
 
 
 def from_dict(entries: Mapping[str, Any], source: str = "the configuration") -> TrainingConfig:
-    """A configuration from plain values, as YAML and checkpoints hold them.
+    """Makes a configuration from plain values, as YAML and checkpoints hold them.
 
     Raises:
         ConfigError: unknown or impossible entries.
@@ -219,7 +219,7 @@ def _make(kind: Any, values: Mapping[str, Any], source: str) -> Any:
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(values.keys() - known.keys())
     if unknown:
-        raise ConfigError(f"{source} has no {', '.join(unknown)}; it knows {', '.join(known)}")
+        raise ConfigError(f"{source} has no {', '.join(unknown)}; expected some of {', '.join(known)}")
     hints = get_type_hints(kind)
     plain = {name: _whole(_plain(value), hints[name]) for name, value in values.items()}
     for name, value in plain.items():
@@ -229,15 +229,15 @@ def _make(kind: Any, values: Mapping[str, Any], source: str) -> Any:
 
 
 def _whole(value: Any, hint: Any) -> Any:
-    """Whole numbers that were written as floats, such as 1e3, as what they are where an int is asked for."""
+    """The value with whole numbers such as 1e3 as integers, where the annotation has an int."""
     if isinstance(value, tuple):
         return tuple(_whole(item, hint) for item in value)
-    wants = int in (hint, *get_args(hint))
-    return int(value) if wants and isinstance(value, float) and value.is_integer() else value
+    integral = int in (hint, *get_args(hint))
+    return int(value) if integral and isinstance(value, float) and value.is_integer() else value
 
 
 def _plain(value: Any) -> Any:
-    """Tuples for lists; numbers such as 1e-3, which YAML reads as text, as numbers."""
+    """The value with tuples for lists, and numbers for text such as 1e-3, which YAML does not read as a number."""
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
     if isinstance(value, str):
@@ -249,7 +249,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; numbers are finite, and an int is a float too."""
+    """True if a value is of an annotated type; numbers are finite, and an int is a float too."""
     kinds = get_args(hint)
     if get_origin(hint) is Literal:
         return isinstance(value, type(kinds[0]))  # which of them is for the class to say

@@ -41,8 +41,8 @@ def capture(body: Body, generator: torch.Generator) -> Body:
     """The same computation as a CUDA graph; what it returns is overwritten by the next replay.
 
     Args:
-        body: without a look at the device's results.
-        generator: of all random numbers in it; seeded by the caller before each replay.
+        body: the computation; it must not read results of the device.
+        generator: generator of all random numbers in it, seeded by the caller before each replay.
 
     Raises:
         TrainingError: something in `body` waits for the device.
@@ -137,7 +137,7 @@ class Steps:
         return self._draw(step_generator(self._trainer.config.seed, step, self._trainer.device))
 
     def _batch(self, step: int) -> Batch:
-        """What the thread made for this step; made here if it made another's, or nothing yet."""
+        """The batch that the thread made for this step; it is made here if the thread made another step's or none."""
         if self._ahead is not None and self._ahead[0] == step:
             return self._ahead[1].result()
         return self._own_batch(step)

@@ -1,4 +1,4 @@
-"""Released weights as the start of another network: of other image channels, or a larger one."""
+"""Trained weights as the start of another network: of other image channels, or a larger one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ..models.nlrn import STEP_NORMS
 
-# Where new channels begin with random weights. All else that reads them or writes to them begins at zero.
+# Layers whose new channels begin with random weights. New channels of all others begin at zero.
 RANDOM = ("input_conv", "conv_a", "attention.query", "stem.", "tail.conv_a")
-# What reads the image, and what makes the residual: of a network without a stem, of one with a stem.
+# Layers that read the image and layers that make the residual, without a stem and with one.
 READS_IMAGE = ("input_conv.weight", "stem.conv_a.weight")
 MAKES_RESIDUAL = ("output_conv.", "tail.conv_b.")
 
@@ -19,16 +19,16 @@ def adapt_weights(state: dict[str, Tensor], to: dict[str, Tensor]) -> dict[str, 
 
     A window has no weights: another window starts from any weights.
 
-    The first convolution and norm spread a grey channel over three; the last convolution repeats it. For a network
-    without a noise channel theirs is left out. A head or step that the weights do not have begins as their last one.
+    The first convolution and norm spread a grey channel over three; the last convolution repeats it. A noise
+    channel is left out where the new network has none. A head or step that the weights lack begins as their last one.
 
-    A wider network computes the same at first: what new features are made of is random, and what is made of them is
-    zero (as in Chen et al., Net2Net, arXiv 1511.05641), so that both have gradients. One of more steps does so at the
-    old one's heads.
+    A wider network computes the same at first: the weights that make new features are random, and the weights that read
+    them are zero (as in Chen et al., Net2Net, arXiv 1511.05641), so that both have gradients. A network of more steps
+    computes the same at the heads of the old one.
 
     Args:
-        state: of the network to start from.
-        to: of the new network, freshly initialised.
+        state: state of the network to start from.
+        to: state of the new network, freshly initialised.
 
     Raises:
         ValueError: weights of another network, or of one with more features or a larger embedding.

@@ -1,4 +1,4 @@
-"""What a run writes while it goes: a line for each entry, and the same for TensorBoard where that is installed."""
+"""The log of a run: a line for each entry, and the same for TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ CHECKPOINT, WEIGHTS, LOG, PICTURES = "checkpoint.safetensors", "model.safetensor
 
 
 class RunLog:
-    """The log of a run; whoever opens it has taken a step, so that a run that cannot leaves an earlier one alone.
+    """The log of a run.
+
+    It is opened after the first step, so that a run that cannot take one leaves an earlier run's files alone.
 
     Args:
-        folder: of the run; it is made.
-        report: called with each entry.
+        folder: the run's folder, made if it is missing.
+        report: function that is called with each entry.
     """
 
     def __init__(self, folder: Path, report: Callable[[dict[str, Any]], None]) -> None:
@@ -30,7 +32,7 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
 
     def open(self, *, anew: bool) -> None:
-        """Once; `anew` in place of what an earlier run left."""
+        """Opens the log if it is not open; `anew` removes the files of an earlier run first."""
         if self._opened:
             return
         if anew:
@@ -53,7 +55,7 @@ class RunLog:
 
 
 def _remove_run(folder: Path) -> None:
-    """What an earlier run left in its folder, if there was one."""
+    """Removes the files that an earlier run left in a folder, if there was one."""
     if not (folder / CHECKPOINT).exists():
         return
     for pattern in (CHECKPOINT, WEIGHTS, LOG, f"{PICTURES}/{8 * '[0-9]'}.png", "events.out.tfevents.*"):

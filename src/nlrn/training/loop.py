@@ -43,7 +43,7 @@ STATISTICS_STEP = 1 << 40  # where the random numbers of the statistics begin
 
 @dataclass
 class Intervals:
-    """How often things happen, in steps, or seconds of training for checkpoints and validation.
+    """The intervals of a run: log in steps, checkpoints and validation in seconds of training.
 
     A validation that takes long comes less often, so that no more than about a tenth of the time goes into it.
     """
@@ -55,18 +55,18 @@ class Intervals:
 
 @dataclass
 class Run:
-    """What a run needs besides its configuration.
+    """A run's data, folder, length, device and options, apart from its configuration.
 
     Args:
         data: folder of clean images.
         out: folder of checkpoint, log and weights.
         length: steps or minutes.
-        device: where it trains.
-        init: released weights to start from.
+        device: the device to train on.
+        init: name or file of the weights to start from.
         graph: capture the training step in a CUDA graph, on a GPU.
         fuse: compile additions, norms and ReLUs of the network into one kernel each, with `torch.compile`.
-        intervals: how often it logs, saves and validates.
-        report: called with each entry of the log.
+        intervals: those of log, checkpoints and validation.
+        report: function that is called with each entry of the log.
     """
 
     data: Path
@@ -175,7 +175,7 @@ class _Loop:
         self._log = RunLog(options.out, options.report) if self.first else None
 
     def run(self) -> None:
-        """All steps; a signal between two of them loses what was done since the last checkpoint."""
+        """Takes all steps; a signal between two of them loses what was done since the last checkpoint."""
         clock = started = time.perf_counter()
         before, step = self.progress.seconds, self.progress.step
         saved = validated = before
@@ -267,7 +267,7 @@ class _Loop:
             )
 
     def _write(self, entry: dict[str, Any]) -> None:
-        """A line of the log; the first process has it."""
+        """Writes a line of the log, in the first process."""
         if self._log is not None:
             self._log.write(entry)
 
@@ -277,7 +277,7 @@ class _Loop:
         save_checkpoint(self.options.out / CHECKPOINT, self.trainer, self.progress, about | self.about)
 
     def _backend(self, phase: Phase) -> dict[str, str]:
-        """What computes the non-local operation of a phase, and why the fastest on this device does not."""
+        """The backend of a phase's non-local operation and, if it is not the fastest of this device, the reason."""
         config, block, device = self.config.model, self.trainer.model.attention, self.options.device
         sizes = (config.positions(phase.crop),) * 2
         query, value = (
@@ -295,7 +295,7 @@ class _Loop:
         return {"backend": chosen, **({} if reason is None else {"refused": f"{fastest} {reason}"})}
 
     def validate(self) -> dict[str, float]:
-        """`validate` of the averaged weights; a run is not lost because something is wrong with that."""
+        """Validates the averaged weights; an error is logged and does not end the run."""
         step = self.progress.step
         try:
             scores = validate(self.trainer, self.held, self.options.out / PICTURES / f"{step:08d}.png")
@@ -308,10 +308,10 @@ class _Loop:
         return scores
 
     def _freeze(self, step: int) -> float:
-        """Weights and statistics become those of the average, and the norms stay so; once in a run. How long it took.
+        """Freezes the norms, once in a run, with weights and statistics of the average; returns the seconds it took.
 
-        A run that begins like this keeps the statistics of the weights that it starts from: those that were trained
-        with frozen norms fit no others.
+        A run that begins with frozen norms keeps the statistics of the weights that it starts from, because weights
+        that were trained with frozen norms fit no other statistics.
         """
         self._wait()
         began = time.perf_counter()
@@ -325,12 +325,12 @@ class _Loop:
         return time.perf_counter() - began
 
     def _wait(self) -> None:
-        """For the device, so that a clock tells of it."""
+        """Waits for the device, so that the clock includes its work."""
         if self.options.device.type == "cuda":
             torch.cuda.synchronize()
 
     def _estimate(self) -> None:
-        """Statistics of the averaged weights, anew."""
+        """Estimates the statistics of the averaged weights."""
         batch, side = self.config.phases[-1].batch, self.config.statistics_side
         batches = (
             (self.crops.draw(batch, side + 2 * self.config.margin, generator), generator)
@@ -342,12 +342,12 @@ class _Loop:
         self.trainer.estimate_statistics(batches)
 
     def finish(self) -> None:
-        """Statistics of the averaged weights, the last checkpoint, and the weights to use."""
+        """Estimates statistics, validates, and writes the last checkpoint and the weights to use."""
         if not self.progress.frozen_norms:
             self._estimate()
         if self.first:
             self.save()
-            self._write_weights({})  # whatever comes
+            self._write_weights({})  # before a validation that may fail
             self._write_weights(self.validate())
             self.save()
         if self._log is not None:

@@ -42,11 +42,11 @@ class Muon(torch.optim.Optimizer):
     A step does nothing where `found_inf` is 1, as those of PyTorch's fused optimisers; nothing waits for the device.
 
     Args:
-        parameters: of two dimensions or more; all but the first are one.
-        lr: a tensor on their device.
-        momentum: of the gradients.
-        weight_decay: decoupled, times the learning rate.
-        dtype: of the iterations.
+        parameters: weights of two dimensions or more; all dimensions but the first are taken for one.
+        lr: the learning rate, a tensor on their device.
+        momentum: decay of the averaged gradients.
+        weight_decay: decoupled decay, times the learning rate.
+        dtype: dtype of the iterations.
     """
 
     found_inf: Tensor

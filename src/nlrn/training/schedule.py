@@ -1,4 +1,4 @@
-"""What changes over a run: the learning rate, the size of crops, the decay of the average."""
+"""The schedule of a run: learning rate, size of crops, decay of the average."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAST_FACTOR = 0.002
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is: steps, or minutes of training. Exactly one is given.
+    """The length of a run in steps or in minutes of training; exactly one is given.
 
     Raises:
         ValueError: none or both, or not positive and finite.
@@ -24,14 +24,14 @@ class Length:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise ValueError("a run is so many steps or so many minutes long: give one of them")
+            raise ValueError("the length of a run must be given in steps or in minutes, and not in both")
         given = self.minutes if self.steps is None else self.steps
         assert given is not None
         if not 0 < given < math.inf:
             raise ValueError(f"the length of a run must be positive and finite, got {given:g}")
 
     def progress(self, step: int, seconds: float) -> float:
-        """The share of the run that lies behind, from 0 to 1."""
+        """The share of the run that is done, from 0 to 1."""
         if self.steps is not None:
             return min(1.0, step / self.steps)
         assert self.minutes is not None
@@ -58,5 +58,5 @@ def phase_at(phases: Sequence[Phase], progress: float) -> Phase:
 
 
 def ema_weight(step: int, decay: float) -> float:
-    """How much of the newest weights enters the average; more in the first steps."""
+    """The share of the newest weights in the average; larger in the first steps."""
     return 1 - min(decay, (step + 1) / (step + 10))

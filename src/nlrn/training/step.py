@@ -28,7 +28,7 @@ class TrainingError(RuntimeError):
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Where the random numbers of a step begin: a resumed run, and every rank, draw the same."""
+    """The seed of a step's random numbers: a resumed run, and every rank, draw the same."""
     return (seed * 1_000_003 + step) & 0x7FFF_FFFF_FFFF_FFFF
 
 
@@ -42,7 +42,7 @@ def weighted_loss(
 ) -> Tensor:
     """Squared error of the last head plus `deep_supervision` times the mean of the others', weighted per image.
 
-    The weight is 25 / strength (in grey levels, at least 4): without it the strongest noise takes all the attention.
+    The weight is 25 / strength (in grey levels, at least 4): without it the strongest noise dominates.
     """
     weight: Tensor | float = 1.0
     if strength is not None:
@@ -58,8 +58,8 @@ class Trainer:
     """The network, its average, and the optimisers.
 
     Args:
-        config: of the run.
-        device: where it trains.
+        config: configuration of the run.
+        device: the device to train on.
         rank, ranks: this process among those that share the batch.
     """
 
@@ -133,17 +133,17 @@ class Trainer:
     def run(
         self, clean: Tensor, generator: torch.Generator, step: int, learning_rate: float
     ) -> tuple[Tensor, Tensor]:
-        """A step on a global batch of clean crops: `schedule`, `batch`, `update`."""
+        """Takes a step on a global batch of clean crops: `schedule`, `batch`, `update`."""
         self.schedule(step, learning_rate)
         return self.update(*self.batch(clean, generator))
 
     def schedule(self, step: int, learning_rate: float) -> None:
-        """Tells the device what changes from step to step, without waiting for it."""
+        """Writes what changes from step to step to the device, without waiting for it."""
         self._learning_rate.fill_(learning_rate)
         self._average_weight.fill_(ema_weight(step, self.config.ema))
 
     def update(self, target: Tensor, degraded: Tensor, strength: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A step on this rank's part of a batch; its loss, and whether the step was taken.
+        """Takes a step on this rank's part of a batch; returns its loss, and whether the step was taken.
 
         A step whose gradient is not finite changes nothing: weights, optimiser, average and batch-norm statistics
         stay as they were. Nothing here waits for the device, so it can be captured in a CUDA graph.
@@ -192,7 +192,7 @@ class Trainer:
             gradient.copy_(part.view_as(gradient))
 
     def optimizer_state(self, parameter: Tensor) -> dict[str, Tensor]:
-        """What the optimiser of a parameter keeps about it; empty before its first step."""
+        """The optimiser's state of a parameter; empty before its first step."""
         states = (optimizer.state.get(parameter, {}) for optimizer in self.optimizers)
         return {key: value for state in states for key, value in state.items()}
 
@@ -203,15 +203,15 @@ class Trainer:
                 optimizer.state[parameter] = state
 
     def freeze_norms(self) -> None:
-        """From now on norms use their statistics, which stay as they are."""
+        """Makes the norms use their statistics from now on, which stay as they are."""
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
 
     def estimate_statistics(self, batches: Iterable[tuple[Tensor, torch.Generator]]) -> None:
-        """Batch-norm statistics of the averaged weights, anew, as the mean over batches that span the levels.
+        """Estimates batch-norm statistics of the averaged weights as the mean over batches that span the levels.
 
-        In float32, as they are used: in bfloat16 they cost 0.1 dB of super-resolution.
+        They are computed in float32, as they are used: bfloat16 costs 0.1 dB of super-resolution.
         """
         norms = [m for m in self.average.modules() if isinstance(m, nn.BatchNorm2d)]
         momentum = [norm.momentum for norm in norms]

@@ -1,4 +1,4 @@
-"""What a run's averaged weights make of the images held out: figures, and a picture."""
+"""Figures and a picture of the images held out, restored with a run's averaged weights."""
 
 from __future__ import annotations
 

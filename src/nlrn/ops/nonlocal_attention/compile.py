@@ -34,14 +34,14 @@ BFLOAT16 = (*AVX512, "-mavx512bw", "-mavx512bf16")
 
 
 class Variant(NamedTuple):
-    """How a library is compiled, and what for.
+    """A library: its sources, the options of the compiler, and its purpose.
 
     Args:
-        dtype: of the images it computes with.
+        dtype: dtype of its images.
         sources: its files in `csrc`, beside the one that every library has.
-        options: of the compiler.
-        optional: whether to go on without it where the compiler does not know these options.
-        gradients: whether it has them.
+        options: options of the compiler.
+        optional: whether to go on without it where the compiler does not support these options.
+        gradients: whether it computes gradients.
     """
 
     dtype: str
@@ -79,7 +79,7 @@ def compile_kernels(folder: Path = LIBRARIES) -> list[Path]:
     An optional variant that the compiler cannot make is left out; a text file in its place says why.
 
     Args:
-        folder: where the libraries go; made if it is not there.
+        folder: folder of the libraries, made if it is missing.
 
     Raises:
         CompileError: no C++ compiler (`$CXX`, c++, g++, clang++), or one that fails.

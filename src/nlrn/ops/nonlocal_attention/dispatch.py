@@ -44,7 +44,7 @@ def refusals(
     state: AttentionState | None = None,
     max_memory: int = DEFAULT_MAX_MEMORY,
 ) -> dict[str, str | None]:
-    """The reason of each backend why it cannot do this call, or `None`."""
+    """The reason, by backend, why it cannot do this call, or `None`."""
     wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
     # Triton's interpreter, which runs kernels on the CPU, is for tests.
     on_request = ON_REQUEST if value.device.type == "cpu" else None
@@ -92,7 +92,7 @@ def nonlocal_attention(
     max_memory: int = DEFAULT_MAX_MEMORY,
     backend: str | None = None,
 ) -> tuple[Tensor, AttentionState | None]:
-    """Every pixel becomes the average of its window, weighted by how well its query matches their keys.
+    """Averages of each pixel's window, weighted by how well the pixel's query matches the keys in it.
 
     `output_i = sum_j softmax_j(S_ij) value_j` with `S_ij = query_i . key_j + S'_ij`, where j runs over the
     `window_size x window_size` pixels centred on i and `S'` are the logits of the previous step (`state`):
@@ -106,9 +106,9 @@ def nonlocal_attention(
         key: `[B, D, H, W]`.
         value: `[B, V, H, W]`; V may differ from D.
         window_size: odd side of the window in pixels; `None` is the whole image.
-        state: what the previous step returned, for the same shapes; `None` at the first step. Without
-            gradients it is consumed (see `AttentionState`); under autograd it is a value, but in the triton
-            backend, where it is consumed too.
+        state: the state that the previous step returned, for the same shapes; `None` at the first step. Without
+            gradients it is consumed (see `AttentionState`). Under autograd it is a value, except in the triton
+            backend, which consumes it too.
         keep_state: `False` at the last step, or without propagation, saves the memory of the new state.
         row_offset: the row of `key` at which the first row of `query` lies, when `query` is a band of rows.
             By default both start at the same row and `rows == H`.
@@ -229,7 +229,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, window_size: int | None, r
 
 
 def has_native_kernel(dtype: torch.dtype) -> bool:
-    """Whether the C++ kernel for images of a dtype is compiled and runs on this processor."""
+    """True where the C++ kernel for images of a dtype is compiled and runs on this processor."""
     return not isinstance(native_operators.loaded_kernel(dtype), str)
 
 
@@ -243,7 +243,7 @@ def native_kernels() -> dict[torch.dtype, str]:
 
 
 def runs_triton(device: torch.device) -> bool:
-    """Whether Triton kernels run on a device; on a CPU they do in Triton's interpreter."""
+    """True where Triton kernels run on a device; on a CPU they run in Triton's interpreter."""
     if device.type == "cuda":
         return triton.device_refusal(device) is None
     return bool(triton_operators.interpreted())

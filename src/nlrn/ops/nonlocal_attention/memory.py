@@ -26,7 +26,7 @@ def history_bytes(
 
     Args:
         value_shape: `[B, V, H, W]`.
-        channels: of the queries of all steps together.
+        channels: channels of the queries of all steps together.
         window_size: side of the window, `None` for the whole image.
         itemsize: bytes of a number.
         band: rows of queries, a multiple of `TILE`.

@@ -86,7 +86,7 @@ def refusal(
 
 
 def stored_dtype(image: Tensor) -> torch.dtype:
-    """Of the logits that are kept from step to step."""
+    """The dtype of the logits that are kept from step to step."""
     return torch.float32 if image.dtype == torch.float32 else torch.float16
 
 
@@ -109,7 +109,7 @@ class _Step(torch.autograd.Function):
     """One step under autograd; `tape` is `None` for a step that shares its logits with no other.
 
     The token is an output of one step and an input of the next. It holds nothing, but makes autograd run the backward
-    passes in the order in which the tape can be wound back, and its gradient tells that the later one has run.
+    passes in the order in which the tape can be wound back, and its gradient shows that the later one has run.
     """
 
     @staticmethod

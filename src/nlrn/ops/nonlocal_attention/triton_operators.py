@@ -32,7 +32,7 @@ def loaded_kernels() -> ModuleType | str:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on the CPU: slow, for tests."""
+    """True where kernels run in Triton's interpreter, on the CPU: slow, for tests."""
     # Triton need not be imported to know that it would not interpret.
     if os.environ.get("TRITON_INTERPRET") != "1":
         return False

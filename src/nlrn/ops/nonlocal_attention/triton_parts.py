@@ -1,4 +1,4 @@
-"""What the Triton kernels are made of: tiles, the keys that they see, pixels in memory, the order of stored logits.
+"""The parts of the Triton kernels: tiles, the keys that they see, pixels in memory, the order of stored logits.
 
 **Keys.** Those of a tile of queries are a rectangle of the image, its span, and are counted row by row: key n of a
 span that is `span_width` wide lies in row `n // span_width` of it. Division costs a GPU some twenty instructions, for
@@ -9,7 +9,7 @@ every tile, and the kernel for the keys' gradients finds them in one piece.
 **Logits.** A block of keys is stored in one piece for all queries of a tile, chunk by chunk, `CHUNK` keys at a time.
 Half-precision images are computed on tensor cores, and the order within their chunks is that in which the threads of
 four warps hold a product of matrices: then logits go between registers and memory without changing hands, 16 bytes at
-a time. (Any other arrangement is no mistake, only slower.)
+a time. (Any other arrangement is correct too, only slower.)
 """
 
 import triton
@@ -70,7 +70,7 @@ def span_across(tile_x, width, radius, ALIGNED: tl.constexpr):
 
 @triton.jit
 def reciprocal_of(span_width):
-    """For `rows_below`."""
+    """The reciprocal that `rows_below` multiplies by."""
     return (4294967295 // span_width.to(tl.uint32)).to(tl.uint32)
 
 
@@ -157,7 +157,7 @@ def products(
 
 @triton.jit
 def chunks_in_tile(batch, tile_y, tile_x, first_y, first_x, sizes, CHUNKS: tl.constexpr):
-    """Where the chunks of a tile of keys lie in the logits of a query tile, and which of them do."""
+    """The places of a tile of keys' chunks in the logits of a query tile, and a mask of those that lie there."""
     rows, height, width, radius, row_offset, stored_blocks, block_length = sizes
     CHUNK_LOGITS: tl.constexpr = QUERIES * CHUNK_KEYS
     top, span_height = span(tile_y, rows, height, row_offset, radius)
