@@ -18,6 +18,11 @@ from torch import Tensor
 
 from ..files import write_atomically
 from .classical.bm3d import BM3D
+from .classical.denoiser import Config, Denoiser
+from .classical.gaussian import GaussianSmoothing
+from .classical.nlm import NLM
+from .classical.tv import TV
+from .classical.wavelet import Wavelet
 from .nlrn import NLRN, NLRNConfig
 
 CONFIG_KEY = "nlrn.config"
@@ -50,7 +55,7 @@ class ModelEntry:
 class ClassicalEntry:
     """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`."""
 
-    builder: Callable[[], BM3D]
+    builder: Callable[[], BM3D | Denoiser[Config]]
     task: str
     sigma: str
     psnr: str
@@ -129,6 +134,10 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 CLASSICAL: dict[str, ClassicalEntry] = {
+    "gaussian": ClassicalEntry(GaussianSmoothing, "denoise", "0..255", "26.58 (Set12, sigma 25)"),
+    "wavelet": ClassicalEntry(Wavelet, "denoise", "0..255", "27.08 (Set12, sigma 25)"),
+    "tv": ClassicalEntry(TV, "denoise", "0..255", "28.06 (Set12, sigma 25)"),
+    "nlm": ClassicalEntry(NLM, "denoise", "0..255", "28.30 (Set12, sigma 25)"),
     "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
 }
 
@@ -142,7 +151,7 @@ FITTING = {
 }
 
 
-def check_task(name: str, model: NLRN | BM3D, task: str) -> None:
+def check_task(name: str, model: NLRN | BM3D | Denoiser[Config], task: str) -> None:
     """Raises `ModelError` if a model is for something else than `task`."""
     if model.config.task in FITTING and model.config.task not in FITTING[task]:
         raise ModelError(f"{name} is a model for {model.config.task}, not for {task}")
@@ -153,7 +162,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     window_size: int | Literal["default"] | None = "default",
-) -> NLRN | BM3D:
+) -> NLRN | BM3D | Denoiser[Config]:
     """A model in evaluation mode and float32: `model(image, sigma=None) -> restored`.
 
     Args:
