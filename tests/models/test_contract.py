@@ -119,7 +119,10 @@ def test_impossible_sigma(model, sigma):
 
 
 def test_wrong_images(model):
-    for shape in ((1, 2, 8, 8), (1, 8, 8), (1, channels(model)[0], 0, 8)):
+    shapes = [(1, 8, 8), (1, channels(model)[0], 0, 8)]
+    if model.info.channels is not None:
+        shapes.append((1, 2, 8, 8))
+    for shape in shapes:
         with pytest.raises(ValueError, match=r"image must be \[B, .* got shape"):
             model(torch.zeros(shape), level(model))
 

@@ -12,6 +12,10 @@ from typing import Literal
 import torch
 
 from .classical.bm3d import BM3D
+from .classical.gaussian import GaussianSmoothing
+from .classical.nlm import NLM
+from .classical.tv import TV
+from .classical.wavelet import Wavelet
 from .contract import DeclaredModel, Model, info_of
 from .weights_file import ModelError, build, read_weights
 
@@ -121,6 +125,10 @@ MODELS: dict[str, ModelEntry] = {
 }
 
 CLASSICAL: dict[str, ClassicalEntry] = {
+    "gaussian": ClassicalEntry(GaussianSmoothing, "denoise", "0..255", "26.58 (Set12, sigma 25)"),
+    "wavelet": ClassicalEntry(Wavelet, "denoise", "0..255", "27.08 (Set12, sigma 25)"),
+    "tv": ClassicalEntry(TV, "denoise", "0..255", "28.06 (Set12, sigma 25)"),
+    "nlm": ClassicalEntry(NLM, "denoise", "0..255", "28.30 (Set12, sigma 25)"),
     "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
 }
 

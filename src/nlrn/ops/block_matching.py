@@ -27,10 +27,11 @@ def block_matching(
 ) -> tuple[Tensor, Tensor]:
     """The patches most like each reference patch, within a square of positions around its own.
 
-    `d(i, j) = mean (patch_i - patch_j)^2`. A patch lies within the image; positions beyond its border do not exist.
+    `d(i, j) = mean (patch_i - patch_j)^2`, over pixels and channels. A patch lies within the image; positions
+    beyond its border do not exist.
 
     Args:
-        image: `[H, W]`, no smaller than a patch.
+        image: `[H, W]` or `[C, H, W]`, no smaller than a patch.
         patch_size: side of the patches in pixels.
         stride: distance between reference patches; the last ones of a row and a column end at the border.
         search_size: odd side of the square of positions that are compared.
@@ -55,7 +56,8 @@ def block_matching(
         >>> positions.shape, float(distances[0, 0])
         (torch.Size([45, 4]), 0.0)
     """
-    height, width = image.shape
+    image = image.reshape(-1, *image.shape[-2:])
+    height, width = image.shape[1:]
     if min(height, width) < patch_size:
         raise ValueError(f"an image must be no smaller than a patch of {patch_size}, got {height}x{width}")
     if search_size % 2 == 0 or not 0 < count <= search_size**2:
@@ -77,24 +79,26 @@ def block_matching(
 def _match_band(
     image: Tensor, rows: list[int], patch_size: int, stride: int, search_size: int, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Matches for the reference patches of some rows, which lie `stride` apart."""
-    height, width = image.shape
+    """Matches for the reference patches of some rows of `[C, H, W]`, which lie `stride` apart."""
+    channels, height, width = image.shape
     radius, first = search_size // 2, rows[0]
     extent = (len(rows) - 1) * stride + patch_size
     columns = torch.tensor(reference_positions(width, patch_size, stride), device=image.device)
-    reference = image[first : first + extent]
+    reference = image[:, first : first + extent]
     # Beyond the border distances are infinite.
-    padded = image.new_full((extent + 2 * radius, width + 2 * radius), float("inf"))
+    padded = image.new_full((channels, extent + 2 * radius, width + 2 * radius), float("inf"))
     top, bottom = max(0, first - radius), min(height, first + extent + radius)
-    padded[top - first + radius : bottom - first + radius, radius : radius + width] = image[top:bottom]
-    # [dx, y, x]
-    shifted = padded.unfold(1, width, 1).transpose(0, 1)
+    padded[:, top - first + radius : bottom - first + radius, radius : radius + width] = image[:, top:bottom]
+    # [C, dx, y, x]
+    shifted = padded.unfold(2, width, 1).transpose(1, 2)
     distances = image.new_empty(search_size, search_size, len(rows), len(columns))
     for dy in range(search_size):
-        squares = (shifted[:, dy : dy + extent] - reference).square_()
+        squares = (shifted[0, :, dy : dy + extent] - reference[0]).square_()
+        for channel in range(1, channels):
+            squares += (shifted[channel, :, dy : dy + extent] - reference[channel]).square_()
         down = _sums(squares, 1, patch_size, stride, len(rows))
         distances[dy] = _sums(down, 2, patch_size, 1, width - patch_size + 1)[..., columns]
-    distances = (distances / patch_size**2).flatten(0, 1).flatten(1).T.contiguous()
+    distances = (distances / (channels * patch_size**2)).flatten(0, 1).flatten(1).T.contiguous()
     # The reference comes first, even where others are its equal: every pixel is then in some group.
     distances[:, search_size**2 // 2] = -1
     nearest, offsets = distances.topk(count, dim=1, largest=False)

@@ -29,6 +29,57 @@ def extract_patches(image: Tensor, positions: Tensor, patch_size: int) -> Tensor
     return image.flatten(-2)[..., positions[..., None] + pixels]
 
 
+def mirror(image: Tensor, radius: int) -> Tensor:
+    """The image `[..., H, W]` with `radius` more pixels on each side, mirrored at its border pixels.
+
+    Mirrored more than once where the image is smaller than the radius; one pixel is repeated.
+
+    Example:
+        >>> import torch
+        >>> from nlrn.ops.patches import mirror
+        >>> mirror(torch.tensor([[1, 2, 3]]), 3)[0].tolist()
+        [2, 3, 2, 1, 2, 3, 2, 1, 2]
+    """
+    for dim in (-2, -1):
+        last = image.shape[dim] - 1
+        at = torch.arange(-radius, last + radius + 1, device=image.device)
+        # Back and forth along the image.
+        at = last - (at.remainder(2 * last) - last).abs() if last else at * 0
+        image = image.index_select(dim, at)
+    return image
+
+
+def patches_around(image: Tensor, patch_size: int) -> Tensor:
+    """The patch around every pixel: `[B, C, H, W]` to `[B, C patch_size^2, H, W]`, its pixels row by row.
+
+    Beyond the border the image is mirrored (`mirror`); `patch_size` is odd.
+    """
+    batch, _, height, width = image.shape
+    padded = mirror(image, patch_size // 2)
+    # [B, C, H, W, patch y, patch x]
+    patches = padded.unfold(2, patch_size, 1).unfold(3, patch_size, 1)
+    return patches.permute(0, 1, 4, 5, 2, 3).reshape(batch, -1, height, width)
+
+
+def average_patches(patches: Tensor, patch_size: int) -> Tensor:
+    """Every pixel as the mean of what the patches that cover it say: `[B, C patch_size^2, H, W]` to `[B, C, H, W]`.
+
+    The left inverse of `patches_around`; what a patch says of pixels beyond the border is left out.
+    """
+    batch, _, height, width = patches.shape
+    radius = patch_size // 2
+    patches = patches.view(batch, -1, patch_size, patch_size, height, width)
+    padded = patches.new_zeros(batch, patches.shape[1], height + 2 * radius, width + 2 * radius)
+    for y in range(patch_size):
+        for x in range(patch_size):
+            padded[..., y : y + height, x : x + width] += patches[:, :, y, x]
+    down, across = (
+        torch.tensor([min(i + radius, n - 1) - max(i - radius, 0) + 1 for i in range(n)]).to(patches)
+        for n in (height, width)
+    )
+    return padded[..., radius : radius + height, radius : radius + width] / (down[:, None] * across)
+
+
 class Aggregation:
     """Weighted patches added up where they lie.
 

@@ -121,7 +121,7 @@ class BM3D:
         size = self.config.patch_size
         below, right = max(0, size - height), max(0, size - width)
         noisy = F.pad(planes[None], (0, right, 0, below), mode="replicate")[0]
-        opponent = _opponent(planes) if planes.shape[0] == 3 else torch.eye(1).to(planes)
+        opponent = opponent_rows(planes) if planes.shape[0] == 3 else torch.eye(1).to(planes)
         noisy = torch.einsum("dc,chw->dhw", opponent, noisy)
         basic = self._stage(noisy, None, sigma)
         final = self._stage(noisy, basic, sigma)
@@ -180,7 +180,7 @@ class BM3D:
         return positions.flatten(), patches.flatten(1, 2), weights.to(noisy).repeat_interleave(count, 1)
 
 
-def _opponent(like: Tensor) -> Tensor:
+def opponent_rows(like: Tensor) -> Tensor:
     """Rows of luminance and two chrominances, orthonormal: noise stays as strong, and independent."""
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
     return _unit_rows(rows).to(like)
