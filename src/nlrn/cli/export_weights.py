@@ -12,14 +12,26 @@ from .errors import CliError
 
 
 def export_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a run.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint of a run (checkpoint.safetensors).", show_default=False)
+    ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The weight file (.safetensors) to write.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Weight file (.safetensors) to write; the card is beside it.",
+            show_default=False,
+        ),
     ],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing weight file and card.")
+    ] = False,
 ) -> None:
-    """Write a checkpoint's averaged weights and a model card."""
+    """Write a checkpoint's weights and a model card.
+
+    The weights are the averaged ones of the run.
+    """
     from ..training.checkpoint import export
 
     options.check_weight_file(output, checkpoint)
