@@ -1,4 +1,4 @@
-"""The `nlrn` command. Verbs are one file each; what they compute with is imported when they run."""
+"""The `nlrn` command. Each verb has a file of its own and imports the libraries it needs when it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLICK_ERROR: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__na
 
 app = typer.Typer(
     name="nlrn",
-    help="Image restoration with the Non-Local Recurrent Network.",
+    help="Restore images with the Non-Local Recurrent Network.",
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -46,7 +46,8 @@ def _version(value: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("-V", "--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("-V", "--version", callback=_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:

@@ -14,14 +14,19 @@ from .errors import CliError
 
 
 def add_noise(
-    image: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The noisy image.", show_default=False)],
-    sigma: Annotated[float, typer.Option(help="Standard deviation in 8-bit grey levels (0..255).")] = 25.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
+    image: Annotated[Path, typer.Argument(help="Image to add noise to.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Noisy image to write.", show_default=False)],
+    sigma: Annotated[
+        float, typer.Option(help="Standard deviation of the noise in 8-bit grey levels (0..255).")
+    ] = 25.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = 0,
     data_range: options.DataRange = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
-    """Add white Gaussian noise to an image, for trying things. Integer images are clipped."""
+    """Add white Gaussian noise to an image.
+
+    Integer images are clipped to their range.
+    """
     import numpy as np
 
     from ..degradations import gaussian_noise

@@ -21,25 +21,33 @@ if TYPE_CHECKING:
     from ..evaluation.protocol import DataSet, Task
     from ..models.contract import Model
 
-app = typer.Typer(help="Measure models on image sets.", no_args_is_help=True)
+app = typer.Typer(help="Measure PSNR and SSIM of models on image sets.", no_args_is_help=True)
 
 PATCHES = (45, 7)
 
-Data = Annotated[Path, typer.Option(help="Folder with a subfolder for each set.", show_default=False)]
+Data = Annotated[
+    Path, typer.Option(help="Folder with a subfolder of images for each set.", show_default=False)
+]
 Sets = Annotated[str, typer.Option(help="Image sets, separated by commas.")]
 ModelName = Annotated[
-    str | None, typer.Option("--model", help="Name or weight file; by default by task and colour.")
+    str | None,
+    typer.Option("--model", help="Model name or weight file; by default chosen by task and colour."),
 ]
 Steps = Annotated[
     str | None,
-    typer.Option("--steps", help="Heads to measure, such as 2,4,6; by default the last.", show_default=False),
+    typer.Option(
+        "--steps", help="Numbers of steps to measure, such as 2,4,6; by default the last.", show_default=False
+    ),
 ]
 MaxImages = Annotated[
-    int | None, typer.Option(min=1, help="Only the first images of each set.", show_default=False)
+    int | None, typer.Option(min=1, help="Measure only this many images of each set.", show_default=False)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda or mps.")]
 MaxMemory = Annotated[
-    str | None, typer.Option("--max-memory", help="Memory to use, such as 4G.", show_default=False)
+    str | None,
+    typer.Option(
+        "--max-memory", help="Memory to use, such as 4G; by default half of what is free.", show_default=False
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Folder for results.json, table.md and sheet.png.", show_default=False)
@@ -56,12 +64,14 @@ def _root() -> None:
 def denoise(
     data: Data,
     sets: Sets = "Set12,BSD68",
-    sigmas: Annotated[str, typer.Option(help="Noise levels in 8-bit grey levels.")] = "15,25,50",
+    sigmas: Annotated[
+        str, typer.Option(help="Noise levels in 8-bit grey levels, separated by commas.")
+    ] = "15,25,50",
     model: ModelName = None,
     steps: Steps = None,
     patches: Annotated[
         bool,
-        typer.Option("--official-patches", help="The official protocol: 45x45 patches, stride 7, averaged."),
+        typer.Option("--official-patches", help="Average 45x45 patches at stride 7, as the official code."),
     ] = False,
     max_images: MaxImages = None,
     device: Device = "auto",
@@ -70,7 +80,7 @@ def denoise(
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Gaussian denoising: PSNR and SSIM on image sets, beside the figures of the literature."""
+    """Measure the removal of Gaussian noise."""
     from ..evaluation.protocol import DENOISING
 
     levels = _levels(sigmas, "--sigmas", 0, 255)
@@ -84,7 +94,7 @@ def denoise(
 def super_resolution(
     data: Data,
     sets: Sets = "Set5,Set14",
-    scales: Annotated[str, typer.Option(help="How many times larger.")] = "2,3,4",
+    scales: Annotated[str, typer.Option(help="Scales, separated by commas.")] = "2,3,4",
     model: ModelName = None,
     steps: Steps = None,
     max_images: MaxImages = None,
@@ -94,7 +104,10 @@ def super_resolution(
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Super-resolution of Y: MATLAB's bicubic, a border of `scale` pixels left out."""
+    """Measure super-resolution of Y.
+
+    Images are made smaller by MATLAB's bicubic; a border of `scale` pixels is left out.
+    """
     from ..evaluation.protocol import SUPER_RESOLUTION
 
     levels = _levels(scales, "--scales", 2, 16, whole=True)
@@ -106,7 +119,7 @@ def super_resolution(
 def jpeg(
     data: Data,
     sets: Sets = "classic5",
-    qualities: Annotated[str, typer.Option(help="JPEG qualities.")] = "10,20,30,40",
+    qualities: Annotated[str, typer.Option(help="JPEG qualities, separated by commas.")] = "10,20,30,40",
     model: ModelName = None,
     steps: Steps = None,
     max_images: MaxImages = None,
@@ -116,7 +129,10 @@ def jpeg(
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Removal of JPEG artifacts, grey or colour by the set."""
+    """Measure the removal of JPEG artifacts.
+
+    Models are grey or colour, as the images of a set.
+    """
     from ..evaluation.protocol import JPEG_REMOVAL
 
     levels = _levels(qualities, "--qualities", 1, 100, whole=True)
@@ -127,15 +143,17 @@ def jpeg(
 @app.command("real")
 def real(
     data: Data,
-    name: Annotated[str, typer.Option("--set", help="Pairs of files *_real.* and *_mean.*.")] = "PolyU",
+    name: Annotated[
+        str, typer.Option("--set", help="Folder of pairs of files *_real.* and *_mean.*.")
+    ] = "PolyU",
     cameras: Annotated[
-        str, typer.Option(help="How the files of each camera begin.")
+        str, typer.Option(help="Beginnings of the file names of each camera, separated by commas.")
     ] = "Canon5D2,Canon600D,Canon80D",
     models: Annotated[
         str | None,
         typer.Option(
             "--models",
-            help="Names or weight files, separated by commas; by default those for photographs and for Gaussian noise, and bm3d.",
+            help="Model names or weight files, separated by commas; by default the models for photographs and Gaussian noise, and bm3d.",
             show_default=False,
         ),
     ] = None,
@@ -147,7 +165,10 @@ def real(
     out: Out = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Photographs with the noise of real cameras; models that need a noise level get an estimate."""
+    """Measure photographs with the noise of real cameras.
+
+    Models that need a noise level get an estimate.
+    """
     from ..evaluation.protocol import REAL_NOISE
     from ..models.zoo import default_model
 
@@ -196,7 +217,7 @@ class _Settings:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model, what tables call it, and the channels of its images."""
+    """A model, its name in tables, and the channels of its images."""
 
     model: Model
     name: str
@@ -210,7 +231,7 @@ def _run(
     models: Sequence[str | None],
     settings: _Settings,
 ) -> None:
-    """Every model on every set at every level: a table on the terminal, and files with `--out`."""
+    """Measures every model on every set at every level: a table on the terminal, and files with `--out`."""
     import torch
 
     from ..evaluation import benchmark, tables
@@ -318,7 +339,7 @@ def _targets(out: Path | None, overwrite: bool) -> list[Path]:
 def _load(
     task: Task, model: str | None, dataset: DataSet, device: torch.device, heads: list[int | None]
 ) -> _Loaded:
-    """The model named, or that for a task and the colours of a set."""
+    """Loads the model named, or the one for a task and the colours of a set."""
     from ..evaluation.protocol import SUPER_RESOLUTION
     from ..files.images import read_image
     from ..models.contract import info_of

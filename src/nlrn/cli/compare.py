@@ -14,12 +14,12 @@ from .errors import CliError
 
 
 def compare(
-    image: Annotated[Path, typer.Argument(help="An image.", show_default=False)],
-    reference: Annotated[Path, typer.Argument(help="The image to compare it with.", show_default=False)],
+    image: Annotated[Path, typer.Argument(help="Image to measure.", show_default=False)],
+    reference: Annotated[Path, typer.Argument(help="Reference image of the same size.", show_default=False)],
     data_range: options.DataRange = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Print PSNR and SSIM of two image files, on the scale of 8 bit."""
+    """Print PSNR and SSIM of two images, on the scale of 8 bit."""
     from ..evaluation.metrics import SSIM_WINDOW, psnr, ssim
     from ..files.images import read_image, to_float
 

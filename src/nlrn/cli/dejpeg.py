@@ -24,9 +24,10 @@ def dejpeg(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
 ) -> None:
-    """Remove the artifacts of JPEG compression, as STEM-dejpeg.EXT.
+    """Remove JPEG artifacts from images.
 
-    The quality need not be known. EXIF and colour profile stay; originals are never modified.
+    Results are named STEM-dejpeg.EXT. The quality need not be known. EXIF and colour profile are kept. Originals are
+    never modified.
     """
     options.check_data_range(data_range)
     if not inputs:

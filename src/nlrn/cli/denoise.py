@@ -16,7 +16,7 @@ def denoise(
     output: options.Output = None,
     recursive: options.Recursive = False,
     sigma: Annotated[
-        str, typer.Option(help="Noise level in 8-bit grey levels (0..255), or auto where it is not known.")
+        str, typer.Option(help="Noise level in 8-bit grey levels (0..255), or auto if it is not known.")
     ] = "auto",
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -30,12 +30,12 @@ def denoise(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Restore a noisy photograph that comes with scikit-image, into -o.")
+        bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
 ) -> None:
     """Remove noise from images.
 
-    Depth, alpha, EXIF and colour profile stay; originals are never modified.
+    Depth, alpha, EXIF and colour profile are kept. Originals are never modified.
     """
     level = options.parse_sigma(sigma)
     options.check_data_range(data_range)

@@ -12,17 +12,29 @@ from .errors import CliError
 
 
 def export_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a run.", show_default=False)],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint of a run (checkpoint.safetensors).", show_default=False)
+    ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The weight file (.safetensors) to write.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            help="Weight file (.safetensors) to write; the card is beside it.",
+            show_default=False,
+        ),
     ],
     half: Annotated[
         bool, typer.Option("--float16", help="Write the weights in float16: a file of half the size.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing weight file and card.")
+    ] = False,
 ) -> None:
-    """Write a checkpoint's averaged weights and a model card."""
+    """Write a checkpoint's weights and a model card.
+
+    The weights are the averaged ones of the run.
+    """
     import torch
 
     from ..training.checkpoint import export

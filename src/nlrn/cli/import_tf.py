@@ -17,16 +17,19 @@ def import_tf(
     ],
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The weight file (.safetensors) to write.", show_default=False),
+        typer.Option("-o", "--output", help="Weight file (.safetensors) to write.", show_default=False),
     ],
     scope: Annotated[
-        str | None, typer.Option(help="Scope of the variables; by default what is there.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Scope of the variables; by default the one in the checkpoint.", show_default=False
+        ),
     ] = None,
     propagation: Annotated[
         bool | None,
         typer.Option(
             "--propagation/--no-propagation",
-            help="Correlation propagation; by default for v0.",
+            help="Add the logits of each step to the next; by default only for v0.",
             show_default=False,
         ),
     ] = None,
@@ -34,17 +37,22 @@ def import_tf(
         float | None,
         typer.Option(
             "--range",
-            help="White of the official graph's images; by default 255 for v0, else 1.",
+            help="White of the official graph's images, 255 or 1; by default 255 for v0.",
             show_default=False,
         ),
     ] = None,
     window: Annotated[
         str | None,
-        typer.Option(help="A window such as 45 instead of whole patches (approximate).", show_default=False),
+        typer.Option(
+            help="Non-local window, such as 45, instead of whole patches (approximate).", show_default=False
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
-    """Convert a checkpoint of the official TensorFlow code into a weight file."""
+    """Convert an official TensorFlow checkpoint.
+
+    The checkpoint of the official code becomes a weight file for --model.
+    """
     from ..interop.official import import_official
     from ..models.weights_file import build, save_weights
 

@@ -28,24 +28,25 @@ def models(
         return
     from ..models.zoo import CLASSICAL, MODELS, WEIGHTS
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("name", "task", "colour", "sigma", "steps", "weights", "PSNR in dB"):
-        table.add_column(heading, no_wrap=heading == "name")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("name", "task", "colour", "sigma", "steps", "weights", "PSNR"):
+        table.add_column(heading, no_wrap=heading != "PSNR")
     for name, entry in MODELS.items():
         table.add_row(
             name,
             entry.task,
             "grey" if entry.channels == 1 else "RGB",
             entry.sigma,
-            ", ".join(str(step) for step in entry.steps),
+            ",".join(str(step) for step in entry.steps),
             f"{entry.parameters:,}",
             entry.psnr,
         )
     for name, method in CLASSICAL.items():
         table.add_row(name, method.task, "any", method.sigma, "", "none", method.psnr)
     console.print(table)
+    console.print("\nPSNR in dB. The model cards have all figures.")
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
-        console.print(f"\nUse of the weights: {terms}.", soft_wrap=True)
+        console.print(f"Use of the weights: {terms}.", soft_wrap=True)
     console.print(f"Model cards and terms: {WEIGHTS}", soft_wrap=True)
 
 

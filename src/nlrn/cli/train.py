@@ -18,55 +18,65 @@ FAILED = 4
 
 def train(
     config: Annotated[
-        Path | None, typer.Argument(help="A YAML file; not with --resume.", show_default=False)
+        Path | None, typer.Argument(help="YAML file of the run; not with --resume.", show_default=False)
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of clean 8-bit images.", show_default=False)
+        Path | None, typer.Option(help="Folder of clean 8-bit images to train on.", show_default=False)
     ] = None,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="Folder of checkpoint, log, pictures and weights.")
+        Path, typer.Option("-o", "--out", help="Folder for checkpoint, log, pictures and weights.")
     ] = Path("run"),
-    steps: Annotated[int | None, typer.Option(help="Length of the run in steps.", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(help="Train for this many steps.", show_default=False)] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="Or in minutes of training.", show_default=False)
+        float | None, typer.Option(help="Train for this many minutes.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in --out from its checkpoint.")
+    ] = False,
     init: Annotated[
-        str | None, typer.Option(help="Model or weight file to start from.", show_default=False)
+        str | None, typer.Option(help="Model name or weight file to start from.", show_default=False)
     ] = None,
     frozen_norms: Annotated[
         bool,
-        typer.Option(
-            "--frozen-norms", help="Freeze norms from the first step on: for --init with trained weights."
-        ),
+        typer.Option("--frozen-norms", help="Keep the batch-norm statistics of --init throughout the run."),
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(help="Instead of the configuration's.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Seed of crops, noise and initial weights; by default that of the configuration.",
+            show_default=False,
+        ),
     ] = None,
     hold_out: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Images kept for validation, instead of the configuration's.", show_default=False
+            min=0,
+            help="Number of images kept for validation; by default that of the configuration.",
+            show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device to train on: auto, cpu, cuda or cuda:N.")] = "auto",
     graph: Annotated[
-        bool, typer.Option("--graph/--no-graph", help="On a GPU, launch each step as one CUDA graph.")
+        bool,
+        typer.Option(
+            "--graph/--no-graph", help="Launch each step as one CUDA graph on a GPU (experimental)."
+        ),
     ] = True,
     fuse: Annotated[
         bool,
         typer.Option(
-            "--fuse", help="Compile additions, norms and ReLUs into one kernel each: torch.compile."
+            "--fuse", help="Compile each norm with its addition and ReLU into one kernel (torch.compile)."
         ),
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0, help="Seconds between checkpoints, and at least between validations.")
+        float, typer.Option(min=0, help="Seconds between checkpoints, and the least between validations.")
     ] = 300.0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Remove an earlier run in --out first.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")] = False,
 ) -> None:
-    """Train a model; on several GPUs with `torchrun --nproc-per-node N -m nlrn train ...`."""
+    """Train a model on a folder of images.
+
+    Several processes: torchrun --nproc-per-node N -m nlrn train ...
+    """
     if (config is None) != resume:
         raise CliError("give a configuration, or --resume to go on with the run in --out")
     if data is None:
@@ -127,7 +137,7 @@ def train(
 
 
 class _Bar:
-    """Progress on a terminal, a line for each entry of the log elsewhere; nothing from other ranks."""
+    """Progress: a bar on a terminal, a line for each entry of the log elsewhere; only the first process prints."""
 
     def __init__(self, console: Console) -> None:
         import os

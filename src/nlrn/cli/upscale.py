@@ -14,7 +14,7 @@ def upscale(
     inputs: options.Inputs = None,
     output: options.Output = None,
     recursive: options.Recursive = False,
-    scale: Annotated[int, typer.Option(help="How many times larger: 2, 3 or 4.")] = 2,
+    scale: Annotated[int, typer.Option(help="Enlargement of each side: 2, 3 or 4.")] = 2,
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,
@@ -27,10 +27,10 @@ def upscale(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
 ) -> None:
-    """Make images larger (super-resolution), as STEM-x2.EXT and so on.
+    """Make images larger (super-resolution).
 
-    The network restores the luma of a bicubic enlargement; colours and alpha are bicubic. Depth, EXIF and colour
-    profile stay; originals are never modified.
+    Results are named STEM-x2.EXT and so on. The network restores the luma of a bicubic enlargement; colours and alpha
+    are bicubic. Depth, EXIF and colour profile are kept. Originals are never modified.
     """
     options.check_data_range(data_range)
     if not inputs:
