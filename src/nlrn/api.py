@@ -13,20 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files.images import (
-    Image,
-    check_unit_range,
-    check_writable,
-    from_float,
-    read_image,
-    to_float,
-    value_range,
-    write_image,
-)
+from .files.image import Image, merge_alpha
+from .files.images import check_writable, read_image, write_image
 from .inference import Progress
 from .inference.precision import Precision
 from .models.contract import Model
-from .restoration import Report, Restorer, Sigma, Task, unit_sigma
+from .restoration import Report, Restorer, Sigma, Task
 
 log = logging.getLogger(__name__)
 
@@ -225,14 +217,11 @@ def _apply(
         if target is not None:
             written = write_image(restored, target, overwrite=overwrite)
             return target, dataclasses.replace(report, notes=(*report.notes, *written))
-        if restored.alpha is None:
-            return restored.pixels, report
-        color = restored.pixels if restored.pixels.ndim == 3 else restored.pixels[..., None]
-        return np.concatenate([color, restored.alpha[..., None]], -1), report
+        return merge_alpha(restored), report
     if output is not None:
         raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
     if isinstance(image, Tensor):
-        return _tensor(restorer, image, sigma, data_range, progress)
+        return restorer.tensor(image, sigma, data_range=data_range, progress=progress)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image must be a path, a NumPy array or a tensor, got {type(image).__name__}")
     return restorer.array(image, sigma, data_range=data_range, progress=progress)
@@ -250,40 +239,6 @@ def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
     return target
-
-
-def _tensor(
-    restorer: Restorer, image: Tensor, sigma: Sigma, data_range: float | None, progress: Progress | None
-) -> tuple[Tensor, Report]:
-    if image.ndim not in (3, 4) or 0 in image.shape:
-        raise ValueError(f"an image tensor must be CHW or BCHW and not empty, got shape {tuple(image.shape)}")
-    batch = image.detach() if image.ndim == 4 else image.detach()[None]
-    channels = batch.shape[1]
-    if channels > 4:
-        raise ValueError(f"an image tensor must have 1 to 4 channels, got {channels} (is it HxWxC?)")
-    color, alpha = (batch, None) if channels in (1, 3) else (batch[:, :-1], batch[:, -1:])
-    if image.is_floating_point():
-        white = value_range(np.dtype(np.float32), data_range)
-        if data_range is None:
-            check_unit_range(*(extreme.item() for extreme in color.aminmax()))
-        values = color.float() / white
-    else:
-        numbers = color.cpu().numpy()
-        white = value_range(numbers.dtype, data_range)
-        values = torch.from_numpy(to_float(numbers, data_range)).float()
-    if alpha is not None and restorer.task == "upscale":
-        planes = (alpha.float() if image.is_floating_point() else alpha).cpu().numpy()
-        alpha = torch.from_numpy(restorer.alpha(planes, data_range)).to(image)
-    result, report = restorer(values, unit_sigma(sigma, white), progress)
-    if image.is_floating_point():
-        output = (result * white).to(image.dtype)
-    else:
-        output = torch.from_numpy(from_float(result.cpu().numpy(), numbers.dtype, data_range)).to(
-            image.device
-        )
-    if alpha is not None:
-        output = torch.cat([output, alpha], 1)
-    return (output if image.ndim == 4 else output[0]), report
 
 
 Restored = TypeVar("Restored")

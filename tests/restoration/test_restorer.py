@@ -333,7 +333,7 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_faster_settings(kernel, monkeypatch):
-    monkeypatch.setattr("nlrn.restoration.restorer.has_native_kernel", lambda dtype: kernel)
+    monkeypatch.setattr("nlrn.restoration.estimate.has_native_kernel", lambda dtype: kernel)
 
     def faster(**settings):
         return Restorer("nlrn-small-gray", device="cpu", **settings).faster_settings((9, 9))

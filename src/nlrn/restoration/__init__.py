@@ -2,6 +2,6 @@
 
 from .restorer import Report as Report
 from .restorer import Restorer as Restorer
-from .restorer import Sigma as Sigma
 from .restorer import Task as Task
-from .restorer import unit_sigma as unit_sigma
+from .value_range import Sigma as Sigma
+from .value_range import unit_sigma as unit_sigma

@@ -1,4 +1,4 @@
-"""Luma for super-resolution: an image is enlarged before it, and its colours are put back afterwards."""
+"""Luma for super-resolution: an image is enlarged before it, and its colours and alpha are put back afterwards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops.color import YCBCR, YCBCR_OFFSET
 from ..ops.resize import bicubic_resize
+from .value_range import range_of
 
 SCALES = (2, 3, 4)
 
@@ -46,6 +47,27 @@ def recolor(luma: Tensor, chroma: Tensor | None) -> Tensor:
     matrix, offset = _constants(luma)
     inverse = torch.linalg.inv(matrix.double().cpu()).to(matrix)
     return torch.einsum("ck,bkhw->bchw", inverse, torch.cat([luma, chroma], 1) - offset)
+
+
+def enlarge_alpha(alpha: Tensor, scale: int, opaque: float | None = None) -> Tensor:
+    """Alpha `[B, 1, H, W]` of any type, enlarged with its image.
+
+    What is opaque follows from an integer's type, whatever its image's white.
+
+    Args:
+        alpha: as it was given.
+        scale: how many times larger.
+        opaque: the opaque value of floats, by default 1.
+
+    Raises:
+        ValueError: floats that are not in units of [0, 1] without `opaque`.
+    """
+    try:
+        values = range_of(alpha, opaque if alpha.is_floating_point() else None)
+    except ValueError as error:
+        raise ValueError(f"alpha: {error}") from error
+    large = bicubic_resize(values.to_unit(alpha), scale * alpha.shape[2], scale * alpha.shape[3])
+    return values.from_unit(large.clamp(0, 1), alpha.dtype)
 
 
 def _constants(like: Tensor) -> tuple[Tensor, Tensor]:

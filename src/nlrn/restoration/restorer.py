@@ -1,11 +1,9 @@
-"""`Restorer`: a file's image, an array or a tensor in, the same kind restored out."""
+"""`Restorer`: the model and the noise level for an image, and what there is to say about both."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import math
-import numbers
 import os
 import time
 from dataclasses import dataclass
@@ -17,26 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from ..files.exif import resized
-from ..files.images import Image, from_float, from_planes, to_float, to_planes, value_range
+from ..files.images import Image
 from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
 from ..inference.noise_level import estimate_noise
-from ..inference.patches import patch_positions
 from ..inference.precision import Precision, pick_precision
 from ..models.contract import Model, info_of
 from ..models.nlrn import nearest_known
 from ..models.zoo import MODELS, check_task, default_model, load_model, smallest_model
-from ..ops.nonlocal_attention import has_native_kernel
-from ..ops.resize import bicubic_resize
-from .luma import check_scale, enlarge, recolor
+from .estimate import faster_settings, seconds_for
+from .kinds import Kind, like, planes_of
+from .luma import check_scale, enlarge, enlarge_alpha, recolor
+from .value_range import Sigma, range_of, unit_sigma
 
 log = logging.getLogger(__name__)
 
-Sigma = float | Literal["auto"]
 Task = Literal["denoise", "upscale", "dejpeg"]
-
-# The side of the image from which a time is estimated. On a GPU a small one takes as long as launching the kernels.
-TRIAL_SIDE, TRIAL_SIDE_ON_GPU = 64, 512
 
 
 @dataclass(frozen=True)
@@ -143,13 +137,16 @@ class Restorer:
             ValueError: channels that the model does not know, an impossible sigma, or an image too small for
                 an estimate.
         """
+        return self._restore(image, unit_sigma(sigma), progress)
+
+    def _restore(self, image: Tensor, sigma: Sigma, progress: Progress | None) -> tuple[Tensor, Report]:
+        """`__call__` with a sigma that was checked."""
         started = time.perf_counter()
         channels = image.shape[1]
         if channels not in (1, 3):
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
-        sigma = unit_sigma(sigma)
         model, name = self.model_for(channels, sigma)
         about = info_of(model)
         known = about.sigma_range
@@ -182,7 +179,7 @@ class Restorer:
     def _one_by_one(self, image: Tensor, progress: Progress) -> tuple[Tensor, Report]:
         """Each image of a batch with its own estimate of the noise; the report has their mean."""
         count = len(image)
-        parts = [self(image[i : i + 1], "auto", part_of(progress, i, count)) for i in range(count)]
+        parts = [self._restore(image[i : i + 1], "auto", part_of(progress, i, count)) for i in range(count)]
         reports = [report for _, report in parts]
         return torch.cat([result for result, _ in parts]), dataclasses.replace(
             reports[0],
@@ -221,51 +218,22 @@ class Restorer:
         """Seconds that an image array of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, _ = self.model_for(channels, sigma)
-        shape = tuple(self.scale * length for length in shape[:2])
-        channels = 1 if self.task == "upscale" else channels
-        about = info_of(model)
-        model_channels = about.channels or channels
-        protocol = about.patch_protocol
-        side = TRIAL_SIDE if self.device.type == "cpu" else TRIAL_SIDE_ON_GPU
-        units = shape[0] * shape[1] / side**2
-        if protocol is not None:
-            side = protocol[0]
-            units = math.prod(len(patch_positions(length, *protocol)) for length in shape[:2])
-        trial = torch.full((1, model_channels, side, side), 0.5, device=self.device)
-        level = None if about.sigma_range is None else about.sigma_range[1]
-        trials = []
-        for _ in range(3):  # the first one warms up
-            started = time.perf_counter()
-            restore(model, trial, level, steps=self._steps, precision=self._precision)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            trials.append(time.perf_counter() - started)
-        return min(trials) * units * (channels // model_channels) * (8 if self._ensemble else 1)
+        height, width = (self.scale * length for length in shape[:2])
+        planes = (1 if self.task == "upscale" else channels, height, width)
+        seconds = seconds_for(model, planes, device=self.device, precision=self._precision, steps=self._steps)
+        return seconds * (8 if self._ensemble else 1)
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> dict[str, Any]:
         """Arguments of `Restorer` that would restore an image array of this shape faster, each by itself."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for(channels, sigma)
-        info, settings = info_of(model), dict[str, Any]()
-        if self._ensemble:
-            settings["ensemble"] = False
-        on_cpu = self.device.type == "cpu"
-        if (
-            on_cpu
-            and self._precision is torch.float32
-            and torch.bfloat16 in info.precisions
-            and has_native_kernel(torch.bfloat16)
-        ):
-            settings["precision"] = "bfloat16"
-        if fewer := [steps for steps in info.steps if steps < (self._steps or info.steps[-1])]:
-            settings["steps"] = fewer[-1]
-        if info.patch_protocol is not None:
-            settings["window_size"] = 45
+        settings: dict[str, Any] = {"ensemble": False} if self._ensemble else {}
+        settings |= faster_settings(model, device=self.device, precision=self._precision, steps=self._steps)
         task = MODELS[name].task if name in MODELS else self.task
         small = smallest_model(task, 1 if task == "upscale" else channels)
         if small != name:
             settings["model"] = small
-        if on_cpu:
+        if self.device.type == "cpu":
             settings["device"] = "cuda"
         return settings
 
@@ -285,34 +253,17 @@ class Restorer:
         Raises:
             ValueError: as `array`.
         """
-        alpha = None if image.alpha is None else self.alpha(image.alpha, data_range)
-        pixels, report = self._pixels(image.pixels, unit_sigma(sigma, 255), data_range, progress)
+        restored, report = self._same_kind(image, sigma, 255, data_range, progress)
         if report.estimated and image.format == "JPEG":
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
         if self.task == "upscale":
-            height, width = pixels.shape[:2]
+            height, width = restored.pixels.shape[:2]
             if image.xmp is not None:
                 note = "XMP data, which may say the old size, is left out"
                 report = dataclasses.replace(report, notes=(*report.notes, note))
-            image = dataclasses.replace(image, alpha=alpha, exif=resized(image.exif, width, height), xmp=None)
-        return dataclasses.replace(image, pixels=pixels), report
-
-    def alpha(self, planes: np.ndarray, data_range: float | None = None) -> np.ndarray:
-        """Alpha `[..., H, W]` for the result: as it is, or enlarged with the image.
-
-        What is opaque follows from an integer's type, whatever its image's white; `data_range` is for floats.
-        """
-        if self.task != "upscale":
-            return planes
-        opaque = data_range if planes.dtype.kind == "f" else None
-        try:
-            values = torch.from_numpy(to_float(planes, opaque).astype(np.float32))
-        except ValueError as error:
-            raise ValueError(f"alpha: {error}") from error
-        height, width = (self.scale * length for length in planes.shape[-2:])
-        large = bicubic_resize(values, height, width).clamp(0, 1)
-        return from_float(large.numpy(), planes.dtype, opaque)
+            restored = dataclasses.replace(restored, exif=resized(image.exif, width, height), xmp=None)
+        return restored, report
 
     def array(
         self,
@@ -334,22 +285,36 @@ class Restorer:
             ValueError: as `__call__`, and for other shapes or types, integers above `data_range`, or floats far outside
                 [0, 1] without one.
         """
-        white = value_range(pixels.dtype, data_range)
-        return self._pixels(pixels, unit_sigma(sigma, white), data_range, progress)
+        return self._same_kind(pixels, sigma, None, data_range, progress)
 
-    def _pixels(
-        self, pixels: np.ndarray, sigma: Sigma, data_range: float | None, progress: Progress | None
-    ) -> tuple[np.ndarray, Report]:
-        """`array` with sigma in units of [0, 1]."""
-        color, alpha = _split_alpha(pixels)
-        if alpha is not None:
-            alpha = self.alpha(alpha[..., 0], data_range)[..., None]
-        planes = np.ascontiguousarray(to_planes(to_float(color, data_range)), dtype=np.float32)
-        result, report = self(torch.from_numpy(planes)[None], sigma, progress)
-        output = from_float(from_planes(result[0].numpy(), color.ndim), pixels.dtype, data_range)
-        if alpha is not None:
-            output = np.concatenate([output, alpha], -1)
-        return output, report
+    def tensor(
+        self,
+        image: Tensor,
+        sigma: Sigma = "auto",
+        *,
+        data_range: float | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Tensor, Report]:
+        """Restores `CHW` or `BCHW` as `array` does; the result is on the same device."""
+        return self._same_kind(image, sigma, None, data_range, progress)
+
+    def _same_kind(
+        self,
+        image: Kind,
+        sigma: Sigma,
+        white: float | None,
+        data_range: float | None,
+        progress: Progress | None,
+    ) -> tuple[Kind, Report]:
+        """Restores an image of any kind, with sigma in units in which its white is `white`, by default its own."""
+        planes = planes_of(image)
+        values = range_of(planes.color, data_range)
+        level = unit_sigma(sigma, values.high if white is None else white)
+        alpha = planes.alpha
+        if alpha is not None and self.task == "upscale":
+            alpha = enlarge_alpha(alpha, self.scale, data_range)
+        result, report = self._restore(values.to_unit(planes.color), level, progress)
+        return like(image, values.from_unit(result, planes.color.dtype), alpha), report
 
 
 def _noise_level(image: Tensor, sigma: Sigma, known: tuple[float, float]) -> tuple[float, float, list[str]]:
@@ -364,37 +329,3 @@ def _noise_level(image: Tensor, sigma: Sigma, known: tuple[float, float]) -> tup
 
 def _no_progress(fraction: float) -> None:
     """Ignores the progress."""
-
-
-def _split_alpha(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    if pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise ValueError(f"an image array must be HxW or HxWxC and not empty, got shape {pixels.shape}")
-    if pixels.ndim == 2 or pixels.shape[2] in (1, 3):
-        return pixels, None
-    if pixels.shape[2] in (2, 4):
-        return pixels[..., :-1], pixels[..., -1:]
-    raise ValueError(
-        f"an image array must have 1 to 4 channels (grey, grey and alpha, RGB, RGBA), got {pixels.shape[2]}"
-    )
-
-
-def unit_sigma(sigma: Sigma, white: float = 1.0) -> Sigma:
-    """A noise level in units of [0, 1], given one for images whose white is `white`; `"auto"` stays.
-
-    Raises:
-        ValueError: no number, negative, NaN, infinite, or beyond the range.
-    """
-    if isinstance(sigma, str) and sigma == "auto":
-        return sigma
-    if isinstance(sigma, np.ndarray | Tensor) and sigma.ndim == 0:
-        sigma = sigma.item()
-    if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool):
-        raise ValueError(f"sigma must be a number or 'auto', got {sigma!r}")
-    given = float(sigma)
-    if not (math.isfinite(given) and given >= 0):
-        raise ValueError(f"sigma must be finite and >= 0, got {given:g}")
-    if given > white:
-        hint = f"; did you mean {given:g}/255?" if white == 1 and given <= 255 else ""
-        kind = " for an image in [0, 1]" if white == 1 else f" for an image whose white is {white:g}"
-        raise ValueError(f"sigma is {given:g}{kind}{hint}")
-    return given / white
