@@ -61,7 +61,7 @@ def test_impossible_sigma(sigma, tiny_grey):
 def test_float_file_far_outside_its_range(tiny_grey, tmp_path):
     path = tmp_path / "a.tif"
     write_image(Image(255 * picture((9, 7), "float32"), format="TIFF"), path)
-    with pytest.raises(ValueError, match=r"should lie in .* reaches from .* --data-range"):
+    with pytest.raises(ValueError, match=r"should lie in .* reaches from .* data_range="):
         nlrn.denoise(path, sigma=20, model=tiny_grey)
     scaled = nlrn.denoise(path, sigma=20, model=tiny_grey, data_range=255)
     assert scaled.max() > 100
@@ -70,7 +70,7 @@ def test_float_file_far_outside_its_range(tiny_grey, tmp_path):
 @pytest.mark.parametrize("kind", [np.asarray, lambda x: torch.from_numpy(x)[None]], ids=["array", "tensor"])
 def test_floats_are_not_grey_levels(kind, tiny_grey):
     values = kind(picture((9, 7), "uint8").astype(np.float32))
-    with pytest.raises(ValueError, match=r"reaches from .* give its white as --data-range"):
+    with pytest.raises(ValueError, match=r"reaches from .* give its white as data_range="):
         nlrn.denoise(values, sigma=0.1, model=tiny_grey)
     assert nlrn.denoise(values, sigma=20, model=tiny_grey, data_range=255).max() > 50
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..ops.color import YCBCR, YCBCR_OFFSET
 from ..ops.resize import bicubic_resize
+from .options import DataRange
 from .value_range import range_of
 
 SCALES = (2, 3, 4)
@@ -49,7 +50,7 @@ def recolor(luma: Tensor, chroma: Tensor | None) -> Tensor:
     return torch.einsum("ck,bkhw->bchw", inverse, torch.cat([luma, chroma], 1) - offset)
 
 
-def enlarge_alpha(alpha: Tensor, scale: int, opaque: float | None = None) -> Tensor:
+def enlarge_alpha(alpha: Tensor, scale: int, opaque: DataRange | None = None) -> Tensor:
     """Alpha `[B, 1, H, W]` of any type, enlarged with its image.
 
     What is opaque follows from an integer's type, whatever its image's white.
@@ -57,7 +58,7 @@ def enlarge_alpha(alpha: Tensor, scale: int, opaque: float | None = None) -> Ten
     Args:
         alpha: as it was given.
         scale: how many times larger.
-        opaque: the opaque value of floats, by default 1.
+        opaque: the opaque value of floats or their range, by default 1.
 
     Raises:
         ValueError: floats that are not in units of [0, 1] without `opaque`.

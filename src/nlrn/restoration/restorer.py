@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -19,18 +18,17 @@ from ..files.images import Image
 from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
 from ..inference.noise_level import estimate_noise
-from ..inference.precision import Precision, pick_precision
+from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
 from ..models.nlrn import nearest_known
 from ..models.zoo import MODELS, check_task, default_model, load_model, smallest_model
 from .estimate import faster_settings, seconds_for
 from .kinds import Kind, like, planes_of
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
+from .options import Options, Settings, Task
 from .value_range import Sigma, range_of, unit_sigma
 
 log = logging.getLogger(__name__)
-
-Task = Literal["denoise", "upscale", "dejpeg"]
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,8 @@ class Restorer:
         model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
             channels, and for noise by whether sigma is known.
         task: `"denoise"`, `"upscale"` or `"dejpeg"`.
-        scale: how many times larger, for `"upscale"`: 2, 3 or 4. Luma is restored, chroma and alpha are bicubic.
-        steps: stop after this many recurrent steps (one of the model's heads).
-        ensemble: average over the eight flips and rotations of the image.
-        device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model
-            object is used where it is.
-        precision: in which an `NLRN` is computed: `"float32"`, `"bfloat16"`, `"float16"` (GPUs only), or `"auto"`,
-            which is float16 on CUDA and float32 elsewhere. What overflows is computed again in float32.
-        max_memory: bytes; by default half of what is available.
-        window_size: another window than the model's own, an approximation for a model that was trained with
-            whole-patch attention.
+        scale: how many times larger, for `"upscale"`: 2, 3 or 4.
+        **settings: the other options, `nlrn.restoration.options.Options`.
 
     Raises:
         ValueError: a device that is not there, a precision it does not have, or a scale that models do not know.
@@ -83,44 +73,37 @@ class Restorer:
         *,
         task: Task = "denoise",
         scale: int | None = None,
-        steps: int | None = None,
-        ensemble: bool = False,
-        device: str | torch.device = "auto",
-        precision: Precision = "auto",
-        max_memory: int | None = None,
-        window_size: int | Literal["default"] | None = "default",
+        **settings: Unpack[Settings],
     ) -> None:
-        self.task, self.scale = task, check_scale(scale) if task == "upscale" else 1
-        self._model = model
-        self._steps, self._ensemble = steps, ensemble
-        self.device = pick_device(device)
+        self.options = options = Options(model, task, scale, **settings)
+        self.scale = check_scale(scale) if task == "upscale" else 1
+        self.device = pick_device(options.device)
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
-        self._precision = pick_precision(precision, self.device)
-        self._max_memory = max_memory
-        self._window_size = window_size
+        self._precision = pick_precision(options.precision, self.device)
         self._loaded: dict[str, Model] = {}
         self._approximate: set[str] = set()
 
     def model_for(self, channels: int, sigma: Sigma = "auto") -> tuple[Model, str]:
         """The model for images of so many channels whose noise is known or not, and its name."""
-        if self._model is not None and not isinstance(self._model, str | os.PathLike):
-            return self._model, type(self._model).__name__
-        if self._model is not None:
-            name = str(self._model)
-        elif self.task == "upscale":
+        options = self.options
+        if options.model is not None and options.model_name is None:
+            return cast(Model, options.model), type(options.model).__name__
+        if options.model_name is not None:
+            name = options.model_name
+        elif self.options.task == "upscale":
             name = default_model("upscale", 1)
-        elif self.task == "denoise" and channels == 3 and sigma == "auto":
+        elif self.options.task == "denoise" and channels == 3 and sigma == "auto":
             name = default_model("photo", 3)
         else:
-            name = default_model(self.task, channels)
+            name = default_model(self.options.task, channels)
         if name not in self._loaded:
             loaded = load_model(name, device=self.device)
-            loaded.info.check_steps(self._steps)
-            check_task(name, loaded, self.task)
-            if self._window_size != "default":
+            loaded.info.check_steps(self.options.steps)
+            check_task(name, loaded, self.options.task)
+            if self.options.window_size != "default":
                 halo = loaded.info.halo
-                loaded = load_model(name, device=self.device, window_size=self._window_size)
+                loaded = load_model(name, device=self.device, window_size=self.options.window_size)
                 if loaded.info.halo != halo:
                     self._approximate.add(name)
             self._loaded[name] = loaded
@@ -153,7 +136,7 @@ class Restorer:
         if len(image) > 1 and sigma == "auto" and known is not None:
             return self._one_by_one(image, progress or _no_progress)
         chroma = None
-        if self.task == "upscale":
+        if self.options.task == "upscale":
             image, chroma = enlarge(image, self.scale)
             channels = 1
         notes: list[str] = []
@@ -163,7 +146,7 @@ class Restorer:
         if model_channels == 1 and channels == 3:
             notes.append(f"{name} is a grey model: each colour channel is restored by itself")
         if name in self._approximate:
-            notes.append(f"approximate: {name} was not trained with a window of {self._window_size}")
+            notes.append(f"approximate: {name} was not trained with a window of {self.options.window_size}")
 
         level = used = None
         cautions: list[str] = []
@@ -201,10 +184,10 @@ class Restorer:
                 model,
                 moved,
                 sigma,
-                steps=self._steps,
-                ensemble=self._ensemble,
+                steps=self.options.steps,
+                ensemble=self.options.ensemble,
                 precision=precision,
-                max_memory=self._max_memory,
+                max_memory=self.options.max_memory,
                 progress=progress,
             )
 
@@ -219,17 +202,21 @@ class Restorer:
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, _ = self.model_for(channels, sigma)
         height, width = (self.scale * length for length in shape[:2])
-        planes = (1 if self.task == "upscale" else channels, height, width)
-        seconds = seconds_for(model, planes, device=self.device, precision=self._precision, steps=self._steps)
-        return seconds * (8 if self._ensemble else 1)
+        planes = (1 if self.options.task == "upscale" else channels, height, width)
+        seconds = seconds_for(
+            model, planes, device=self.device, precision=self._precision, steps=self.options.steps
+        )
+        return seconds * (8 if self.options.ensemble else 1)
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> dict[str, Any]:
         """Arguments of `Restorer` that would restore an image array of this shape faster, each by itself."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for(channels, sigma)
-        settings: dict[str, Any] = {"ensemble": False} if self._ensemble else {}
-        settings |= faster_settings(model, device=self.device, precision=self._precision, steps=self._steps)
-        task = MODELS[name].task if name in MODELS else self.task
+        settings: dict[str, Any] = {"ensemble": False} if self.options.ensemble else {}
+        settings |= faster_settings(
+            model, device=self.device, precision=self._precision, steps=self.options.steps
+        )
+        task = MODELS[name].task if name in MODELS else self.options.task
         small = smallest_model(task, 1 if task == "upscale" else channels)
         if small != name:
             settings["model"] = small
@@ -241,8 +228,6 @@ class Restorer:
         self,
         image: Image,
         sigma: Sigma = "auto",
-        *,
-        data_range: float | None = None,
         progress: Progress | None = None,
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
@@ -253,11 +238,11 @@ class Restorer:
         Raises:
             ValueError: as `array`.
         """
-        restored, report = self._same_kind(image, sigma, 255, data_range, progress)
+        restored, report = self._same_kind(image, sigma, 255, progress)
         if report.estimated and image.format == "JPEG":
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
-        if self.task == "upscale":
+        if self.options.task == "upscale":
             height, width = restored.pixels.shape[:2]
             if image.xmp is not None:
                 note = "XMP data, which may say the old size, is left out"
@@ -269,8 +254,6 @@ class Restorer:
         self,
         pixels: np.ndarray,
         sigma: Sigma = "auto",
-        *,
-        data_range: float | None = None,
         progress: Progress | None = None,
     ) -> tuple[np.ndarray, Report]:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
@@ -278,41 +261,37 @@ class Restorer:
         Args:
             pixels: uint8, uint16 or float.
             sigma: in the units of the array.
-            data_range: value of white; by default 255, 65535 or 1 by dtype.
             progress: called with the fraction done.
 
         Raises:
             ValueError: as `__call__`, and for other shapes or types, integers above `data_range`, or floats far outside
                 [0, 1] without one.
         """
-        return self._same_kind(pixels, sigma, None, data_range, progress)
+        return self._same_kind(pixels, sigma, None, progress)
 
     def tensor(
         self,
         image: Tensor,
         sigma: Sigma = "auto",
-        *,
-        data_range: float | None = None,
         progress: Progress | None = None,
     ) -> tuple[Tensor, Report]:
         """Restores `CHW` or `BCHW` as `array` does; the result is on the same device."""
-        return self._same_kind(image, sigma, None, data_range, progress)
+        return self._same_kind(image, sigma, None, progress)
 
     def _same_kind(
         self,
         image: Kind,
         sigma: Sigma,
         white: float | None,
-        data_range: float | None,
         progress: Progress | None,
     ) -> tuple[Kind, Report]:
         """Restores an image of any kind, with sigma in units in which its white is `white`, by default its own."""
         planes = planes_of(image)
-        values = range_of(planes.color, data_range)
+        values = range_of(planes.color, self.options.data_range)
         level = unit_sigma(sigma, values.high if white is None else white)
         alpha = planes.alpha
-        if alpha is not None and self.task == "upscale":
-            alpha = enlarge_alpha(alpha, self.scale, data_range)
+        if alpha is not None and self.options.task == "upscale":
+            alpha = enlarge_alpha(alpha, self.scale, self.options.data_range)
         result, report = self._restore(values.to_unit(planes.color), level, progress)
         return like(image, values.from_unit(result, planes.color.dtype), alpha), report
 

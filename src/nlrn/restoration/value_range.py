@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..files.images import check_unit_range, value_range
+from .options import DataRange
 
 Sigma = float | Literal["auto"]
 
@@ -49,13 +50,14 @@ class ValueRange:
         return values.round_().clamp_(self.low, high).to(dtype)
 
 
-def range_of(values: Tensor, data_range: float | None) -> ValueRange:
+def range_of(values: Tensor, data_range: DataRange | None) -> ValueRange:
     """The range of an image: 0 to its white, which is `data_range` or follows from the type.
 
     Raises:
         ValueError: a type that is not supported, NaN or Inf, integers above white, or floats that are not in units of
             [0, 1] without a range.
     """
+    low, data_range = data_range if isinstance(data_range, tuple) else (0.0, data_range)
     floats = values.is_floating_point()
     # NumPy has no bfloat16; all floats have the same white.
     white = value_range(np.dtype("float32" if floats else type_name(values.dtype)), data_range)
@@ -65,7 +67,7 @@ def range_of(values: Tensor, data_range: float | None) -> ValueRange:
         check_unit_range(*(extreme.item() for extreme in values.aminmax()))
     if not floats and data_range is not None and (top := values.double().max().item()) > white:
         raise ValueError(f"the image reaches {top:g}, which is more than its white, data_range={white:g}")
-    return ValueRange(0.0, white)
+    return ValueRange(low, white)
 
 
 def type_name(dtype: torch.dtype) -> str:
