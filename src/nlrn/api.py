@@ -46,16 +46,16 @@ def denoise(
     Args:
         image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a file,
             whose pixels are taken as stored: EXIF orientation is not applied. Channels: grey or RGB, with or without
-            alpha, which stays as it is. Types: uint8, uint16, float.
+            alpha, which stays as it is. Types: all integers and floats.
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
             levels (0..255), whatever the file's depth. `"auto"` estimates it, or takes a model that needs none.
         **options: any of these:
             model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
             steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
             ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
-            data_range: the value of white; by default 255 for uint8, 65535 for uint16, 1 for floats. It follows
-                from the type, never from the values. Floats may leave [0, 1] and are not clipped, but those that look
-                like grey levels of 0..255 are refused, as are integers above white.
+            data_range: the value of white, or `(black, white)`; by default 0..255 for uint8, and 0..65535 for uint16
+                and 0..1 for floats unless the data fill a small part of it or leave it. Then, and for other types,
+                the range follows from the data, and a note says so. Values far beyond it come back as they were.
             device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device.
             precision: `"float32"`, `"bfloat16"` or `"float16"` for the network's arithmetic; `"auto"` is float16 on
                 CUDA and float32 elsewhere. `"bfloat16"` is two to three times faster on CPUs with AMX, 1.4 to 1.9
@@ -69,7 +69,8 @@ def denoise(
         The same kind, shape and dtype; for a path an array, or with `output` the path written.
 
     Raises:
-        ValueError: bad shapes, types or values; a sigma beyond the range; an unknown model.
+        ValueError: bad shapes, types or values; a `data_range` that the image exceeds by far; a sigma beyond the
+            range; an unknown model.
         FileExistsError: `output` exists and `overwrite` is false.
         OSError: a file that cannot be read or written.
 

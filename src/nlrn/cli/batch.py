@@ -132,7 +132,8 @@ def _line(job: Job, report: Report) -> str:
     target = "standard output" if job.target == "-" else job.target
     level = ""
     if report.sigma is not None:
-        level = f", sigma {255 * report.sigma:.1f}{' (estimated)' if report.estimated else ''}"
+        grey = 255 * report.sigma
+        level = f", sigma {f'{grey:.1f}' if grey >= 1 or not grey else f'{grey:.2g}'}{' (estimated)' if report.estimated else ''}"
     return f"{_plain(source)} -> {_plain(target)} ({_plain(report.model)}{level}, {report.seconds:.1f} s)"
 
 

@@ -3,7 +3,6 @@
 from .options import Options as Options
 from .options import Settings as Settings
 from .options import Task as Task
-from .restorer import Report as Report
+from .report import Report as Report
 from .restorer import Restorer as Restorer
 from .value_range import Sigma as Sigma
-from .value_range import unit_sigma as unit_sigma

@@ -14,7 +14,10 @@ from ..files.images import Image, from_planes, to_planes
 
 Kind = TypeVar("Kind", np.ndarray, Tensor, Image)
 
-TYPES = ("uint8", "uint16", "float16", "float32", "float64", "bfloat16")
+TYPES = (
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64", "bfloat16"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,4 +99,4 @@ def _array(planes: Tensor, model: np.ndarray) -> np.ndarray:
 
 def _check_type(name: str) -> None:
     if name not in TYPES:
-        raise ValueError(f"image values must be uint8, uint16 or float, got {name}")
+        raise ValueError(f"image values must be integers or floats, got {name}")

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..ops.color import YCBCR, YCBCR_OFFSET
 from ..ops.resize import bicubic_resize
 from .options import DataRange
-from .value_range import range_of
+from .value_range import ValueRange
 
 SCALES = (2, 3, 4)
 
@@ -50,7 +50,7 @@ def recolor(luma: Tensor, chroma: Tensor | None) -> Tensor:
     return torch.einsum("ck,bkhw->bchw", inverse, torch.cat([luma, chroma], 1) - offset)
 
 
-def enlarge_alpha(alpha: Tensor, scale: int, opaque: DataRange | None = None) -> Tensor:
+def enlarge_alpha(alpha: Tensor, scale: int, data_range: DataRange | None = None) -> Tensor:
     """Alpha `[B, 1, H, W]` of any type, enlarged with its image.
 
     What is opaque follows from an integer's type, whatever its image's white.
@@ -58,17 +58,22 @@ def enlarge_alpha(alpha: Tensor, scale: int, opaque: DataRange | None = None) ->
     Args:
         alpha: as it was given.
         scale: how many times larger.
-        opaque: the opaque value of floats or their range, by default 1.
+        data_range: of the image, for floats, by default 0 to 1. Alpha that leaves it keeps its own extremes.
 
     Raises:
-        ValueError: floats that are not in units of [0, 1] without `opaque`.
+        ValueError: NaN or infinite values.
     """
-    try:
-        values = range_of(alpha, opaque if alpha.is_floating_point() else None)
-    except ValueError as error:
-        raise ValueError(f"alpha: {error}") from error
+    if not torch.isfinite(alpha.double()).all():
+        raise ValueError("alpha has NaN or infinite values")
+    low, high = (extreme.item() for extreme in alpha.double().aminmax())
+    if alpha.is_floating_point():
+        white = data_range[1] if isinstance(data_range, tuple) else data_range
+        opaque = max(1.0 if white is None else white, high)
+    else:
+        opaque = float(torch.iinfo(alpha.dtype).max)
+    values = ValueRange(0.0, opaque)
     large = bicubic_resize(values.to_unit(alpha), scale * alpha.shape[2], scale * alpha.shape[3])
-    return values.from_unit(large.clamp(0, 1), alpha.dtype)
+    return values.from_unit(large.clamp(min(0.0, low / opaque), 1), alpha)
 
 
 def _constants(like: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -17,39 +16,27 @@ from ..files.exif import resized
 from ..files.images import Image
 from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
-from ..inference.noise_level import estimate_noise
+from ..inference.noise_level import noise_level
 from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
-from ..models.nlrn import nearest_known
 from ..models.zoo import MODELS, check_task, default_model, load_model, smallest_model
+from ..ops.resize import bicubic_resize
 from .estimate import faster_settings, seconds_for
 from .kinds import Kind, like, planes_of
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
 from .options import Options, Settings, Task
-from .value_range import Sigma, range_of, unit_sigma
+from .report import Report, joined
+from .value_range import (
+    Sigma,
+    ValueRange,
+    check_sigma,
+    range_of,
+    type_white,
+    unit_sigma,
+    widest,
+)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Report:
-    """The account of a restoration.
-
-    Args:
-        model: name of the model, or its file or class.
-        sigma: noise level in units of [0, 1], the mean over a batch; `None` for a model that ignores it.
-        estimated: whether sigma was estimated from the image.
-        notes: facts that may be of use to the user, in full sentences.
-        warnings: cautions for the user, in full sentences.
-        seconds: time that the restoration took.
-    """
-
-    model: str
-    sigma: float | None
-    estimated: bool
-    notes: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 class Restorer:
@@ -84,10 +71,15 @@ class Restorer:
         self._loaded: dict[str, Model] = {}
         self._approximate: set[str] = set()
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the model is one of nlrn's: those leave constant images as they are."""
+        return self.options.model is None or self.options.model_name is not None
+
     def model_for(self, channels: int, sigma: Sigma = "auto") -> tuple[Model, str]:
         """The model for images of so many channels whose noise is known or not, and its name."""
         options = self.options
-        if options.model is not None and options.model_name is None:
+        if not self._is_ours:
             return cast(Model, options.model), type(options.model).__name__
         if options.model_name is not None:
             name = options.model_name
@@ -120,7 +112,9 @@ class Restorer:
             ValueError: channels that the model does not know, an impossible sigma, or an image too small for
                 an estimate.
         """
-        return self._restore(image, unit_sigma(sigma), progress)
+        if not torch.isfinite(image).all():
+            raise ValueError("the image has NaN or infinite values")
+        return self._restore(image, unit_sigma(check_sigma(sigma)), progress)
 
     def _restore(self, image: Tensor, sigma: Sigma, progress: Progress | None) -> tuple[Tensor, Report]:
         """`__call__` with a sigma that was checked."""
@@ -128,13 +122,12 @@ class Restorer:
         channels = image.shape[1]
         if channels not in (1, 3):
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
-        if not torch.isfinite(image).all():
-            raise ValueError("the image has NaN or infinite values")
         model, name = self.model_for(channels, sigma)
         about = info_of(model)
         known = about.sigma_range
         if len(image) > 1 and sigma == "auto" and known is not None:
             return self._one_by_one(image, progress or _no_progress)
+        constant = self._is_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
         chroma = None
         if self.options.task == "upscale":
             image, chroma = enlarge(image, self.scale)
@@ -150,11 +143,15 @@ class Restorer:
 
         level = used = None
         cautions: list[str] = []
-        if known is not None:
-            level, used, cautions = _noise_level(image, sigma, known)
+        if known is not None and constant:
+            level = 0.0 if sigma == "auto" else sigma
+        elif known is not None:
+            level, used, cautions = noise_level(image, sigma, known)
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
-        result = recolor(self._run(model, image, used, progress or _no_progress), chroma)
+        if not constant:
+            image = self._run(model, image, used, progress or _no_progress)
+        result = recolor(image, chroma)
         seconds = time.perf_counter() - started
         estimated = level is not None and sigma == "auto"
         return result, Report(name, level, estimated, tuple(notes), tuple(cautions), seconds)
@@ -163,13 +160,7 @@ class Restorer:
         """Each image of a batch with its own estimate of the noise; the report has their mean."""
         count = len(image)
         parts = [self._restore(image[i : i + 1], "auto", part_of(progress, i, count)) for i in range(count)]
-        reports = [report for _, report in parts]
-        return torch.cat([result for result, _ in parts]), dataclasses.replace(
-            reports[0],
-            sigma=sum(report.sigma or 0.0 for report in reports) / count,
-            warnings=tuple(dict.fromkeys(w for report in reports for w in report.warnings)),
-            seconds=sum(report.seconds for report in reports),
-        )
+        return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
 
     def _run(self, model: Model, image: Tensor, sigma: float | None, progress: Progress) -> Tensor:
         channels = image.shape[1]
@@ -238,7 +229,7 @@ class Restorer:
         Raises:
             ValueError: as `array`.
         """
-        restored, report = self._same_kind(image, sigma, 255, progress)
+        restored, report = self._same_kind(image, sigma, progress, grey_levels=True)
         if report.estimated and image.format == "JPEG":
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
@@ -259,15 +250,14 @@ class Restorer:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
 
         Args:
-            pixels: uint8, uint16 or float.
+            pixels: of any integer or floating-point type.
             sigma: in the units of the array.
             progress: called with the fraction done.
 
         Raises:
-            ValueError: as `__call__`, and for other shapes or types, integers above `data_range`, or floats far outside
-                [0, 1] without one.
+            ValueError: as `__call__`, and for other shapes or types, or an image far beyond `data_range`.
         """
-        return self._same_kind(pixels, sigma, None, progress)
+        return self._same_kind(pixels, sigma, progress)
 
     def tensor(
         self,
@@ -276,34 +266,39 @@ class Restorer:
         progress: Progress | None = None,
     ) -> tuple[Tensor, Report]:
         """Restores `CHW` or `BCHW` as `array` does; the result is on the same device."""
-        return self._same_kind(image, sigma, None, progress)
+        return self._same_kind(image, sigma, progress)
 
     def _same_kind(
-        self,
-        image: Kind,
-        sigma: Sigma,
-        white: float | None,
-        progress: Progress | None,
+        self, image: Kind, sigma: Sigma, progress: Progress | None, *, grey_levels: bool = False
     ) -> tuple[Kind, Report]:
-        """Restores an image of any kind, with sigma in units in which its white is `white`, by default its own."""
-        planes = planes_of(image)
-        values = range_of(planes.color, self.options.data_range)
-        level = unit_sigma(sigma, values.high if white is None else white)
+        """Restores an image of any kind, with sigma in its units, or in 8-bit grey levels."""
+        planes, sigma, given = planes_of(image), check_sigma(sigma), self.options.data_range
         alpha = planes.alpha
         if alpha is not None and self.options.task == "upscale":
-            alpha = enlarge_alpha(alpha, self.scale, self.options.data_range)
-        result, report = self._restore(values.to_unit(planes.color), level, progress)
-        return like(image, values.from_unit(result, planes.color.dtype), alpha), report
-
-
-def _noise_level(image: Tensor, sigma: Sigma, known: tuple[float, float]) -> tuple[float, float, list[str]]:
-    """The noise level, given or estimated; the nearest that the model knows; and cautions about both."""
-    cautions: list[str] = []
-    if sigma == "auto":
-        estimate = estimate_noise(image)
-        sigma, cautions = estimate.sigma, list(estimate.warnings)
-    used, caution = nearest_known(sigma, known)
-    return sigma, used, cautions if caution is None else [*cautions, caution]
+            alpha = enlarge_alpha(alpha, self.scale, given)
+        color = planes.color
+        # In grey levels of a type that has a white of its own, sigma does not follow the working range.
+        of_type = type_white(color.dtype) if grey_levels and given is None else None
+        level = sigma
+        if grey_levels and level != "auto":
+            level = unit_sigma(level, ValueRange(0.0, 255.0))
+            assert level != "auto"
+            level *= of_type or 1.0
+        ranges = [range_of(one[None], given, level) for one in color]
+        parts = [(one[None], values) for one, values in zip(color, ranges, strict=True)]
+        if len({(values.low, values.high) for values in ranges}) == 1:
+            parts = [(color, widest(ranges))]
+        results, reports = [], []
+        for index, (part, values) in enumerate(parts):
+            unit = level if grey_levels and of_type is None else unit_sigma(level, values)
+            share = part_of(progress or _no_progress, index, len(parts))
+            result, report = self._restore(values.to_unit(part), unit, share)
+            excess = values.excess(part) if self.options.task == "upscale" else None
+            if excess is not None:
+                result += bicubic_resize(excess, *result.shape[2:])
+            results.append(values.from_unit(result, part))
+            reports.append(report.on(values, of_type))
+        return like(image, torch.cat(results) if len(results) > 1 else results[0], alpha), joined(reports)
 
 
 def _no_progress(fraction: float) -> None:
