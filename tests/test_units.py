@@ -8,7 +8,7 @@ import torch
 
 import nlrn
 from nlrn.files.images import Image, write_image
-from nlrn.restoration import unit_sigma
+from nlrn.restoration.value_range import ValueRange, check_sigma, unit_sigma
 from pictures import picture
 
 
@@ -26,12 +26,15 @@ def test_floats_are_not_clipped(tiny_grey):
     assert result.max() > 1.2
 
 
-def test_range_never_follows_from_the_values(tiny_grey):
+def test_range_of_8_bit_never_follows_from_the_values(tiny_grey):
     dark = picture((8, 8)) // 200
     assert np.array_equal(
         nlrn.denoise(dark, sigma=2, model=tiny_grey),
         nlrn.denoise(dark, sigma=2, model=tiny_grey, data_range=255),
     )
+
+
+def test_range_given_by_hand(tiny_grey):
     twelve_bit = picture((8, 8), "uint16") // 16
     a = nlrn.denoise(twelve_bit, sigma=100, model=tiny_grey, data_range=4095)
     b = nlrn.denoise(twelve_bit / 4095, sigma=100 / 4095, model=tiny_grey)
@@ -58,20 +61,26 @@ def test_impossible_sigma(sigma, tiny_grey):
         nlrn.denoise(picture((8, 8)), sigma=sigma, model=tiny_grey)
 
 
-def test_float_file_far_outside_its_range(tiny_grey, tmp_path):
-    path = tmp_path / "a.tif"
-    write_image(Image(255 * picture((9, 7), "float32"), format="TIFF"), path)
-    with pytest.raises(ValueError, match=r"should lie in .* reaches from .* --data-range"):
-        nlrn.denoise(path, sigma=20, model=tiny_grey)
-    scaled = nlrn.denoise(path, sigma=20, model=tiny_grey, data_range=255)
-    assert scaled.max() > 100
+def test_float_file_far_outside_its_range(tmp_path):
+    """Sigma is in grey levels of the working range, since floats have no white of their own."""
+    path, noise = tmp_path / "a.tif", np.random.default_rng(0).normal(0, 20, (32, 32))
+    values = (np.linspace(30, 225, 32) + noise).astype(np.float32)
+    write_image(Image(values, format="TIFF"), path)
+    by_path = nlrn.denoise(path, sigma=20, model="nlrn-small-gray", data_range=(0, 255))
+    by_data = nlrn.denoise(path, sigma=20, model="nlrn-small-gray")
+    assert np.abs(by_path - by_data).max() < 20
+    assert np.array_equal(
+        by_path, nlrn.denoise(values, sigma=20, model="nlrn-small-gray", data_range=(0, 255))
+    )
 
 
 @pytest.mark.parametrize("kind", [np.asarray, lambda x: torch.from_numpy(x)[None]], ids=["array", "tensor"])
-def test_floats_are_not_grey_levels(kind, tiny_grey):
+def test_a_range_that_the_data_contradict(kind, tiny_grey):
     values = kind(picture((9, 7), "uint8").astype(np.float32))
-    with pytest.raises(ValueError, match=r"reaches from .* give its white as --data-range"):
-        nlrn.denoise(values, sigma=0.1, model=tiny_grey)
+    with pytest.raises(ValueError, match=r"reaches from .* far beyond its range, data_range=10"):
+        nlrn.denoise(values, sigma=0.1, model=tiny_grey, data_range=10)
+    with pytest.raises(ValueError, match=r"two finite numbers that rise, got \(3, 2\)"):
+        nlrn.denoise(values, sigma=0.1, model=tiny_grey, data_range=(3, 2))
     assert nlrn.denoise(values, sigma=20, model=tiny_grey, data_range=255).max() > 50
 
 
@@ -94,12 +103,9 @@ def test_opaque_does_not_follow_white(tiny_upscaler, tmp_path):
     assert (nlrn.upscale(tensor, 2, **options)[3].int() == 65535).all()
 
 
-def test_an_alpha_that_means_nothing_is_told_before_the_work(tiny_upscaler):
+def test_alpha_of_floats_beyond_1_keeps_its_extremes(tiny_upscaler):
     array = np.dstack([picture((9, 7, 3), "float32"), np.full((9, 7), 255, np.float32)])
-    seen = []
-    with pytest.raises(ValueError, match="alpha: a float image should lie in"):
-        nlrn.upscale(array, 2, model=tiny_upscaler, progress=seen.append)
-    assert not seen
+    assert (nlrn.upscale(array, 2, model=tiny_upscaler)[..., 3] == 255).all()
 
 
 def test_the_strongest_noise_is_within_the_range_of_floats():
@@ -108,11 +114,11 @@ def test_the_strongest_noise_is_within_the_range_of_floats():
 
 
 def test_units_of_sigma():
-    assert unit_sigma("auto") == "auto"
+    assert unit_sigma("auto") == check_sigma("auto") == "auto"
     assert unit_sigma(0) == 0
-    assert unit_sigma(np.float32(1.0)) == 1
-    assert unit_sigma(51, 255) == 0.2
-    assert unit_sigma(torch.tensor(51.0), 255) == unit_sigma(np.array(51.0), 255) == 0.2
+    assert unit_sigma(check_sigma(np.float32(1.0))) == 1
+    assert unit_sigma(51, ValueRange(0, 255)) == unit_sigma(51, ValueRange(1000, 1255)) == 0.2
+    assert check_sigma(torch.tensor(51.0)) == check_sigma(np.array(51.0)) == 51
 
 
 @pytest.mark.parametrize(

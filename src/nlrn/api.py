@@ -7,40 +7,24 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack, overload
+from typing import TypeVar, Unpack, overload
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .files.images import (
-    Image,
-    check_unit_range,
-    check_writable,
-    from_float,
-    read_image,
-    to_float,
-    value_range,
-    write_image,
-)
+from .files.image import Image, merge_alpha
+from .files.images import check_writable, read_image, write_image
 from .inference import Progress
-from .inference.precision import Precision
 from .models.contract import Model
-from .restoration import Report, Restorer, Sigma, Task, unit_sigma
+from .restoration import Report, Restorer, Settings, Sigma, Task
 
 log = logging.getLogger(__name__)
 
 
-class Options(TypedDict, total=False):
+class Options(Settings, total=False):
     """The keyword arguments of `denoise`, `upscale` and `dejpeg`."""
 
     model: str | Path | Model | None
-    steps: int | None
-    ensemble: bool
-    data_range: float | None
-    device: str | torch.device
-    precision: Precision
-    max_memory: int | None
     output: str | os.PathLike[str] | None
     overwrite: bool
     progress: Progress | None
@@ -55,48 +39,38 @@ def denoise(
     image: str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
 ) -> np.ndarray | Path: ...
 def denoise(
-    image: np.ndarray | Tensor | str | os.PathLike[str],
-    sigma: Sigma = "auto",
-    *,
-    model: str | Path | Model | None = None,
-    steps: int | None = None,
-    ensemble: bool = False,
-    data_range: float | None = None,
-    device: str | torch.device = "auto",
-    precision: Precision = "auto",
-    max_memory: int | None = None,
-    output: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    image: np.ndarray | Tensor | str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
 ) -> np.ndarray | Tensor | Path:
     """Removes noise from an image.
 
     Args:
         image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a file,
             whose pixels are taken as stored: EXIF orientation is not applied. Channels: grey or RGB, with or without
-            alpha, which stays as it is. Types: uint8, uint16, float.
+            alpha, which stays as it is. Types: all integers and floats.
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
             levels (0..255), whatever the file's depth. `"auto"` estimates it, or takes a model that needs none.
-        model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
-        steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
-        ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
-        data_range: the value of white; by default 255 for uint8, 65535 for uint16, 1 for floats. It follows from the
-            type, never from the values. Floats may leave [0, 1] and are not clipped, but those that look like grey
-            levels of 0..255 are refused, as are integers above white.
-        device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device.
-        precision: `"float32"`, `"bfloat16"` or `"float16"` for the network's arithmetic; `"auto"` is float16 on CUDA
-            and float32 elsewhere. `"bfloat16"` is two to three times faster on CPUs with AMX, 1.4 to 1.9 times on AMD
-            Zen 5.
-        max_memory: bytes that may be used; by default half of what is available.
-        output: write the result to this file (of a path's image, with its depth and metadata).
-        overwrite: replace an existing `output`.
-        progress: called with the fraction done, from 0 to 1.
+        **options: any of these:
+            model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
+            steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
+            ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
+            data_range: the value of white, or `(black, white)`; by default 0..255 for uint8, and 0..65535 for uint16
+                and 0..1 for floats unless the data fill a small part of it or leave it. Then, and for other types,
+                the range follows from the data, and a note says so. Values far beyond it come back as they were.
+            device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device.
+            precision: `"float32"`, `"bfloat16"` or `"float16"` for the network's arithmetic; `"auto"` is float16 on
+                CUDA and float32 elsewhere. `"bfloat16"` is two to three times faster on CPUs with AMX, 1.4 to 1.9
+                times on AMD Zen 5.
+            max_memory: bytes that may be used; by default half of what is available.
+            output: write the result to this file (of a path's image, with its depth and metadata).
+            overwrite: replace an existing `output`.
+            progress: called with the fraction done, from 0 to 1.
 
     Returns:
         The same kind, shape and dtype; for a path an array, or with `output` the path written.
 
     Raises:
-        ValueError: bad shapes, types or values; a sigma beyond the range; an unknown model.
+        ValueError: bad shapes, types or values; a `data_range` that the image exceeds by far; a sigma beyond the
+            range; an unknown model.
         FileExistsError: `output` exists and `overwrite` is false.
         OSError: a file that cannot be read or written.
 
@@ -109,10 +83,7 @@ def denoise(
         >>> clean.shape, clean.dtype
         ((32, 48), dtype('uint8'))
     """
-    restorer = Restorer(
-        model, steps=steps, ensemble=ensemble, device=device, precision=precision, max_memory=max_memory
-    )
-    return _told(*_apply(restorer, image, sigma, data_range, output, overwrite, progress))
+    return _told(*_restore("denoise", image, sigma, None, **options))
 
 
 @overload
@@ -146,7 +117,7 @@ def upscale(
         >>> nlrn.upscale(np.zeros((20, 24, 3), np.uint8), 2).shape
         (40, 48, 3)
     """
-    return _told(*_task("upscale", image, scale, **options))
+    return _told(*_restore("upscale", image, "auto", scale, **options))
 
 
 @overload
@@ -176,66 +147,38 @@ def dejpeg(
         >>> nlrn.dejpeg(np.zeros((20, 24), np.uint8)).shape
         (20, 24)
     """
-    return _told(*_task("dejpeg", image, None, **options))
+    return _told(*_restore("dejpeg", image, "auto", None, **options))
 
 
-def _task(
+def _restore(
     task: Task,
     image: np.ndarray | Tensor | str | os.PathLike[str],
+    sigma: Sigma,
     scale: int | None,
     *,
     model: str | Path | Model | None = None,
-    steps: int | None = None,
-    ensemble: bool = False,
-    data_range: float | None = None,
-    device: str | torch.device = "auto",
-    precision: Precision = "auto",
-    max_memory: int | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **settings: Unpack[Settings],
 ) -> tuple[np.ndarray | Tensor | Path, Report]:
-    restorer = Restorer(
-        model,
-        task=task,
-        scale=scale,
-        steps=steps,
-        ensemble=ensemble,
-        device=device,
-        precision=precision,
-        max_memory=max_memory,
-    )
-    return _apply(restorer, image, "auto", data_range, output, overwrite, progress)
-
-
-def _apply(
-    restorer: Restorer,
-    image: np.ndarray | Tensor | str | os.PathLike[str],
-    sigma: Sigma,
-    data_range: float | None,
-    output: str | os.PathLike[str] | None,
-    overwrite: bool,
-    progress: Progress | None,
-) -> tuple[np.ndarray | Tensor | Path, Report]:
-    """Whatever was given through a restorer."""
+    """The image restored, as the kind that it is, or the file written."""
+    restorer = Restorer(model, task=task, scale=scale, **settings)
     if isinstance(image, str | os.PathLike):
         source = read_image(Path(image))
         target = None if output is None else _checked_output(source, Path(image), Path(output), overwrite)
-        restored, report = restorer.image(source, sigma, data_range=data_range, progress=progress)
+        restored, report = restorer.image(source, sigma, progress)
         if target is not None:
             written = write_image(restored, target, overwrite=overwrite)
             return target, dataclasses.replace(report, notes=(*report.notes, *written))
-        if restored.alpha is None:
-            return restored.pixels, report
-        color = restored.pixels if restored.pixels.ndim == 3 else restored.pixels[..., None]
-        return np.concatenate([color, restored.alpha[..., None]], -1), report
+        return merge_alpha(restored), report
     if output is not None:
         raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
     if isinstance(image, Tensor):
-        return _tensor(restorer, image, sigma, data_range, progress)
+        return restorer.tensor(image, sigma, progress)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"image must be a path, a NumPy array or a tensor, got {type(image).__name__}")
-    return restorer.array(image, sigma, data_range=data_range, progress=progress)
+    return restorer.array(image, sigma, progress)
 
 
 def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -> Path:
@@ -250,40 +193,6 @@ def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
     return target
-
-
-def _tensor(
-    restorer: Restorer, image: Tensor, sigma: Sigma, data_range: float | None, progress: Progress | None
-) -> tuple[Tensor, Report]:
-    if image.ndim not in (3, 4) or 0 in image.shape:
-        raise ValueError(f"an image tensor must be CHW or BCHW and not empty, got shape {tuple(image.shape)}")
-    batch = image.detach() if image.ndim == 4 else image.detach()[None]
-    channels = batch.shape[1]
-    if channels > 4:
-        raise ValueError(f"an image tensor must have 1 to 4 channels, got {channels} (is it HxWxC?)")
-    color, alpha = (batch, None) if channels in (1, 3) else (batch[:, :-1], batch[:, -1:])
-    if image.is_floating_point():
-        white = value_range(np.dtype(np.float32), data_range)
-        if data_range is None:
-            check_unit_range(*(extreme.item() for extreme in color.aminmax()))
-        values = color.float() / white
-    else:
-        numbers = color.cpu().numpy()
-        white = value_range(numbers.dtype, data_range)
-        values = torch.from_numpy(to_float(numbers, data_range)).float()
-    if alpha is not None and restorer.task == "upscale":
-        planes = (alpha.float() if image.is_floating_point() else alpha).cpu().numpy()
-        alpha = torch.from_numpy(restorer.alpha(planes, data_range)).to(image)
-    result, report = restorer(values, unit_sigma(sigma, white), progress)
-    if image.is_floating_point():
-        output = (result * white).to(image.dtype)
-    else:
-        output = torch.from_numpy(from_float(result.cpu().numpy(), numbers.dtype, data_range)).to(
-            image.device
-        )
-    if alpha is not None:
-        output = torch.cat([output, alpha], 1)
-    return (output if image.ndim == 4 else output[0]), report
 
 
 Restored = TypeVar("Restored")

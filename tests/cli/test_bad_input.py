@@ -118,11 +118,11 @@ CASES: dict[str, tuple[Callable[[Path], None], str, int, str]] = {
     "TIFF of int32": (tiff(np.zeros((20, 20), np.int32)), "denoise a.png", ALL_FAILED, "int32"),
     "TIFF with NaN": (tiff(nan), "denoise a.png -o b.tif", ALL_FAILED, "NaN or infinite"),
     "TIFF with Inf": (tiff(inf), "denoise a.png -o b.tif", ALL_FAILED, "NaN or infinite"),
-    "TIFF in 0..255 as float": (
+    "TIFF far beyond its range": (
         tiff(np.linspace(0, 255, 400, dtype=np.float32).reshape(20, 20)),
-        "denoise a.png -o b.tif",
+        "denoise a.png -o b.tif --data-range 10",
         ALL_FAILED,
-        "--data-range",
+        "far beyond its range, --data-range 10",
     ),
     "16 bit to JPEG": (
         image(png(dtype="uint16")),

@@ -281,7 +281,7 @@ def test_the_range_comes_from_the_type_never_from_the_values():
 
 @pytest.mark.parametrize("values", [[0.0, 255.0], [-10.0, 1.0]], ids=["grey levels", "below"])
 def test_floats_that_are_not_in_units_of_white_are_refused(values):
-    with pytest.raises(ValueError, match=r"should lie in \[0, 1\], .* give its white as --data-range"):
+    with pytest.raises(ValueError, match=r"should lie in \[0, 1\], .* give its white as data_range="):
         to_float(np.array(values))
     assert to_float(np.array(values), 255).tolist() == [value / 255 for value in values]
 

@@ -129,13 +129,14 @@ def test_auto_below_16_pixels_asks_for_sigma(tiny_grey):
         (np.zeros((8, 8, 5), np.uint8), "1 to 4 channels .* got 5"),
         (np.zeros((8,), np.uint8), "HxW or HxWxC"),
         (np.zeros((0, 8), np.uint8), "not empty"),
-        (np.zeros((8, 8), np.int32), "uint8, uint16 or float, got int32"),
-        (np.zeros((8, 8), bool), "uint8, uint16 or float, got bool"),
+        (np.zeros((8, 8), bool), "integers or floats, got bool"),
+        (np.zeros((8, 8), np.complex64), "integers or floats, got complex64"),
+        (np.zeros((8, 8), object), "integers or floats, got object"),
         (np.full((8, 8), np.nan, np.float32), "NaN or infinite"),
         (torch.zeros(8, 8), "CHW or BCHW"),
         (torch.zeros(8, 8, 3), "1 to 4 channels, got 8"),
         (torch.zeros(1, 0, 8), "not empty"),
-        (torch.zeros(1, 8, 8, dtype=torch.int64), "uint8, uint16 or float, got int64"),
+        (torch.zeros(1, 8, 8, dtype=torch.bool), "integers or floats, got bool"),
         (torch.full((1, 8, 8), float("inf")), "NaN or infinite"),
     ],
 )
@@ -333,7 +334,7 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_faster_settings(kernel, monkeypatch):
-    monkeypatch.setattr("nlrn.restoration.restorer.has_native_kernel", lambda dtype: kernel)
+    monkeypatch.setattr("nlrn.restoration.estimate.has_native_kernel", lambda dtype: kernel)
 
     def faster(**settings):
         return Restorer("nlrn-small-gray", device="cpu", **settings).faster_settings((9, 9))

@@ -32,20 +32,20 @@ def add_noise(
     from ..degradations import gaussian_noise
     from ..files.images import from_float, read_image, to_float, write_image
 
-    options.check_data_range(data_range)
+    white = options.parse_white(data_range)
     if output.exists() and image.exists() and output.samefile(image):
         raise CliError(f"the output {output} is the input itself; the original is never modified")
     if not 0 <= sigma <= 255:
         raise CliError(f"--sigma must lie between 0 and 255 grey levels, got {sigma:g}")
     try:
         source = read_image(image)
-        values = to_float(source.pixels, data_range)
+        values = to_float(source.pixels, white)
         noise = gaussian_noise(values.shape, sigma / 255, np.random.default_rng(seed))
-        noisy = from_float(values + noise, source.pixels.dtype, data_range)
+        noisy = from_float(values + noise, source.pixels.dtype, white)
         notes = write_image(dataclasses.replace(source, pixels=noisy), output, overwrite=overwrite)
     except FileExistsError as error:
         raise CliError(f"{error}; pass --overwrite to replace it") from error
     except (ValueError, OSError) as error:
-        raise CliError(str(error)) from error
+        raise CliError(options.worded(str(error))) from error
     for note in (*source.notes, *notes):
         print(f"note: {note}", file=sys.stderr)

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
 from .errors import CliError
-from .options import os_error
+from .options import os_error, worded
 
 if TYPE_CHECKING:
     from ..restoration import Report, Restorer, Sigma
@@ -35,11 +35,10 @@ FASTER = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options that apply to every file of a batch."""
+class FileOptions:
+    """The options of a batch that are about files and not about the restorer."""
 
     sigma: float | Literal["auto"]
-    data_range: float | None
     quality: int
     overwrite: bool
 
@@ -74,7 +73,7 @@ def make_work(
     return work
 
 
-def run_jobs(work: Work, restorer: Restorer, options: Options) -> int:
+def run_jobs(work: Work, restorer: Restorer, options: FileOptions) -> int:
     """Restores every file, reports on standard error, and returns the exit code.
 
     A file that fails is named with the reason; the others are done all the same.
@@ -97,9 +96,9 @@ def run_jobs(work: Work, restorer: Restorer, options: Options) -> int:
                 continue
             console.print(_line(job, report))
             for note in report.notes:
-                console.print(f"  note: {_plain(note)}")
+                console.print(f"  note: {_plain(worded(note))}")
             for warning in report.warnings:
-                console.print(f"  [yellow]warning:[/yellow] {_plain(warning)}")
+                console.print(f"  [yellow]warning:[/yellow] {_plain(worded(warning))}")
     if len(jobs) > 1:
         seconds = time.perf_counter() - started
         console.print(f"{len(jobs) - failed} of {len(jobs)} files restored in {seconds:.1f} s")
@@ -109,7 +108,7 @@ def run_jobs(work: Work, restorer: Restorer, options: Options) -> int:
 
 
 def _run(
-    job: Job, restorer: Restorer, options: Options, console: Console, bar: _Bar, remaining: int
+    job: Job, restorer: Restorer, options: FileOptions, console: Console, bar: _Bar, remaining: int
 ) -> Report:
     from ..files.images import check_writable, encode_image, read_image, write_image
 
@@ -117,9 +116,7 @@ def _run(
     if job.target != "-":
         check_writable(image, job.target)
     bar.announce(image.pixels.shape, restorer, options.sigma, remaining)
-    restored, report = restorer.image(
-        image, options.sigma, data_range=options.data_range, progress=bar.progress
-    )
+    restored, report = restorer.image(image, options.sigma, bar.progress)
     written: tuple[str, ...] = ()
     if job.target == "-":
         stream: BinaryIO = sys.stdout.buffer
@@ -135,14 +132,15 @@ def _line(job: Job, report: Report) -> str:
     target = "standard output" if job.target == "-" else job.target
     level = ""
     if report.sigma is not None:
-        level = f", sigma {255 * report.sigma:.1f}{' (estimated)' if report.estimated else ''}"
+        grey = 255 * report.sigma
+        level = f", sigma {f'{grey:.1f}' if grey >= 1 or not grey else f'{grey:.2g}'}{' (estimated)' if report.estimated else ''}"
     return f"{_plain(source)} -> {_plain(target)} ({_plain(report.model)}{level}, {report.seconds:.1f} s)"
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError):
         return os_error(error)
-    return " ".join(str(error).split()) or type(error).__name__
+    return worded(" ".join(str(error).split())) or type(error).__name__
 
 
 def _plain(text: object) -> str:

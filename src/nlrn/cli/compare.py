@@ -23,15 +23,15 @@ def compare(
     from ..evaluation.metrics import SSIM_WINDOW, psnr, ssim
     from ..files.images import read_image, to_float
 
-    options.check_data_range(data_range)
+    white = options.parse_white(data_range)
     try:
         images = [read_image(path) for path in (image, reference)]
         pixels = [i.pixels for i in images]
         first, second = (
-            255 * to_float(p.astype("float64") if p.dtype.kind == "f" else p, data_range) for p in pixels
+            255 * to_float(p.astype("float64") if p.dtype.kind == "f" else p, white) for p in pixels
         )
     except (ValueError, OSError) as error:
-        raise CliError(str(error)) from error
+        raise CliError(options.worded(str(error))) from error
     if any(i.alpha is not None for i in images):
         typer.echo("note: transparency is not compared", err=True)
     if first.ndim != second.ndim:

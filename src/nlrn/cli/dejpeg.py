@@ -29,10 +29,10 @@ def dejpeg(
     Results are named STEM-dejpeg.EXT. The quality need not be known. EXIF and colour profile are kept. Originals are
     never modified.
     """
-    options.check_data_range(data_range)
+    options.parse_data_range(data_range)  # before anything is looked for
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from .batch import Options, make_work, run_jobs
+    from .batch import FileOptions, make_work, run_jobs
 
     work = make_work(
         inputs, output, "-dejpeg", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
@@ -46,7 +46,8 @@ def dejpeg(
         precision=precision,
         max_memory=max_memory,
         window=window,
+        data_range=data_range,
     )
-    code = run_jobs(work, restorer, Options("auto", data_range, quality, overwrite))
+    code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
     if code:
         raise typer.Exit(code)

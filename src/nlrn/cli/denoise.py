@@ -38,13 +38,13 @@ def denoise(
     Depth, alpha, EXIF and colour profile are kept. Originals are never modified.
     """
     level = options.parse_sigma(sigma)
-    options.check_data_range(data_range)
+    options.parse_data_range(data_range)  # before anything is looked for
     if demo and inputs:
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
     from ..batch.plan import Work
-    from .batch import Options, make_work, run_jobs
+    from .batch import FileOptions, make_work, run_jobs
 
     work = Work(())
     if inputs:
@@ -59,6 +59,7 @@ def denoise(
         precision=precision,
         max_memory=max_memory,
         window=window,
+        data_range=data_range,
     )
     if demo:
         from .demo import run_demo
@@ -67,6 +68,6 @@ def denoise(
         folder, own = Path(output or "nlrn-demo"), output is None
         run_demo(restorer, folder, 25.0 if level == "auto" else level, overwrite or own)
         return
-    code = run_jobs(work, restorer, Options(level, data_range, quality, overwrite))
+    code = run_jobs(work, restorer, FileOptions(level, quality, overwrite))
     if code:
         raise typer.Exit(code)

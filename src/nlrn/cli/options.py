@@ -13,7 +13,7 @@ from .errors import CliError
 
 if TYPE_CHECKING:
     from ..inference.precision import Precision
-    from ..restoration import Restorer, Task
+    from ..restoration import Restorer, Settings, Task
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -65,8 +65,13 @@ MaxMemory = Annotated[
     ),
 ]
 DataRange = Annotated[
-    float | None,
-    typer.Option("--data-range", help="Value of white; by default 255, 65535 or 1.", show_default=False),
+    str | None,
+    typer.Option(
+        "--data-range",
+        metavar="WHITE|BLACK,WHITE",
+        help="Value of white, or of black and white; by default by type and data.",
+        show_default=False,
+    ),
 ]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG quality.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
@@ -80,14 +85,42 @@ SkipExisting = Annotated[
 ]
 
 
-def check_data_range(white: float | None) -> None:
-    """Refuses what cannot be the value of white.
+def parse_data_range(text: str | None) -> float | tuple[float, float] | None:
+    """The value of white from `4095`, or those of black and white from `100,4095`.
 
     Raises:
-        CliError: not positive, NaN or infinite.
+        CliError: other text, not positive, not rising, NaN or infinite.
     """
-    if white is not None and not (math.isfinite(white) and white > 0):
-        raise CliError(f"--data-range must be positive, got {white:g}")
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        raise CliError(f"--data-range must be a number such as 4095, or two such as 100,4095, got {text!r}")
+    low, high = (0.0, values[0]) if len(values) == 1 else values
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        kind = "positive" if len(values) == 1 else "two rising numbers"
+        raise CliError(f"--data-range must be {kind}, got {text}")
+    return high if len(values) == 1 else (low, high)
+
+
+def parse_white(text: str | None) -> float | None:
+    """The value of white for commands that take no other range.
+
+    Raises:
+        CliError: as `parse_data_range`, and for two numbers.
+    """
+    white = parse_data_range(text)
+    if isinstance(white, tuple):
+        raise CliError(f"--data-range must be one number here, got {text}")
+    return white
+
+
+def worded(text: str) -> str:
+    """A sentence of the library in the words of the command line."""
+    return text.replace("data_range=", "--data-range ")
 
 
 def check_weight_file(output: Path, source: Path) -> None:
@@ -119,23 +152,22 @@ def make_restorer(
     precision: str,
     max_memory: str | None,
     window: str | None,
+    data_range: str | None,
 ) -> Restorer:
     """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
-    memory, window_size = parse_memory(max_memory), parse_window(window)
+    settings: Settings = {
+        "steps": steps,
+        "ensemble": ensemble,
+        "device": device,
+        "precision": cast("Precision", precision),  # which refuses what is none
+        "max_memory": parse_memory(max_memory),
+        "window_size": parse_window(window),
+        "data_range": parse_data_range(data_range),
+    }
     from ..restoration import Restorer
 
     try:
-        restorer = Restorer(
-            model,
-            task=task,
-            scale=scale,
-            steps=steps,
-            ensemble=ensemble,
-            device=device,
-            precision=cast("Precision", precision),  # which refuses what is none
-            max_memory=memory,
-            window_size=window_size,
-        )
+        restorer = Restorer(model, task=task, scale=scale, **settings)
         for channels in (1, 3):
             restorer.model_for(channels)
     except ValueError as error:

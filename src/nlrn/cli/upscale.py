@@ -32,11 +32,11 @@ def upscale(
     Results are named STEM-x2.EXT and so on. The network restores the luma of a bicubic enlargement; colours and alpha
     are bicubic. Depth, EXIF and colour profile are kept. Originals are never modified.
     """
-    options.check_data_range(data_range)
+    options.parse_data_range(data_range)  # before anything is looked for
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from ..restoration.luma import SCALES
-    from .batch import Options, make_work, run_jobs
+    from .batch import FileOptions, make_work, run_jobs
 
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
@@ -53,7 +53,8 @@ def upscale(
         precision=precision,
         max_memory=max_memory,
         window=window,
+        data_range=data_range,
     )
-    code = run_jobs(work, restorer, Options("auto", data_range, quality, overwrite))
+    code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
     if code:
         raise typer.Exit(code)

@@ -225,7 +225,7 @@ def check_unit_range(low: float, high: float) -> None:
     if np.isfinite([low, high]).all() and (low < -9 or high > 10):
         raise ValueError(
             f"a float image should lie in [0, 1], this one reaches from {low:g} to {high:g}; "
-            "give its white as --data-range (data_range=)"
+            "give its white as data_range="
         )
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
+from ..models.nlrn import nearest_known
+
 SMALLEST_SIDE = 16
 CLIPPED_SHARE = 0.02
+# The median of the absolute value of a standard normal variable.
+NORMAL_MEDIAN = 0.6744897501960817
 
 
 @dataclass(frozen=True)
@@ -61,11 +66,28 @@ def estimate_noise(image: Tensor) -> NoiseEstimate:
             f"the noise of a {width}x{height} image cannot be estimated (it takes {SMALLEST_SIDE} pixels a side); "
             "give sigma"
         )
-    from skimage.restoration import estimate_sigma
-
     values = image.detach().double().cpu().numpy()
-    levels = estimate_sigma(values.reshape(-1, height, width), channel_axis=0)  # type: ignore[no-untyped-call]
-    sigma = float(np.mean(levels))
+    sigma = float(np.mean([_of_plane(plane) for plane in values.reshape(-1, height, width)]))
     clipped = float(np.mean((values <= 0) | (values >= 1)))
-    # A constant image has no wavelet details at all.
-    return NoiseEstimate(sigma if np.isfinite(sigma) else 0.0, clipped)
+    return NoiseEstimate(sigma, clipped)
+
+
+def _of_plane(plane: np.ndarray) -> float:
+    """The level of `H x W`, from those of its diagonal details that are not zero; 0 where all are."""
+    import pywt
+
+    details = pywt.dwt2(plane, "db2")[1][2]
+    details = np.abs(details[details != 0])
+    return float(np.median(details)) / NORMAL_MEDIAN if details.size else 0.0
+
+
+def noise_level(
+    image: Tensor, sigma: float | Literal["auto"], known: tuple[float, float]
+) -> tuple[float, float, list[str]]:
+    """The noise level, given or estimated; the nearest that the model knows; and cautions about both."""
+    cautions: list[str] = []
+    if sigma == "auto":
+        estimate = estimate_noise(image)
+        sigma, cautions = estimate.sigma, list(estimate.warnings)
+    used, caution = nearest_known(sigma, known)
+    return sigma, used, cautions if caution is None else [*cautions, caution]

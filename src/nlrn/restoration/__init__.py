@@ -1,7 +1,8 @@
 """Restoration of what people have: files, arrays and tensors."""
 
-from .restorer import Report as Report
+from .options import Options as Options
+from .options import Settings as Settings
+from .options import Task as Task
+from .report import Report as Report
 from .restorer import Restorer as Restorer
-from .restorer import Sigma as Sigma
-from .restorer import Task as Task
-from .restorer import unit_sigma as unit_sigma
+from .value_range import Sigma as Sigma

@@ -1,0 +1,102 @@
+"""Kinds of images: an array, a tensor or a file's `Image` becomes planes, and planes become the same kind again."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..files.images import Image, from_planes, to_planes
+
+Kind = TypeVar("Kind", np.ndarray, Tensor, Image)
+
+TYPES = (
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *("float16", "float32", "float64", "bfloat16"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The numbers of an image, in the type that they were given in.
+
+    Args:
+        color: `[B, C, H, W]`, C = 1 (grey) or 3 (RGB).
+        alpha: `[B, 1, H, W]`, or `None`.
+    """
+
+    color: Tensor
+    alpha: Tensor | None
+
+
+def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
+    """The planes of an array (`H x W` or `H x W x C`), a tensor (`CHW` or `BCHW`) or an `Image`.
+
+    Of two or four channels the last is alpha.
+
+    Raises:
+        ValueError: another shape or a type that is not supported.
+    """
+    if isinstance(image, Image):
+        color = _tensor(image.pixels)
+        return Planes(color, None if image.alpha is None else _tensor(image.alpha))
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(f"an image array must be HxW or HxWxC and not empty, got shape {image.shape}")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if channels > 4:
+        raise ValueError(
+            f"an image array must have 1 to 4 channels (grey, grey and alpha, RGB, RGBA), got {channels}"
+        )
+    return _split(_tensor(image))
+
+
+def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:
+    """Planes as the kind of image that `image` is; their type is its own."""
+    if isinstance(image, Image):
+        opacity = None if image.alpha is None or alpha is None else _array(alpha, image.alpha)
+        return dataclasses.replace(image, pixels=_array(color, image.pixels), alpha=opacity)
+    joined = color if alpha is None else torch.cat([color, alpha.to(color.device)], 1)
+    if isinstance(image, Tensor):
+        moved = joined.to(image.device)
+        return moved if image.ndim == 4 else moved[0]
+    return _array(joined, image)
+
+
+def _of_tensor(image: Tensor) -> Planes:
+    if image.ndim not in (3, 4) or 0 in image.shape:
+        raise ValueError(f"an image tensor must be CHW or BCHW and not empty, got shape {tuple(image.shape)}")
+    batch = image.detach() if image.ndim == 4 else image.detach()[None]
+    if batch.shape[1] > 4:
+        raise ValueError(f"an image tensor must have 1 to 4 channels, got {batch.shape[1]} (is it HxWxC?)")
+    _check_type(str(batch.dtype).removeprefix("torch."))
+    # Few operations are there for integers on a GPU.
+    return _split(batch if batch.is_floating_point() else batch.cpu())
+
+
+def _split(planes: Tensor) -> Planes:
+    if planes.shape[1] in (1, 3):
+        return Planes(planes, None)
+    return Planes(planes[:, :-1], planes[:, -1:])
+
+
+def _tensor(pixels: np.ndarray) -> Tensor:
+    """`[1, C, H, W]` of an array, without a copy where PyTorch takes it as it is."""
+    _check_type(pixels.dtype.name)
+    planes = np.require(to_planes(pixels), pixels.dtype.newbyteorder("="), ["C", "W"])
+    return torch.from_numpy(planes)[None]
+
+
+def _array(planes: Tensor, model: np.ndarray) -> np.ndarray:
+    """The array of `[1, C, H, W]`, with the axes and the type of another one."""
+    return from_planes(planes[0].cpu().numpy(), model.ndim).astype(model.dtype, copy=False)
+
+
+def _check_type(name: str) -> None:
+    if name not in TYPES:
+        raise ValueError(f"image values must be integers or floats, got {name}")

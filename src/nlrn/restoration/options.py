@@ -1,0 +1,67 @@
+"""The options of a restoration, as the Python functions, `Restorer` and the commands share them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import torch
+
+from ..inference.precision import Precision
+from ..models.contract import Model
+
+Task = Literal["denoise", "upscale", "dejpeg"]
+DataRange = float | tuple[float, float]
+
+
+class Settings(TypedDict, total=False):
+    """The options beside the model and the task, as keyword arguments; `Options` says what they mean."""
+
+    steps: int | None
+    ensemble: bool
+    device: str | torch.device
+    precision: Precision
+    max_memory: int | None
+    window_size: int | Literal["default"] | None
+    data_range: DataRange | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a restoration.
+
+    Args:
+        model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
+            channels, and for noise by whether sigma is known.
+        task: `"denoise"`, `"upscale"` or `"dejpeg"`.
+        scale: how many times larger, for `"upscale"`: 2, 3 or 4. Luma is restored, chroma and alpha are bicubic.
+        steps: stop after this many recurrent steps (one of the model's heads).
+        ensemble: average over the eight flips and rotations of the image.
+        device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model
+            object is used where it is.
+        precision: in which an `NLRN` is computed: `"float32"`, `"bfloat16"`, `"float16"` (GPUs only), or `"auto"`,
+            which is float16 on CUDA and float32 elsewhere. What overflows is computed again in float32.
+        max_memory: bytes; by default half of what is available.
+        window_size: another window than the model's own, an approximation for a model that was trained with
+            whole-patch attention.
+        data_range: the value of white, or the values of black and white; by default that of the type, or one that
+            follows from the data.
+    """
+
+    model: str | Path | Model | None = None
+    task: Task = "denoise"
+    scale: int | None = None
+    steps: int | None = None
+    ensemble: bool = False
+    device: str | torch.device = "auto"
+    precision: Precision = "auto"
+    max_memory: int | None = None
+    window_size: int | Literal["default"] | None = "default"
+    data_range: DataRange | None = None
+
+    @property
+    def model_name(self) -> str | None:
+        """The name or file of the model; `None` for the default one and for a model object."""
+        return str(self.model) if isinstance(self.model, str | os.PathLike) else None
