@@ -1,0 +1,44 @@
+"""Colours under alpha 0 do not reach the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import nlrn
+
+COLOR = (240, 200, 180)
+
+
+def cut_out(hidden: tuple[int, int, int], dtype: str = "uint8") -> np.ndarray:
+    y, x = np.mgrid[:40, :40]
+    alpha = np.clip(12.5 - np.hypot(x - 20, y - 20), 0, 1)
+    image = np.empty((40, 40, 4), dtype)
+    image[..., :3] = hidden
+    image[alpha > 0, :3] = COLOR
+    image[..., 3] = (alpha * (255 if dtype == "uint8" else 65535)).round()
+    return image
+
+
+@pytest.mark.parametrize("task", ["denoise", "denoise 25", "dejpeg", "upscale"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "tensor"])
+def test_hidden_colours_do_not_matter(task, kind, tiny_colour, tiny_dejpeg, tiny_upscaler):
+    restore = {
+        "denoise": lambda image: nlrn.denoise(image, model=tiny_colour),
+        "denoise 25": lambda image: nlrn.denoise(image, 25, model=tiny_colour),
+        "dejpeg": lambda image: nlrn.dejpeg(image, model=tiny_dejpeg),
+        "upscale": lambda image: nlrn.upscale(image, 2, model=tiny_upscaler),
+    }[task]
+    results = []
+    for hidden in ((0, 0, 0), (0, 255, 0)):
+        given = cut_out(hidden, "uint16" if kind == "uint16" else "uint8")
+        if kind == "tensor":
+            result = restore(torch.from_numpy(given).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        else:
+            result = restore(given)
+        if task != "upscale":
+            assert (result[given[..., 3] == 0, :3] == hidden).all()
+        results.append(result)
+    visible = results[0][..., 3] > 0
+    assert np.array_equal(results[0][visible], results[1][visible])
