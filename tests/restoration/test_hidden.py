@@ -1,4 +1,4 @@
-"""Colours under alpha 0 do not reach the picture."""
+"""Hidden pixels do not reach the picture."""
 
 from __future__ import annotations
 
@@ -42,3 +42,23 @@ def test_hidden_colours_do_not_matter(task, kind, tiny_colour, tiny_dejpeg, tiny
         results.append(result)
     visible = results[0][..., 3] > 0
     assert np.array_equal(results[0][visible], results[1][visible])
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (24, 20, 3)])
+def test_masked_arrays(shape, tiny_grey, tiny_upscaler):
+    rng = np.random.default_rng(0)
+    values = rng.uniform(0.1, 0.9, shape)
+    mask = np.zeros(shape, bool)
+    mask[5:9, 3:12] = True
+    results, enlarged = [], []
+    for hidden in (np.nan, -1e20):
+        given = np.ma.MaskedArray(np.where(mask, hidden, values), mask)
+        result = nlrn.denoise(given, 0.1, model=tiny_grey)
+        assert isinstance(result, np.ma.MaskedArray)
+        assert np.array_equal(result.mask, mask)
+        np.testing.assert_array_equal(result.data[mask], given.data[mask])
+        results.append(result)
+        enlarged.append(nlrn.upscale(given, 2, model=tiny_upscaler))
+    assert np.array_equal(results[0].compressed(), results[1].compressed())
+    assert enlarged[0].mask.sum() == 4 * mask.sum()
+    assert np.array_equal(enlarged[0].compressed(), enlarged[1].compressed())

@@ -1,4 +1,4 @@
-"""Hidden pixels: what lies under alpha 0 is not part of the picture, and is filled for the network from what is."""
+"""Hidden pixels, under alpha 0 or masked, are not part of the picture, and are filled for the network from what is."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .kinds import Planes
 
-def hidden_by(alpha: Tensor | None) -> Tensor | None:
-    """A mask `[B, 1, H, W]` of the pixels whose alpha is 0; `None` where there are none."""
-    if alpha is None:
-        return None
-    hidden = alpha.double() == 0
-    return hidden if hidden.any() else None
+
+def hidden_pixels(planes: Planes) -> Tensor | None:
+    """A mask `[B, 1, H, W]` of the pixels that are masked or whose alpha is 0; `None` where there are none."""
+    hidden = None if planes.alpha is None else planes.alpha.double() == 0
+    if planes.masked is not None:
+        hidden = planes.masked if hidden is None else hidden | planes.masked
+    return hidden if hidden is not None and hidden.any() else None
 
 
 def fill_hidden(color: Tensor, hidden: Tensor) -> Tensor:
