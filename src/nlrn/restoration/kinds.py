@@ -27,16 +27,18 @@ class Planes:
     Args:
         color: `[B, C, H, W]`, C = 1 (grey) or 3 (RGB).
         alpha: `[B, 1, H, W]`, or `None`.
+        masked: `[B, 1, H, W]`, where a masked array masks one of the colours of a pixel, or `None`.
     """
 
     color: Tensor
     alpha: Tensor | None
+    masked: Tensor | None = None
 
 
 def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
     """The planes of an array (`H x W` or `H x W x C`), a tensor (`CHW` or `BCHW`) or an `Image`.
 
-    Of two or four channels the last is alpha.
+    Of two or four channels the last is alpha. What a masked array masks is as hidden as what lies under alpha 0.
 
     Raises:
         ValueError: another shape or a type that is not supported.
@@ -53,7 +55,11 @@ def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
         raise ValueError(
             f"an image array must have 1 to 4 channels (grey, grey and alpha, RGB, RGBA), got {channels}"
         )
-    return _split(_tensor(image))
+    if not isinstance(image, np.ma.MaskedArray):
+        return _split(_tensor(image))
+    planes = _split(_tensor(image.data))
+    mask = torch.from_numpy(to_planes(np.ma.getmaskarray(image)).copy())[None]
+    return dataclasses.replace(planes, masked=mask[:, : planes.color.shape[1]].any(1, keepdim=True))
 
 
 def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:
@@ -65,7 +71,12 @@ def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:
     if isinstance(image, Tensor):
         moved = joined.to(image.device)
         return moved if image.ndim == 4 else moved[0]
-    return _array(joined, image)
+    if not isinstance(image, np.ma.MaskedArray):
+        return _array(joined, image)
+    values = _array(joined, image.data)
+    scale = values.shape[0] // image.shape[0]
+    mask = np.ma.getmaskarray(image).repeat(scale, 0).repeat(scale, 1)
+    return np.ma.MaskedArray(values, mask, fill_value=image.fill_value)
 
 
 def _of_tensor(image: Tensor) -> Planes:

@@ -22,6 +22,7 @@ from ..models.contract import Model, info_of
 from ..models.zoo import MODELS, check_task, default_model, load_model, smallest_model
 from ..ops.resize import bicubic_resize
 from .estimate import faster_settings, seconds_for
+from .hidden import fill_hidden, hidden_pixels
 from .kinds import Kind, like, planes_of
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
 from .options import Options, Settings, Task
@@ -104,9 +105,7 @@ class Restorer:
     def __call__(
         self, image: Tensor, sigma: Sigma = "auto", progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
-        """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1]; enlarged if that is the task.
-
-        With `"auto"` every image of a batch has a noise level of its own.
+        """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1]; `"auto"` is for each image.
 
         Raises:
             ValueError: channels that the model does not know, an impossible sigma, or an image too small for
@@ -216,15 +215,11 @@ class Restorer:
         return settings
 
     def image(
-        self,
-        image: Image,
-        sigma: Sigma = "auto",
-        progress: Progress | None = None,
+        self, image: Image, sigma: Sigma = "auto", progress: Progress | None = None
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
 
-        Depth, alpha and metadata stay. An enlarged image's alpha is enlarged with it, its EXIF says its new size, and
-        XMP data, which may say the old one, is left out.
+        Depth, alpha and metadata stay. Enlarging updates the size in EXIF data and leaves out XMP data, which may say it.
 
         Raises:
             ValueError: as `array`.
@@ -242,10 +237,7 @@ class Restorer:
         return restored, report
 
     def array(
-        self,
-        pixels: np.ndarray,
-        sigma: Sigma = "auto",
-        progress: Progress | None = None,
+        self, pixels: np.ndarray, sigma: Sigma = "auto", progress: Progress | None = None
     ) -> tuple[np.ndarray, Report]:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
 
@@ -260,10 +252,7 @@ class Restorer:
         return self._same_kind(pixels, sigma, progress)
 
     def tensor(
-        self,
-        image: Tensor,
-        sigma: Sigma = "auto",
-        progress: Progress | None = None,
+        self, image: Tensor, sigma: Sigma = "auto", progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
         """Restores `CHW` or `BCHW` as `array` does; the result is on the same device."""
         return self._same_kind(image, sigma, progress)
@@ -276,7 +265,9 @@ class Restorer:
         alpha = planes.alpha
         if alpha is not None and self.options.task == "upscale":
             alpha = enlarge_alpha(alpha, self.scale, given)
-        color = planes.color
+        # Colours that are multiplied with alpha have nothing hidden.
+        hidden = None if isinstance(image, Image) and image.premultiplied else hidden_pixels(planes)
+        color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
         # In grey levels of a type that has a white of its own, sigma does not follow the working range.
         of_type = type_white(color.dtype) if grey_levels and given is None else None
         level = sigma
@@ -298,7 +289,10 @@ class Restorer:
                 result += bicubic_resize(excess, *result.shape[2:])
             results.append(values.from_unit(result, part))
             reports.append(report.on(values, of_type))
-        return like(image, torch.cat(results) if len(results) > 1 else results[0], alpha), joined(reports)
+        restored = torch.cat(results)
+        if hidden is not None and restored.shape == color.shape:
+            restored = torch.where(hidden.to(restored.device), planes.color, restored)
+        return like(image, restored, alpha), joined(reports)
 
 
 def _no_progress(fraction: float) -> None:
