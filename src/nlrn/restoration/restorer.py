@@ -219,7 +219,8 @@ class Restorer:
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
 
-        Depth, alpha and metadata stay. Enlarging updates the size in EXIF data and leaves out XMP data, which may say it.
+        Depth, alpha and metadata stay. Enlarging updates the size in EXIF data; XMP data, which may say the old one,
+        are left out.
 
         Raises:
             ValueError: as `array`.
