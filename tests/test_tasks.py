@@ -13,6 +13,7 @@ import nlrn
 from nlrn.files import exif
 from nlrn.files.images import Image, read_image, write_image
 from nlrn.models.weights_file import ModelError
+from nlrn.models.zoo import MODELS
 from nlrn.ops.color import rgb_to_ycbcr
 from nlrn.ops.resize import bicubic_resize
 from nlrn.restoration import Restorer
@@ -119,7 +120,7 @@ def test_time_of_an_enlargement(tiny_upscaler, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["nlrn-small-upscale", "nlrn-small-dejpeg-gray", "nlrn-small-dejpeg-color", "nlrn-small-photo"],
+    [name for name, entry in MODELS.items() if entry.task != "denoise"],
 )
 @pytest.mark.parametrize("levels", [(0.0, 0.1), (0.55, 0.95), (0.95, 1.0)], ids=["dark", "sky", "bright"])
 def test_smooth_areas_stay_what_they_are(name, levels):
@@ -130,7 +131,7 @@ def test_smooth_areas_stay_what_they_are(name, levels):
     assert (model(sky) - sky).abs().max() < 7 / 255
 
 
-@pytest.mark.parametrize("name", ["nlrn-small-gray", "nlrn-small-color"])
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.task == "denoise"])
 @pytest.mark.parametrize("sigma", [0, 1, 3])
 def test_little_noise_changes_little(name, sigma):
     """Drifting shows where there is next to nothing to remove, and in pictures larger than a crop."""
@@ -142,7 +143,7 @@ def test_little_noise_changes_little(name, sigma):
         assert change.square().mean().sqrt() < 2.5 / 255
 
 
-@pytest.mark.parametrize("name", ["nlrn-small-gray", "nlrn-small-color"])
+@pytest.mark.parametrize("name", [name for name, entry in MODELS.items() if entry.task == "denoise"])
 def test_light_noise_is_removed(name):
     """A network can unlearn it in favour of changing nothing, which keeps it from drifting."""
     model = nlrn.load_model(name)
