@@ -54,7 +54,8 @@ class ClassicalEntry:
 # Not Apache-2.0 alone: weights/LICENSE.md.
 _BSDS_TERMS = "non-commercial research and education, as the BSDS500 images they were trained on (LICENSE.md)"
 
-# PSNR in dB, whole images, float32, by the protocol of nlrn.evaluation; the cards have all figures.
+# PSNR in dB, whole images, float32, by the protocol of nlrn.evaluation; the cards have all figures. The first model of a
+# task and a number of channels is its default.
 MODELS: dict[str, ModelEntry] = {
     "nlrn-small-gray": ModelEntry(
         file="nlrn-small-gray.safetensors",
@@ -76,6 +77,28 @@ MODELS: dict[str, ModelEntry] = {
         steps=(2, 4, 6),
         sigma="0..55",
         psnr="31.29 (CBSD68, sigma 25)",
+        licence=_BSDS_TERMS,
+    ),
+    "nlrn-gray": ModelEntry(
+        file="nlrn-gray.safetensors",
+        sha256="b9f15173f1e7266e161cc0ab7935f5ebbe49439decac9a6829280f96fd817cee",
+        task="denoise",
+        channels=1,
+        parameters=385_985,
+        steps=(2, 4, 6),
+        sigma="0..75",
+        psnr="30.32 (Set12, sigma 25)",
+        licence=_BSDS_TERMS,
+    ),
+    "nlrn-color": ModelEntry(
+        file="nlrn-color.safetensors",
+        sha256="d832ce972066b38f4ab4c56525b69a507131b79a9b8cbe84f388b74777d1c03e",
+        task="denoise",
+        channels=3,
+        parameters=387_139,
+        steps=(2, 4, 6),
+        sigma="0..75",
+        psnr="@@ (CBSD68, sigma 25)",
         licence=_BSDS_TERMS,
     ),
     "nlrn-small-photo": ModelEntry(
@@ -203,7 +226,7 @@ def default_model(task: str, channels: int) -> str:
     Raises:
         ModelError: no model for the task.
     """
-    names = {entry.channels: name for name, entry in MODELS.items() if entry.task == task}
+    names = {entry.channels: name for name, entry in reversed(MODELS.items()) if entry.task == task}
     if channels not in names and task == "photo":
         return default_model("denoise", channels)
     if channels not in names and 1 not in names:
