@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,3 +245,11 @@ def test_a_constant_image_stays():
 def test_refuses(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_page_from_a_gaussian_filter_to_the_nlrn():
+    """Its code runs in order, and what it claims holds."""
+    page = (Path(__file__).parents[2] / "docs" / "framework.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(code) == 9
+    exec("\n".join(code), {})
