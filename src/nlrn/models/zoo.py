@@ -54,8 +54,8 @@ class ClassicalEntry:
 # Not Apache-2.0 alone: weights/LICENSE.md.
 _BSDS_TERMS = "non-commercial research and education, as the BSDS500 images they were trained on (LICENSE.md)"
 
-# PSNR in dB, whole images, float32, by the protocol of nlrn.evaluation; the cards have all figures. The first model of a
-# task and a number of channels is its default.
+# PSNR in dB, whole images, float32, by the protocol of nlrn.evaluation; the cards have all figures. The first model of
+# a task and a number of channels is its default.
 MODELS: dict[str, ModelEntry] = {
     "nlrn-small-gray": ModelEntry(
         file="nlrn-small-gray.safetensors",
