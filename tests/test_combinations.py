@@ -62,6 +62,11 @@ def values(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.n
     return (rng.uniform(0.1, 0.9, shape) * WHITE[dtype]).astype(dtype)
 
 
+def too_small(case: Case) -> bool:
+    """Whether the noise cannot be estimated; a single pixel is a constant image, which comes back as it is."""
+    return case.auto and min(case.size) < 16 and case.size != (1, 1)
+
+
 def check(case: Case, rng: np.random.Generator, models: dict[int, str], folder) -> None:
     options = {"model": models[case.channels], "steps": case.steps, "ensemble": case.ensemble}
     height, width = case.size
@@ -73,7 +78,7 @@ def check(case: Case, rng: np.random.Generator, models: dict[int, str], folder) 
         icc = SRGB if case.channels == 3 and case.way != "bmp" else None
         write_image(Image(pixels, alpha, icc=icc, lossless=True), source)
         sigma = "auto" if case.auto else 20.0
-        if sigma == "auto" and min(case.size) < 16:
+        if too_small(case):
             with pytest.raises(ValueError, match="give sigma"):
                 nlrn.denoise(source, sigma, output=target, **options)
             assert not target.exists()
@@ -98,7 +103,7 @@ def check(case: Case, rng: np.random.Generator, models: dict[int, str], folder) 
         given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(stack, -1, 0)))
         given = given if case.way == "channels first" else torch.stack([given, given.clone()])
     sigma = "auto" if case.auto else 0.08 * WHITE[case.dtype]
-    if sigma == "auto" and min(case.size) < 16:
+    if too_small(case):
         with pytest.raises(ValueError, match="give sigma"):
             nlrn.denoise(given, sigma, **options)
         return
