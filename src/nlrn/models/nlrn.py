@@ -6,6 +6,8 @@ With the image x, the states s and the weights shared over the steps t = 1 .. T:
     s^t = s^0 + conv_b(ReLU(BN_t(conv_a(BN_t(N(ReLU(BN_t(s^{t-1}))))))))     N: the non-local block
     y   = x + conv(ReLU(BN(s^T)))
 
+The file is long because it reads from top to bottom: configuration, blocks, network.
+
 The convolutions are shared by all steps, the batch norms are not. The paper's symbols in this file: theta =
 `query`, psi = `key`, g = `value`, q = `window_size`, T = `num_steps`, l = `embedding`, m = `width`.
 
@@ -273,10 +275,8 @@ class NLRN(nn.Module):
         if config.stem is None:
             self.input_norm = batch_norm(inputs)
             self.input_conv = nn.Conv2d(inputs, width, 3, padding=1)
-            self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
         else:
             self.stem = Stem(inputs, config.stem, width, config.stride)
-            self.tail = Tail(width, config.stem, config.channels, config.stride)
         self.attention_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
         self.attention = NonLocalBlock(width, config.embedding, config.window_size)
         self.conv_a_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
@@ -284,6 +284,10 @@ class NLRN(nn.Module):
         self.conv_b_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
         self.conv_b = nn.Conv2d(width, width, 3, padding=1)
         self.output_norms = nn.ModuleDict({str(head): batch_norm(width) for head in config.heads})
+        if config.stem is None:
+            self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
+        else:
+            self.tail = Tail(width, config.stem, config.channels, config.stride)
         self._norm_relu, self._add_norm, self._add_norm_relu = norm_relu, add_norm, add_norm_relu
         self.reset_parameters()
 

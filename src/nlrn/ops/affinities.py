@@ -14,7 +14,7 @@ from .patches import patches_around
 
 
 class Affinity(ABC):
-    """How much pixel j counts for pixel i: `Phi_ij = exp(l_ij)` with `l_ij = query_i . key_j`, features of the image.
+    """The weight of pixel j for pixel i: `Phi_ij = exp(l_ij)` with `l_ij = query_i . key_j`, features of the image.
 
     A subclass says what the features are; it may be trained through its tensors. One that is no exponential sets
     `exponential = False`: then `Phi_ij = l_ij` and, as such a sum may be 0, `delta_i` is the number of neighbours (Wang

@@ -12,7 +12,7 @@ from .patches import average_patches, patches_around
 
 
 class Embedding(ABC):
-    """What is averaged: a value for each pixel."""
+    """The values that are averaged, one for each pixel."""
 
     @property
     def radius(self) -> int:

@@ -74,7 +74,7 @@ class Restorer:
 
     @property
     def _is_ours(self) -> bool:
-        """Whether the model is one of nlrn's: those leave constant images as they are."""
+        """True for a model that comes with nlrn: constant images then come back as they are."""
         return self.options.model is None or self.options.model_name is not None
 
     def model_for(self, channels: int, sigma: Sigma = "auto") -> tuple[Model, str]:

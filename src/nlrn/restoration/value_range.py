@@ -74,7 +74,7 @@ class ValueRange:
         return unit if self.margin is None else unit.clamp_(-self.margin, 1 + self.margin)
 
     def excess(self, values: Tensor) -> Tensor | None:
-        """What `to_unit` clips, in units of [0, 1]; `None` where there is nothing."""
+        """The part of the values that `to_unit` clips, in units of [0, 1]; `None` where nothing is clipped."""
         if self.margin is None:
             return None
         unit = self._map(values)

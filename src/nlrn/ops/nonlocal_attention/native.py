@@ -80,7 +80,7 @@ def refusal(
 
 
 def _radius(window_size: int | None, height: int, width: int) -> int:
-    """Of the window, and no larger than it takes to see the whole image."""
+    """The radius of the window, and no more than the whole image needs."""
     largest = max(height, width)
     return largest if window_size is None else min(window_size // 2, largest)
 
@@ -168,7 +168,7 @@ def _parts(images: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]
 
 
 def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps: int = 1) -> int:
-    """What all threads allocate besides inputs, output and stored state; `steps` is the length of the history."""
+    """Bytes that all threads allocate besides inputs, output and stored state; `steps` is the length of the history."""
     batch, value_channels, height, width = value.shape
     channels: int = query.shape[1]
     threads: int = _threads()
@@ -188,7 +188,7 @@ def workspace_bytes(query: Tensor, value: Tensor, window_size: int | None, steps
 def gradient_workspace_bytes(
     query: Tensor, key: Tensor, value: Tensor, window_size: int | None, steps: int
 ) -> int:
-    """What the backward pass of a step allocates besides inputs, outputs and gradients."""
+    """Bytes that the backward pass of a step allocates besides inputs, outputs and gradients."""
     batch, _, rows, _ = query.shape
     _, value_channels, height, width = value.shape
     value_channels, channels = up(value_channels, 32), steps * up(query.shape[1], 32)
@@ -206,7 +206,7 @@ def gradient_workspace_bytes(
 def stored_gradient_bytes(
     query: Tensor, key: Tensor, value: Tensor, window_size: int | None, step: int
 ) -> int:
-    """What a step with stored logits takes, its backward pass and the logits of the steps before it included."""
+    """Bytes of a step with stored logits, with its backward pass and the logits of the steps before it."""
     radius = _radius(window_size, *value.shape[2:])
     logits = PRECISIONS[value.dtype].logits.itemsize * math.prod(state_shape(value, query.shape[2], radius))
     # The gradient that comes from the step after, and the one that goes to the step before.
@@ -222,7 +222,7 @@ def _differentiates_stored(
     state: AttentionState | None,
     max_memory: int,
 ) -> bool:
-    """Whether a step of a recurrence under autograd stores its logits, given those of the step before."""
+    """True where a step of a recurrence under autograd stores its logits, given those of the step before."""
     if state is not None and state.token is None:
         return False
     step = 1 if state is None else state.step + 1

@@ -28,7 +28,7 @@ GRADIENT_BLOCK = 32
 
 
 class Precision(NamedTuple):
-    """What the kernel for one dtype wants.
+    """The requirements of the kernel for one dtype.
 
     Args:
         logits: the dtype of stored logits.
@@ -325,7 +325,7 @@ def _pointer(tensor: Tensor) -> int | None:
 def _channels_last_like(
     image: Tensor, rows: int, multiple: int | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """What the operators return: channels side by side, the first of a multiple."""
+    """An empty result of the operators: channels side by side, padded to a multiple."""
     batch, channels, _, width = image.shape
     padded = up(channels, multiple or PRECISIONS[image.dtype].value_channels)
     whole = image.new_empty((batch, rows, width, padded), dtype=dtype or image.dtype)
@@ -360,13 +360,13 @@ def state_tile(height: int, width: int, radius: int, dtype: torch.dtype = torch.
 
 
 def state_shape(value: Tensor, rows: int, radius: int) -> tuple[int, int, int, int]:
-    """Of the stored logits of so many rows of queries."""
+    """The shape of the stored logits of so many rows of queries."""
     height, width = value.shape[2:]
     return (value.shape[0], *_tiles(rows, width), state_tile(height, width, radius, value.dtype))
 
 
 def gradient_shape(value: Tensor, rows: int, radius: int) -> tuple[int, int, int, int]:
-    """Of the gradient of such logits."""
+    """The shape of the gradient of such logits."""
     height, width = value.shape[2:]
     return (value.shape[0], *_tiles(rows, width), math.prod(_keys(height, width, radius)) * QUERIES)
 

@@ -1,4 +1,4 @@
-"""What one propagated step hands to the next."""
+"""The state that one propagated step hands to the next."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class AttentionState:
 
 
 def needs_grad(query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None) -> bool:
-    """Whether gradients flow through a call."""
+    """True where gradients flow through a call."""
     tensors = [query, key, value]
     if state is not None:
         tensors += [*state.queries, *state.keys]
