@@ -19,11 +19,9 @@ def test_path_takes_8_bit_levels_whatever_its_depth(tiny_grey, tmp_path):
     assert np.array_equal(by_path, nlrn.denoise(deep, sigma=20 * 257, model=tiny_grey))
 
 
-def test_floats_are_not_clipped(tiny_grey):
+def test_floats_are_not_clipped():
     array = np.linspace(-0.5, 1.5, 64, dtype=np.float32).reshape(8, 8)
-    result = nlrn.denoise(array, sigma=0.0, model=tiny_grey)
-    assert result.min() < -0.2
-    assert result.max() > 1.2
+    assert np.abs(nlrn.denoise(array, sigma=0.01) - array).max() < 0.1
 
 
 def test_range_of_8_bit_never_follows_from_the_values(tiny_grey):
