@@ -123,9 +123,9 @@ def test_the_documented_degradation_trains_a_blind_model(data, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changes", "logged"),
     [
-        ({"degradation": "bicubic", "luma": "y", "validation_levels": (2, 4)}, {"psnr_2", "psnr_4"}),
-        ({"degradation": "jpeg", "margin": 8, "validation_levels": (10,)}, {"psnr_10"}),
-        ({"degradation": "camera", "margin": 16, "channels": 3}, {"psnr"}),
+        ({"degradation": "bicubic", "luma": "y", "validation_levels": (2, 4)}, {"2", "4"}),
+        ({"degradation": "jpeg", "margin": 8, "validation_levels": (10,)}, {"10"}),
+        ({"degradation": "camera", "margin": 16, "channels": 3}, {""}),
     ],
 )
 def test_every_task_trains_and_is_validated(data, tmp_path, changes, logged):
@@ -142,7 +142,7 @@ def test_every_task_trains_and_is_validated(data, tmp_path, changes, logged):
     path = train(
         blind(**{**changes, "phases": phases}), options(data, tmp_path / "run", 12, report=entries.append)
     )
-    assert logged <= entries[-1].keys()
-    assert all(10 < entries[-1][name] < 60 for name in logged)
+    assert logged == entries[-1]["psnr"].keys()
+    assert all(10 < psnr < 60 for psnr in entries[-1]["psnr"].values())
     channels = changes.get("channels", 1)
     assert load_model(path)(torch.rand(1, channels, 9, 9)).shape == (1, channels, 9, 9)

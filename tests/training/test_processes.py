@@ -119,7 +119,7 @@ def test_torchrun(data, tmp_path):
     torchrun(command(data, both, "--steps", "100")[3:])
 
     def psnr(folder):
-        return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["psnr_25"]
+        return json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["psnr"]["25"]
 
     assert psnr(both) == pytest.approx(psnr(alone), abs=1.5)
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from nlrn import NLRN, load_model
 from nlrn.models.weights_file import save_weights
 from nlrn.ops.nonlocal_attention import native_operators
+from nlrn.training import clock as training_clock
 from nlrn.training import logs, loop, validation
 from nlrn.training.checkpoint import CheckpointError, read_header
 from nlrn.training.config import Phase, load_config
@@ -37,7 +38,7 @@ def test_it_learns(data, tmp_path):
     path = train(settings, options(data, tmp_path, 200, report=losses.append))
     falling = [entry["loss"] for entry in losses if "loss" in entry]
     assert np.mean(falling[-5:]) < 0.7 * falling[0]
-    assert losses[-1]["psnr_25"] > 20.2 + 5
+    assert losses[-1]["psnr"]["25"] > 20.2 + 5
     assert load_model(path).config == settings.model
     assert [p.name for p in (tmp_path / "validation").iterdir()] == ["00000200.png"]
     logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -47,7 +48,7 @@ def test_it_learns(data, tmp_path):
 
     board = EventAccumulator(str(tmp_path)).Reload()
     assert [round(event.value, 3) for event in board.Scalars("loss")] == [round(x, 3) for x in falling]
-    assert board.Scalars("psnr_25")[-1].value == pytest.approx(losses[-1]["psnr_25"])
+    assert board.Scalars("psnr/25")[-1].value == pytest.approx(losses[-1]["psnr"]["25"])
 
 
 FROZEN = (Phase(0.25, 12, 4), Phase(0.75, 16, 2, frozen_norms=True))
@@ -201,8 +202,8 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    monkeypatch.setattr(loop, "time", Clock())
-    return loop.time
+    monkeypatch.setattr(training_clock, "time", Clock())
+    return training_clock.time
 
 
 def test_slow_validations_come_less_often(data, tmp_path, monkeypatch, clock):
@@ -235,7 +236,12 @@ def test_why_the_operation_is_slow_is_said(data, tmp_path, monkeypatch):
     monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: "was not compiled")
     entries = []
     train(config(), options(data, tmp_path, 10, report=entries.append))
-    assert entries[0] == {"step": 0, "backend": "dense", "refused": "native was not compiled"}
+    assert entries[0] == {
+        "step": 0,
+        "precision": "float32",
+        "backend": "dense",
+        "refused": "native was not compiled",
+    }
 
 
 def test_minutes(data, tmp_path, clock):

@@ -13,6 +13,7 @@ from runs import CPU, blind, config, options
 from nlrn import NLRN
 from nlrn.degradations.resize import low_resolution
 from nlrn.ops.nonlocal_attention import dense
+from nlrn.training import step as training_step
 from nlrn.training.config import DEGRADATIONS, Phase, degradation
 from nlrn.training.crops import Crops
 from nlrn.training.growth import adapt_weights
@@ -155,6 +156,15 @@ def test_bfloat16_convolutions_keep_float32_logits(monkeypatch):
     assert taken
     assert torch.isfinite(loss)
     assert dtypes == {(torch.float32, torch.float32)}
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_precision_follows_the_processor(monkeypatch, has, dtype):
+    """Without instructions for it, bfloat16 takes six times as long as float32."""
+    monkeypatch.setattr(training_step, "computes_bfloat16", lambda device: has)
+    trainer = Trainer(config(precision="auto"), CPU)
+    with trainer.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 def test_crops_stay_inside_and_follow_the_generator():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .errors import CliError
 from .options import os_error
+
+if TYPE_CHECKING:
+    from ..training.config import TrainingConfig
 
 FAILED = 4
 
@@ -82,36 +85,16 @@ def train(
     if data is None:
         raise CliError("--data must name the folder of clean images")
     from ..inference.devices import pick_device
-    from ..training.checkpoint import read_header
-    from ..training.config import load_config
-    from ..training.logs import CHECKPOINT
     from ..training.loop import Intervals, Run
     from ..training.loop import train as run_training
     from ..training.schedule import Length
     from ..training.step import TrainingError
 
-    changes: dict[str, Any] = {"seed": seed, "hold_out": hold_out}
-    changes = {name: value for name, value in changes.items() if value is not None}
+    begins = {"seed": seed, "hold_out": hold_out, "init": init, "frozen_norms": frozen_norms or None}
+    begins = {name: value for name, value in begins.items() if value is not None}
     try:
         length = Length(steps, minutes)
-        if resume:
-            if changes or init is not None or frozen_norms:
-                raise CliError(
-                    "--seed, --hold-out, --init and --frozen-norms belong to the beginning of a run, not to --resume"
-                )
-            settings, _, _ = read_header(out / CHECKPOINT)
-        else:
-            assert config is not None
-            if (out / CHECKPOINT).exists() and not overwrite:
-                raise CliError(
-                    f"{out / CHECKPOINT} exists; --resume goes on with it, --overwrite replaces it"
-                )
-            settings = load_config(config, changes)
-            if frozen_norms:
-                if init is None:
-                    raise CliError("--frozen-norms needs trained weights to start from: --init")
-                phases = [dataclasses.replace(phase, frozen_norms=True) for phase in settings.phases]
-                settings = dataclasses.replace(settings, phases=tuple(phases))
+        settings = _resumed(out, begins) if config is None else _begun(config, out, begins, overwrite)
         bar = _Bar(Console(stderr=True, highlight=False))
         options = Run(
             data,
@@ -134,6 +117,35 @@ def train(
         raise CliError(str(error)) from error
     if bar.first:
         typer.echo(f"written: {weights}")
+
+
+def _resumed(out: Path, begins: dict[str, Any]) -> TrainingConfig:
+    """The configuration of the run in `out`; `begins` are options that only a new run takes."""
+    from ..training.checkpoint import read_header
+    from ..training.logs import CHECKPOINT
+
+    if begins:
+        raise CliError(
+            "--seed, --hold-out, --init and --frozen-norms belong to the beginning of a run, not to --resume"
+        )
+    return read_header(out / CHECKPOINT)[0]
+
+
+def _begun(config: Path, out: Path, begins: dict[str, Any], overwrite: bool) -> TrainingConfig:
+    """The configuration of a new run, with the options that replace its entries."""
+    from ..training.config import load_config
+    from ..training.logs import CHECKPOINT
+
+    if (out / CHECKPOINT).exists() and not overwrite:
+        raise CliError(f"{out / CHECKPOINT} exists; --resume goes on with it, --overwrite replaces it")
+    changes = {name: value for name, value in begins.items() if name in ("seed", "hold_out")}
+    settings = load_config(config, changes)
+    if "frozen_norms" not in begins:
+        return settings
+    if "init" not in begins:
+        raise CliError("--frozen-norms needs trained weights to start from: --init")
+    phases = [dataclasses.replace(phase, frozen_norms=True) for phase in settings.phases]
+    return dataclasses.replace(settings, phases=tuple(phases))
 
 
 class _Bar:
@@ -159,19 +171,17 @@ class _Bar:
     def report(self, entry: dict[str, Any]) -> None:
         if not self.first:
             return
-        scores = [
-            f"{name[5:]}: {value:.2f} dB".removeprefix(": ")
-            for name, value in entry.items()
-            if name.startswith("psnr")
-        ]
-        if scores:
-            self._console.print(f"step {entry['step']}: validation: {', '.join(scores)}")
+        if entry.get("psnr"):
+            from ..training.validation import as_text
+
+            self._console.print(f"step {entry['step']}: validation: {as_text(entry['psnr'])}")
         if "validation_failed" in entry:
             self._console.print(f"step {entry['step']}: validation failed: {entry['validation_failed']}")
         if "backend" in entry:
             refused = f" ({entry['refused']})" if "refused" in entry else ""
             self._console.print(
-                f"step {entry['step']}: non-local operation: {entry['backend']}{refused}", soft_wrap=True
+                f"step {entry['step']}: {entry['precision']}; non-local operation: {entry['backend']}{refused}",
+                soft_wrap=True,
             )
         if "loss" not in entry:
             return

@@ -28,6 +28,18 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for products of bfloat16; without them they are many times slower than float32.
+
+    Processors other than x86-64 are taken to have none.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return True
+
+
 _lock = threading.Lock()
 _exact = 0  # how many computations, in all threads, are within `ieee_float32`
 _allowed: list[str] = []  # what the process had set before the first of them

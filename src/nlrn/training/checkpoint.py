@@ -17,6 +17,7 @@ from ..files.atomic import write_atomically
 from ..models.weights_file import save_weights
 from .config import TrainingConfig, from_dict, to_dict
 from .step import Trainer
+from .validation import as_text
 
 KEY = "nlrn.training"
 FORMAT = 1
@@ -138,16 +139,7 @@ def export(checkpoint: Path, weights: Path, card: Path, dtype: torch.dtype | Non
         "hardware and time": f"{about.get('device')}, {minutes} minutes, {progress.step} steps, {about.get('protocol')}",
         "versions": f"nlrn {about.get('nlrn')} ({about.get('commit')}), torch {about.get('torch')}",
         "sha256": f"`{hashlib.sha256(weights.read_bytes()).hexdigest()}`",
-        "accuracy": f"{_figures(about.get('validation') or {})}; tables are to be filled in: nlrn benchmark",
+        "accuracy": f"PSNR on images held out: {as_text(about.get('validation') or {}) or 'none'}; tables are to be filled in: nlrn benchmark",
     }
     lines = [f"# {weights.stem}", "", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items())]
     write_atomically(card, ("\n".join(lines) + "\n").encode(), overwrite=True)
-
-
-def _figures(scores: dict[str, float]) -> str:
-    """The figures of a validation: `psnr`, or `psnr_25` for a level of 25."""
-    figures = (
-        f"{name.removeprefix('psnr').removeprefix('_')}: {value:.2f} dB".removeprefix(": ")
-        for name, value in scores.items()
-    )
-    return f"PSNR on images held out: {', '.join(figures) or 'none'}"

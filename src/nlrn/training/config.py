@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import torch
-from torch import Tensor
-
+from ..degradations.batches import Degradation, bicubic, gaussian, jpeg
 from ..degradations.camera import camera
-from ..degradations.jpeg import at_random_phase
-from ..degradations.resize import low_resolution
 from ..files.planes import Luma
 from ..models.nlrn import NLRNConfig
-from ..ops.resize import make_taps
 
-# Clean crops [B, C, P, P] and a generator -> degraded crops and the strength of each as a standard deviation [B], which
-# weighs the loss and is the sigma of a model that takes one; or None.
-Degradation = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
+# A number with an exponent.
+EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 
 
 class ConfigError(ValueError):
@@ -78,8 +72,9 @@ class TrainingConfig:
         hold: share of the run after which the learning rate begins to fall (cosine).
         ema: decay of the averaged weights.
         deep_supervision: weight of the mean loss of all heads but the last.
-        precision: dtype of the convolutions and, in the triton and native backends, of queries, keys and values.
-            The softmax is computed in float32 everywhere.
+        precision: dtype of the convolutions and, in the triton and native backends, of queries, keys and values;
+            `"auto"` is bfloat16 where the device has instructions for it, float32 elsewhere. The softmax is computed
+            in float32 everywhere.
         seed: seed of crops, noise and initial weights.
         hold_out: images kept from training, for validation.
         validation_levels: noise levels in 8-bit grey levels, scales or qualities, by degradation; other degradations
@@ -109,7 +104,7 @@ class TrainingConfig:
     hold: float = 0.25
     ema: float = 0.999
     deep_supervision: float = 0.3
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
     hold_out: int = 12
     validation_levels: tuple[float, ...] = (25.0,)
@@ -154,8 +149,8 @@ class TrainingConfig:
             raise ConfigError(f"luma must be gray or y, got {self.luma!r}")
         if self.optimizer not in ("adamw", "muon"):
             raise ConfigError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ConfigError(f"precision must be float32 or bfloat16, got {self.precision!r}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
         unit = {"bicubic": math.lcm(*map(int, self.scales)), "jpeg": 16, "camera": 16}.get(
             self.degradation, 1
         )
@@ -179,8 +174,12 @@ def load_config(path: Path, changes: Mapping[str, Any] | None = None) -> Trainin
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """YAML with 1e-3 as a number, as its version 1.2 reads it; PyYAML asks for 1.0e-3."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("+-.0123456789"))
     try:
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.load(path.read_text(), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(entries, dict):
@@ -221,7 +220,7 @@ def _make(kind: Any, values: Mapping[str, Any], source: str) -> Any:
     if unknown:
         raise ConfigError(f"{source} has no {', '.join(unknown)}; expected some of {', '.join(known)}")
     hints = get_type_hints(kind)
-    plain = {name: _whole(_plain(value), hints[name]) for name, value in values.items()}
+    plain = {name: _whole(_tuples(value), hints[name]) for name, value in values.items()}
     for name, value in plain.items():
         if not _is(value, hints[name]):
             raise ConfigError(f"{source}: {name} must be {known[name].type}, got {values[name]!r}")
@@ -236,16 +235,9 @@ def _whole(value: Any, hint: Any) -> Any:
     return int(value) if integral and isinstance(value, float) and value.is_integer() else value
 
 
-def _plain(value: Any) -> Any:
-    """The value with tuples for lists, and numbers for text such as 1e-3, which YAML does not read as a number."""
-    if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def _tuples(value: Any) -> Any:
+    """The value with tuples for lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _is(value: Any, hint: Any) -> bool:
@@ -294,71 +286,10 @@ def _import(module: str) -> Any:
         sys.path.remove(folder)
 
 
-def _gaussian(config: TrainingConfig) -> Degradation:
-    low, high = (level / 255 for level in config.sigma)
-
-    def gaussian(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        sigma = low + (high - low) * _stratified(clean, generator)
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        return clean + noise * sigma.view(-1, 1, 1, 1), sigma
-
-    return gaussian
-
-
-def _stratified(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Rising numbers in [0, 1), one for each image: every batch spans all levels."""
-    count, device = clean.shape[0], clean.device
-    place = torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)
-    return place / count
-
-
-def _bicubic(config: TrainingConfig) -> Degradation:
-    scales = [int(scale) for scale in config.scales]
-    # Never forgotten: copies from the host would stop a step, and a captured one reads them where they lie.
-    taps = functools.cache(make_taps)
-
-    def bicubic(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        groups = list(zip(clean.tensor_split(len(scales)), scales, strict=True))
-        degraded = torch.cat([low_resolution(group, scale, taps=taps) for group, scale in groups])
-        strength = [clean.new_full((len(group),), bicubic_strength(scale)) for group, scale in groups]
-        return degraded, torch.cat(strength)
-
-    return bicubic
-
-
-def bicubic_strength(scale: float) -> float:
-    """About the root mean square error of bicubic interpolation on BSD400, as a share of white."""
-    return float(0.048 * (scale / 2) ** 0.6)
-
-
-def _jpeg(config: TrainingConfig) -> Degradation:
-    low, high = config.quality
-
-    def jpeg(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        quality = low + (high - low) * _stratified(clean, generator)
-        degraded = at_random_phase(clean, quality, generator, subsample=True)
-        if clean.shape[1] == 3:
-            # Every fourth image keeps its full chroma.
-            part = slice(3, None, 4)
-            degraded[part] = at_random_phase(clean[part], quality[part], generator, subsample=False)
-        return degraded, jpeg_strength(quality)
-
-    return jpeg
-
-
-def jpeg_strength(quality: Tensor) -> Tensor:
-    """About the root mean square error of JPEG on BSD400, as a share of white."""
-    scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-    return 0.051 * (scale / 500) ** 0.37
-
-
-def _camera(config: TrainingConfig) -> Degradation:
-    return camera
-
-
+# By name: the degradation of a configuration.
 DEGRADATIONS: dict[str, Callable[[TrainingConfig], Degradation]] = {
-    "gaussian": _gaussian,
-    "bicubic": _bicubic,
-    "jpeg": _jpeg,
-    "camera": _camera,
+    "gaussian": lambda config: gaussian((config.sigma[0] / 255, config.sigma[1] / 255)),
+    "bicubic": lambda config: bicubic([int(scale) for scale in config.scales]),
+    "jpeg": lambda config: jpeg(config.quality),
+    "camera": lambda config: camera,
 }

@@ -43,8 +43,9 @@ class RunLog:
         with (self._folder / LOG).open("a") as file:
             file.write(finite_json({**entry, "time": round(time.time(), 1)}) + "\n")
         if self._board is not None:
-            for name, value in entry.items():
-                if name != "step" and not isinstance(value, str):
+            psnr = {f"psnr/{level}".rstrip("/"): value for level, value in entry.get("psnr", {}).items()}
+            for name, value in {**entry, **psnr}.items():
+                if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(name, value, entry["step"])
             self._board.flush()
         self._report(entry)

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from ..models.weights_file import save_weights
 from ..models.zoo import load_model
 from ..ops.nonlocal_attention import autocast_inputs, choose_backend, refusals
 from .checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
+from .clock import Due, Stopwatch
 from .config import Phase, TrainingConfig
 from .crops import Crops
 from .graph import Steps
@@ -176,61 +176,66 @@ class _Loop:
 
     def run(self) -> None:
         """Takes all steps; a signal between two of them loses what was done since the last checkpoint."""
-        clock = started = time.perf_counter()
-        before, step = self.progress.seconds, self.progress.step
-        saved = validated = before
-        rest = self.options.intervals.validation_seconds
+        options, progress, step = self.options, self.progress, self.progress.step
+        watch = Stopwatch(progress.seconds)
+        looked = progress.seconds
+        checkpoints = Due(options.intervals.checkpoint_seconds, progress.seconds)
+        validations = Due(options.intervals.validation_seconds, progress.seconds)
+        # Several processes must agree on the time, and a GPU is behind its queue: both look at it in `_look` only.
+        looks_always = options.device.type == "cpu" and self.trainer.ranks == 1
         phase: Phase | None = None
         take_step: Steps | None = None
-        begins = step  # the phase
-        while (done := self.options.length.progress(step, self.progress.seconds)) < 1:
-            if (now := phase_at(self.config.phases, done)) is not phase:
-                if self._captured and step:
-                    self.progress.step = step
-                    self.save()  # in case the new step cannot be captured
+        while (done := options.length.progress(step, progress.seconds)) < 1:
+            begins = (now := phase_at(self.config.phases, done)) is not phase
+            if begins:
                 if take_step is not None:
                     take_step.close()
-                if now.frozen_norms:
-                    paused = self._freeze(step)
-                    started, clock = started + paused, clock + paused  # not time of training
-                phase, take_step = now, Steps(self.trainer, self.crops, now, captured=self._captured)
-                begins = step
+                take_step = self._begin(now, step, watch)
+                phase = now
             factor = learning_rate_factor(step, done, self.config.warmup_steps, self.config.hold)
             rate = factor * self.config.learning_rate
             assert take_step is not None
+            assert phase is not None
             loss, taken = take_step(step, rate)
-            if step == begins:
+            if begins:
                 if self._log is not None:  # now that a step could be taken
-                    self._log.open(anew=not self.progress.step)
-                self._write({"step": step, **self._backend(phase)})
+                    self._log.open(anew=not progress.step)
+                self._write({"step": step, "precision": self.trainer.precision, **self._backend(phase)})
             step += 1
             self._losses.append(loss)
             self._taken.append(taken)
             self._pixels += phase.batch * phase.crop**2
-            last = self.options.length.progress(step, self.progress.seconds) >= 1
-            if step % self.options.intervals.log_steps and not last:
-                # Several processes must agree on the time, and a GPU is behind its queue: both look below.
-                if self.options.device.type == "cpu" and self.trainer.ranks == 1:
-                    self.progress.seconds = before + time.perf_counter() - started
+            last = options.length.progress(step, progress.seconds) >= 1
+            if step % options.intervals.log_steps and not last:
+                if looks_always:
+                    progress.seconds = watch.seconds
                 continue
-            self._look(step, rate, clock)
-            clock = time.perf_counter()
-            self.progress.step, self.progress.seconds = step, self._agreed(before + clock - started)
-            if self.first and self.progress.seconds - saved >= self.options.intervals.checkpoint_seconds:
-                saved = self.progress.seconds
+            self._look(step, rate, watch.seconds - looked)
+            progress.step, progress.seconds = step, self._agreed(watch.seconds)
+            if self.first and checkpoints.at(progress.seconds):
                 self.save()
-            if self.first and self.progress.seconds - validated >= rest:
-                validated, began = self.progress.seconds, time.perf_counter()
-                self.validate()
-                took = time.perf_counter() - began
-                rest = max(self.options.intervals.validation_seconds, VALIDATION_REST * took)
-                started += time.perf_counter() - clock  # not time of training
-            clock = time.perf_counter()
+            if self.first and validations.at(progress.seconds):
+                with watch.pause():
+                    self.validate()
+                validations.interval = max(
+                    options.intervals.validation_seconds, VALIDATION_REST * watch.last_pause
+                )
+            looked = watch.seconds
         if take_step is not None:
             take_step.close()
-        self.progress.step = step
+        progress.step = step
         if self._losses:  # of a run by the clock, which ended between two looks
-            self._look(step, rate, clock)
+            self._look(step, rate, watch.seconds - looked)
+
+    def _begin(self, phase: Phase, step: int, watch: Stopwatch) -> Steps:
+        """Begins a phase."""
+        if self._captured and step:
+            self.progress.step = step
+            self.save()  # in case the new step cannot be captured
+        if phase.frozen_norms:
+            with watch.pause():
+                self._freeze(step)
+        return Steps(self.trainer, self.crops, phase, captured=self._captured)
 
     def _agreed(self, seconds: float) -> float:
         """The clock of the first process: all must end at the same step."""
@@ -240,8 +245,8 @@ class _Loop:
         dist.broadcast(value, 0)
         return value.item()
 
-    def _look(self, step: int, rate: float, clock: float) -> None:
-        """Reads losses from the device, counts bad steps, and writes a line."""
+    def _look(self, step: int, rate: float, seconds: float) -> None:
+        """Reads losses from the device, counts bad steps, and writes a line; `seconds` have passed since the last."""
         losses, taken = torch.stack(self._losses).tolist(), torch.stack(self._taken).tolist()
         for good in taken:
             self.progress.skipped_in_a_row = 0 if good else self.progress.skipped_in_a_row + 1
@@ -255,7 +260,7 @@ class _Loop:
             # As squared error in grey levels, weighted as in training.
             "loss": 255**2 * float(np.mean(good_losses)) if good_losses else math.nan,
             "learning_rate": rate,
-            "megapixels_per_second": self._pixels / (time.perf_counter() - clock) / 1e6,
+            "megapixels_per_second": self._pixels / seconds / 1e6,
             "skipped": self.progress.skipped,
         }
         self._pixels = 0
@@ -303,18 +308,17 @@ class _Loop:
             log.warning("the validation failed at step %d", step, exc_info=True)
             self._write({"step": step, "validation_failed": str(error)})
             return {}
-        self._write({"step": step, **scores})
+        self._write({"step": step, "psnr": scores})
         self.about["validation"] = scores
         return scores
 
-    def _freeze(self, step: int) -> float:
-        """Freezes the norms, once in a run, with weights and statistics of the average; returns the seconds it took.
+    def _freeze(self, step: int) -> None:
+        """Freezes the norms, once in a run, with weights and statistics of the average.
 
         A run that begins with frozen norms keeps the statistics of the weights that it starts from, because weights
         that were trained with frozen norms fit no other statistics.
         """
         self._wait()
-        began = time.perf_counter()
         if not self.progress.frozen_norms:
             if step or self.options.init is None:
                 self._estimate()
@@ -322,7 +326,6 @@ class _Loop:
             self.progress.frozen_norms = True
         self.trainer.freeze_norms()
         self._wait()
-        return time.perf_counter() - began
 
     def _wait(self) -> None:
         """Waits for the device, so that the clock includes its work."""

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..inference.precision import tf32
+from ..inference.precision import computes_bfloat16, tf32
 from ..models.nlrn import NLRN
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.memory import KEPT
@@ -65,6 +65,9 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, device: torch.device, rank: int = 0, ranks: int = 1) -> None:
         self.config, self.device, self.rank, self.ranks = config, device, rank, ranks
+        self.precision = config.precision
+        if config.precision == "auto":
+            self.precision = "bfloat16" if computes_bfloat16(device) else "float32"
         torch.manual_seed(config.seed)
         self.model = NLRN(config.model).to(device).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -99,7 +102,7 @@ class Trainer:
             )
         ]
         if large:
-            dtype = getattr(torch, config.precision)
+            dtype = getattr(torch, self.precision)
             self.optimizers.append(
                 Muon(large, self._learning_rate, weight_decay=config.weight_decay, dtype=dtype)
             )
@@ -108,7 +111,7 @@ class Trainer:
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the convolutions."""
-        enabled = self.config.precision == "bfloat16"
+        enabled = self.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def batch(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor | None]:

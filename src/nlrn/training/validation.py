@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ OWN_TRIAL_SIDE = 256
 
 
 def validate(trainer: Trainer, held: list[Path], picture: Path) -> dict[str, float]:
-    """PSNR in dB of the averaged weights on images, by level: `psnr_25`, or `psnr` where there are no levels.
+    """PSNR in dB of the averaged weights on images, by level as text; by `""` where there are no levels.
 
     Writes the first image, degraded and restored at every level, as `picture`.
 
@@ -50,11 +51,16 @@ def validate(trainer: Trainer, held: list[Path], picture: Path) -> dict[str, flo
                     ]
                 )
         if values:
-            scores["psnr" if level is None else f"psnr_{level:g}"] = float(np.mean(values))
+            scores["" if level is None else f"{level:g}"] = float(np.mean(values))
     if rows:
         picture.parent.mkdir(exist_ok=True)
         write_image(Image(contact_sheet(rows)), picture, overwrite=True)
     return scores
+
+
+def as_text(scores: Mapping[str, float]) -> str:
+    """Scores of `validate`, such as `15: 31.20 dB, 25: 28.61 dB`."""
+    return ", ".join(f"{level}: {psnr:.2f} dB".removeprefix(": ") for level, psnr in scores.items())
 
 
 def _own(trainer: Trainer, path: Path, index: int) -> Trial:
