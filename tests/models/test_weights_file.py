@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from nlrn import NLRN, NLRNConfig, load_model
+from nlrn.inference import restore
 from nlrn.models.weights_file import (
     CONFIG_KEY,
     VERSION_KEY,
@@ -20,6 +21,7 @@ from nlrn.models.weights_file import (
     config_to_json,
     save_weights,
 )
+from nlrn.ops.nonlocal_attention import dispatch
 
 CONFIG = NLRNConfig(
     width=8, embedding=4, num_steps=2, window_size=5, heads=(1, 2), noise_channel=True, sigma_range=(0.0, 0.2)
@@ -114,6 +116,36 @@ def test_weights_beyond_float16(saved):
 def test_config_as_json():
     config = dataclasses.replace(CONFIG, window_size=None, patch_protocol=(45, 7))
     assert config_from_json(config_to_json(config)) == config
+
+
+@pytest.mark.parametrize("backend", ["chunked", "reference"])
+def test_another_backend(saved, backend, monkeypatch):
+    path, *_ = saved
+    called, attention = [], getattr(dispatch, backend).attention
+
+    def noted(*args, **kwargs):
+        called.append(backend)
+        return attention(*args, **kwargs)
+
+    monkeypatch.setattr(getattr(dispatch, backend), "attention", noted)
+    image = torch.rand(1, 1, 40, 9)
+    model = load_model(path, backend=backend)
+    assert (model(image, sigma=0.1) - load_model(path)(image, sigma=0.1)).abs().max() < 1e-5
+    assert called
+    called.clear()
+    restored = restore(model, image, 0.1)
+    assert (restored - load_model(path)(image, sigma=0.1)).abs().max() < 1e-5
+    assert called
+
+
+def test_unusable_backends(saved):
+    path, *_ = saved
+    with pytest.raises(ModelError, match=r"backend must be one of triton, native.*, got 'fast'"):
+        load_model(path, backend="fast")
+    with pytest.raises(ModelError, match="bm3d has no backend to choose"):
+        load_model("bm3d", backend="native")
+    with pytest.raises(ValueError, match="backend 'dense' cannot compute this: serves training"):
+        restore(load_model(path, backend="dense"), torch.rand(1, 1, 8, 9), 0.1)
 
 
 def test_another_window(saved):

@@ -17,7 +17,6 @@ from nlrn import NLRN, NLRNConfig, load_model
 from nlrn.inference import restore
 from nlrn.ops.nonlocal_attention import (
     choose_backend,
-    dispatch,
     nonlocal_attention,
     refusals,
     triton,
@@ -283,11 +282,11 @@ def test_torch_compile_sees_through_it():
 
 
 @in_interpreter
-def test_a_whole_network_compiles_and_is_exported(monkeypatch):
+def test_a_whole_network_compiles_and_is_exported():
     """Through the operators: with and without logits that are handed on."""
     config = NLRNConfig(width=16, embedding=8, num_steps=3, window_size=5, initialization="official")
     model, image = NLRN(config).eval(), torch.rand(1, 1, 8, 9)
-    monkeypatch.setattr(dispatch, "choose_backend", lambda *arguments: "triton")
+    model.attention.backend = "triton"
     with torch.no_grad():
         expected = model(image)
         assert torch.equal(torch.compile(model, backend="aot_eager", fullgraph=True)(image), expected)
@@ -297,20 +296,19 @@ def test_a_whole_network_compiles_and_is_exported(monkeypatch):
     assert torch.equal(exported.module()(image), expected)
 
 
-def noise_of_half_precision(device):
+def noise_of_half_precision(device, backend=None):
     """PSNR of a restored photograph in float16 to the same in float32."""
     side = slice(100, 132 if device == "cpu" else 356)
     clean = torch.from_numpy(data.camera()[side, side].copy())[None, None].to(device) / 255
     noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
-    model = load_model("nlrn-small-gray", device=device)
+    model = load_model("nlrn-small-gray", device=device, backend=backend)
     single, half = (restore(model, noisy, 25 / 255, precision=x) for x in (torch.float32, torch.float16))
     return -10 * (half - single).square().mean().log10().item()
 
 
 @in_interpreter
-def test_a_trained_network_in_half_precision(monkeypatch):
-    monkeypatch.setattr(dispatch, "choose_backend", lambda *arguments: "triton")
-    assert noise_of_half_precision("cpu") > 60
+def test_a_trained_network_in_half_precision():
+    assert noise_of_half_precision("cpu", "triton") > 60
 
 
 def most_frequent(kernel, dtype=torch.float16):

@@ -13,7 +13,7 @@ from torch import library as torch_library
 from trained import no_worse_than_plain_pytorch, trained_steps
 
 from nlrn import NLRN, NLRNConfig
-from nlrn.ops.nonlocal_attention import dispatch, nonlocal_attention, triton_layout, triton_operators
+from nlrn.ops.nonlocal_attention import nonlocal_attention, triton_layout, triton_operators
 
 # (batch, height, width, window, steps)
 CASES = {
@@ -314,7 +314,7 @@ def test_registered_operator():
 
 @in_interpreter
 @pytest.mark.parametrize("propagation", [True, False], ids=["propagation", "no-propagation"])
-def test_a_training_step_of_the_network(propagation, monkeypatch):
+def test_a_training_step_of_the_network(propagation):
     """Losses on two heads, as in training; against dense attention."""
     config = NLRNConfig(
         width=16,
@@ -330,7 +330,7 @@ def test_a_training_step_of_the_network(propagation, monkeypatch):
     image, clean = torch.rand(2, 2, 1, 8, 9)
     grads = {}
     for backend in ("dense", "triton"):
-        monkeypatch.setattr(dispatch, "choose_backend", lambda *arguments, name=backend: name)
+        model.attention.backend = backend
         model.zero_grad()
         sum((output - clean).square().mean() for output in model.all_heads(image)).backward()
         grads[backend] = [p.grad for p in model.parameters()]

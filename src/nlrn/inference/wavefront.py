@@ -57,6 +57,7 @@ class Run:
     height: int
     width: int
     on_rows: Callable[[int], None]
+    backend: str | None = None
     start: deque[tuple[int, Tensor]] = field(
         default_factory=deque
     )  # s^0 by its first row; every step adds it
@@ -193,6 +194,7 @@ class AttentionStage:
             keep_state=keep,
             row_offset=a - top,
             max_memory=memory,
+            backend=run.backend,
         )
         if keep:
             assert state is not None
@@ -311,7 +313,8 @@ def run_bands(
     batch, _, height, width = image.shape
     stride = model.config.stride
     folded = fold(model, steps, dtype or image.dtype, transposed=transposed)
-    run = Run(model.config, folded, steps, plan, batch, height // stride, width // stride, on_rows)
+    size_of_trunk = height // stride, width // stride
+    run = Run(model.config, folded, steps, plan, batch, *size_of_trunk, on_rows, model.attention.backend)
     stages: list[Stage] = []
     if folded.around is None:
         stages.append(Convolution(folded.start, height))

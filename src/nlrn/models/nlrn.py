@@ -156,7 +156,8 @@ class NonLocalBlock(nn.Module):
         embedding: channels of queries and keys; by default half of `channels`.
         window_size: odd side of the window in pixels; `None` is the whole image.
 
-    The attribute `max_memory` bounds what one call allocates (see `nonlocal_attention`).
+    The attributes `max_memory` and `backend` are those of `nonlocal_attention`, and may be changed: the bytes that one
+    call may allocate, and the backend that computes it, `None` for the fastest.
 
     Example:
         >>> import torch
@@ -172,6 +173,7 @@ class NonLocalBlock(nn.Module):
         embedding = max(1, channels // 2) if embedding is None else embedding
         self.window_size = window_size
         self.max_memory = DEFAULT_MAX_MEMORY
+        self.backend: str | None = None
         self.query = nn.Conv2d(channels, embedding, 1)
         self.key = nn.Conv2d(channels, embedding, 1)
         self.value = nn.Conv2d(channels, channels, 1)
@@ -203,6 +205,7 @@ class NonLocalBlock(nn.Module):
             state,
             keep_state=keep_state,
             max_memory=self.max_memory,
+            backend=self.backend,
         )
 
 

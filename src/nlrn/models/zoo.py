@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from ..ops.nonlocal_attention import BACKENDS
 from .classical.bm3d import BM3D
 from .classical.gaussian import GaussianSmoothing
 from .classical.nlm import NLM
@@ -177,6 +178,7 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     window_size: int | Literal["default"] | None = "default",
+    backend: str | None = None,
 ) -> DeclaredModel:
     """A model in evaluation mode and float32: `model(image, sigma=None) -> restored`.
 
@@ -185,9 +187,12 @@ def load_model(
         device: the device of its weights; a method without weights computes where the image is.
         window_size: another window than the model's own: odd, or `None` for the whole image. A model that was
             trained with whole-patch attention is only approximated by a window.
+        backend: the backend of a network's non-local operation (`nlrn models --backends`); by default the fastest.
+            A network whose backend cannot compute an image raises `ValueError`.
 
     Raises:
-        ModelError: unknown name, unreadable file, weights that do not fit, or a window for a method that has none.
+        ModelError: unknown name, unreadable file, weights that do not fit, an unknown backend, or a window or backend
+            for a method that has none.
 
     Example:
         >>> import torch, nlrn
@@ -199,6 +204,8 @@ def load_model(
     if classical is not None:
         if window_size != "default":
             raise ModelError(f"{name_or_path} has no window to choose, got window_size={window_size}")
+        if backend is not None:
+            raise ModelError(f"{name_or_path} has no backend to choose, got backend={backend!r}")
         return classical.builder()
     entry = MODELS.get(str(name_or_path))
     path = WEIGHTS / entry.file if entry else Path(name_or_path)
@@ -215,7 +222,11 @@ def load_model(
     config, tensors = read_weights(data, str(path))
     if window_size != "default":
         config = dataclasses.replace(config, window_size=window_size, patch_protocol=None)
-    return build(config, tensors, str(path)).to(device)
+    if backend not in (None, *BACKENDS):
+        raise ModelError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    model = build(config, tensors, str(path)).to(device)
+    model.attention.backend = backend
+    return model
 
 
 def default_model(task: str, channels: int) -> str:

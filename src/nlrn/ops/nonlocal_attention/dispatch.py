@@ -13,6 +13,7 @@ BACKENDS = ("triton", "native", "dense", "chunked", "reference")
 
 DEFAULT_MAX_MEMORY = 2 << 30
 ON_REQUEST = "serves only when asked for by name"
+NO_HISTORY = "cannot continue a history"
 
 
 def choose_backend(
@@ -56,7 +57,7 @@ def refusals(
         "native": native_refuses,
         "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
         "chunked": wrong_type,
-        "reference": ON_REQUEST,
+        "reference": NO_HISTORY if state is not None and state.logits is None else ON_REQUEST,
     }
     if state is not None and state.logits is not None:
         for name in BACKENDS:
@@ -75,7 +76,7 @@ def _dense_refuses(
     if value.dtype in (torch.float16, torch.bfloat16):
         return f"adds logits up in {value.dtype}, which is too coarse"
     if state is not None and state.logits is None:
-        return "cannot continue a history"
+        return NO_HISTORY
     needed = dense_step_bytes(query, key)
     return f"needs {needed} bytes a step, max_memory is {max_memory}" if needed > max_memory else None
 
