@@ -53,6 +53,8 @@ def denoise(
             model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
             steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
             ensemble: average over the eight flips and rotations of the image: slower, a little more accurate.
+            strength: how much of the noise is really removed, from 0 to 1, by default 1; two numbers are for luma and
+                for color. Not for `upscale`.
             data_range: the value of white, or `(black, white)`; by default 0..255 for uint8, and 0..65535 for uint16
                 and 0..1 for floats unless the data fill a small part of it or leave it. Then, and for other types,
                 the range follows from the data, and a note says so. Values far beyond it come back as they were.

@@ -346,3 +346,28 @@ def test_interrupted(tmp_path):
     assert process.returncode == 130
     assert err.decode().endswith("nlrn: interrupted\n")
     assert names(tmp_path) == ["a.png"]
+
+
+def test_strength(nlrn, tmp_path, tiny_grey):
+    original = read_image(picture(tmp_path / "a.png")).pixels
+    options = ("--sigma", "25", "--model", tiny_grey, "--strength")
+    assert nlrn("denoise", "a.png", "-o", "same.png", *options, "0").code == 0
+    assert np.array_equal(read_image(tmp_path / "same.png").pixels, original)
+    assert nlrn("denoise", "a.png", "-o", "luma.png", *options, "1,0").code == 0
+    assert not np.array_equal(read_image(tmp_path / "luma.png").pixels, original)
+    for text in ("much", "1,0,0", "2"):
+        failed = nlrn("denoise", "a.png", "-o", "b.png", *options, text)
+        assert failed.code == 2
+        assert "strength must be a number from 0 to 1" in failed.err
+        assert not (tmp_path / "b.png").exists()
+
+
+def test_help_fits_80_columns_and_groups_the_options(nlrn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = nlrn("denoise", "--help").out
+    assert max(map(len, shown.splitlines())) <= 80
+    groups = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert groups == ["Arguments:", "Files:", "Restoration:", "Computing:", "Other options:"]
+    after = {group: shown.split(group)[1] for group in groups}
+    assert "--strength" in after["Restoration:"].split("Computing:")[0]
+    assert "--max-memory" in after["Computing:"].split("Other options:")[0]

@@ -15,6 +15,7 @@ from .dejpeg import dejpeg
 from .denoise import denoise
 from .errors import CANNOT_START, CliError
 from .export_weights import export_weights
+from .grouped import GroupedCommand
 from .import_tf import import_tf
 from .models import models
 from .train import train
@@ -54,9 +55,9 @@ def _root(
         typer.echo(context.get_help())
 
 
-app.command()(denoise)
-app.command()(upscale)
-app.command()(dejpeg)
+app.command(cls=GroupedCommand)(denoise)
+app.command(cls=GroupedCommand)(upscale)
+app.command(cls=GroupedCommand)(dejpeg)
 app.command()(compare)
 app.command("add-noise")(add_noise)
 app.command()(models)

@@ -12,6 +12,7 @@ def dejpeg(
     inputs: options.Inputs = None,
     output: options.Output = None,
     recursive: options.Recursive = False,
+    strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,
@@ -47,6 +48,7 @@ def dejpeg(
         max_memory=max_memory,
         window=window,
         data_range=data_range,
+        strength=strength,
     )
     code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
     if code:

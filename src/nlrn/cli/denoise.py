@@ -16,8 +16,13 @@ def denoise(
     output: options.Output = None,
     recursive: options.Recursive = False,
     sigma: Annotated[
-        str, typer.Option(help="Noise level in 8-bit grey levels (0..255), or auto if it is not known.")
+        str,
+        typer.Option(
+            help="Noise level in 8-bit grey levels (0..255), or auto if it is not known.",
+            rich_help_panel=options.RESTORATION,
+        ),
     ] = "auto",
+    strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,
@@ -60,6 +65,8 @@ def denoise(
         max_memory=max_memory,
         window=window,
         data_range=data_range,
+        strength=strength,
+        sigma=level,
     )
     if demo:
         from .demo import run_demo

@@ -13,15 +13,17 @@ from .errors import CliError
 
 if TYPE_CHECKING:
     from ..inference.precision import Precision
-    from ..restoration import Restorer, Settings, Task
+    from ..restoration import Restorer, Settings, Sigma, Task
+    from ..restoration.strength import Strength
+
+# The groups of options in the help.
+RESTORATION, FILES, COMPUTING = "Restoration", "Files", "Computing"
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="IN...", help="Files, folders, globs, or - for standard input.", show_default=False
-    ),
+    typer.Argument(metavar="IN", help="Files, folders, globs, or - for standard input.", show_default=False),
 ]
 Output = Annotated[
     str | None,
@@ -30,38 +32,62 @@ Output = Annotated[
         "--output",
         help="File or folder of the results; - is standard output. Default: beside the input, with a suffix.",
         show_default=False,
+        rich_help_panel=FILES,
     ),
 ]
 ModelName = Annotated[
     str | None,
     typer.Option(
-        "--model", help="A name of `nlrn models` or a weight file; by default by colour.", show_default=False
+        "--model",
+        help="A name of `nlrn models` or a weight file; by default by colour.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
     ),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
-        "--steps", help="Stop after this many recurrent steps: faster, less accurate.", show_default=False
+        "--steps",
+        help="Stop after this many recurrent steps: faster, less accurate.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
     ),
 ]
 Ensemble = Annotated[
     bool,
-    typer.Option("--ensemble", help="Average over 8 flips and rotations: 8 times slower, a little better."),
+    typer.Option(
+        "--ensemble",
+        help="Average over 8 flips and rotations: 8 times slower, a little better.",
+        rich_help_panel=RESTORATION,
+    ),
 ]
 Window = Annotated[
     str | None,
     typer.Option(
-        "--window", help="Another non-local window: odd, or none for the whole image.", show_default=False
+        "--window",
+        help="Another non-local window: odd, or none for the whole image.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=COMPUTING)
+]
 PrecisionName = Annotated[
-    str, typer.Option("--precision", help="auto, float32, bfloat16 or float16 (GPUs); auto: float16 on CUDA.")
+    str,
+    typer.Option(
+        "--precision",
+        help="auto, float32, bfloat16 or float16 (GPUs); auto: float16 on CUDA.",
+        rich_help_panel=COMPUTING,
+    ),
 ]
 MaxMemory = Annotated[
     str | None,
     typer.Option(
-        "--max-memory", help="Memory to use, such as 4G; by default half of what is free.", show_default=False
+        "--max-memory",
+        help="Memory to use, such as 4G; by default half of what is free.",
+        show_default=False,
+        rich_help_panel=COMPUTING,
     ),
 ]
 DataRange = Annotated[
@@ -71,17 +97,42 @@ DataRange = Annotated[
         metavar="WHITE|BLACK,WHITE",
         help="Value of white, or of black and white; by default by type and data.",
         show_default=False,
+        rich_help_panel=RESTORATION,
     ),
 ]
-Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="JPEG quality.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+StrengthText = Annotated[
+    str,
+    typer.Option(
+        "--strength",
+        metavar="0..1",
+        help="Share of the noise or the artifacts that goes; two, such as 0.5,1, are for luma and color.",
+        rich_help_panel=RESTORATION,
+    ),
+]
+Quality = Annotated[
+    int, typer.Option("--quality", min=1, max=100, help="JPEG quality.", rich_help_panel=FILES)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
+]
 
 
 Recursive = Annotated[
-    bool, typer.Option("-r", "--recursive", help="Folders with their subfolders, which -o will have too.")
+    bool,
+    typer.Option(
+        "-r",
+        "--recursive",
+        help="Folders with their subfolders, which -o will have too.",
+        rich_help_panel=FILES,
+    ),
 ]
 SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Leave out files whose output exists: to go on with a batch.")
+    bool,
+    typer.Option(
+        "--skip-existing",
+        help="Leave out files whose output exists: to go on with a batch.",
+        rich_help_panel=FILES,
+    ),
 ]
 
 
@@ -153,6 +204,8 @@ def make_restorer(
     max_memory: str | None,
     window: str | None,
     data_range: str | None,
+    strength: str = "1",
+    sigma: Sigma = "auto",
 ) -> Restorer:
     """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
     settings: Settings = {
@@ -163,13 +216,14 @@ def make_restorer(
         "max_memory": parse_memory(max_memory),
         "window_size": parse_window(window),
         "data_range": parse_data_range(data_range),
+        "strength": parse_strength(strength),
     }
     from ..restoration import Restorer
 
     try:
         restorer = Restorer(model, task=task, scale=scale, **settings)
         for channels in (1, 3):
-            restorer.model_for(channels)
+            restorer.model_for(channels, sigma)
     except ValueError as error:
         raise CliError(str(error)) from error
     return restorer
@@ -190,6 +244,23 @@ def parse_sigma(text: str) -> float | Literal["auto"]:
     if not 0 <= value <= 255:
         raise CliError(f"--sigma must lie between 0 and 255 grey levels, got {text}")
     return value
+
+
+def parse_strength(text: str) -> Strength:
+    """A share such as `0.7`, or those of luma and color such as `0.5,1`.
+
+    Raises:
+        CliError: other text; `Restorer` refuses numbers beyond 0..1.
+    """
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        return values[0]
+    if len(values) == 2:
+        return values[0], values[1]
+    raise CliError(f"--strength must be a number from 0 to 1, or two such as 0.5,1, got {text!r}")
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -14,7 +14,9 @@ def upscale(
     inputs: options.Inputs = None,
     output: options.Output = None,
     recursive: options.Recursive = False,
-    scale: Annotated[int, typer.Option(help="Enlargement of each side: 2, 3 or 4.")] = 2,
+    scale: Annotated[
+        int, typer.Option(help="Enlargement of each side: 2, 3 or 4.", rich_help_panel=options.RESTORATION)
+    ] = 2,
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,

@@ -11,6 +11,7 @@ import torch
 
 from ..inference.precision import Precision
 from ..models.contract import Model
+from .strength import Strength
 
 Task = Literal["denoise", "upscale", "dejpeg"]
 DataRange = float | tuple[float, float]
@@ -26,6 +27,7 @@ class Settings(TypedDict, total=False):
     max_memory: int | None
     window_size: int | Literal["default"] | None
     data_range: DataRange | None
+    strength: Strength
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Options:
             whole-patch attention.
         data_range: the value of white, or the values of black and white; by default that of the type, or one that
             follows from the data.
+        strength: how much of what a restoration takes away is really taken away, from 0 to 1; two numbers are for luma
+            and for color. For `"upscale"` it is 1.
     """
 
     model: str | Path | Model | None = None
@@ -60,6 +64,7 @@ class Options:
     max_memory: int | None = None
     window_size: int | Literal["default"] | None = "default"
     data_range: DataRange | None = None
+    strength: Strength = 1.0
 
     @property
     def model_name(self) -> str | None:

@@ -27,6 +27,7 @@ from .kinds import Kind, like, planes_of
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
 from .options import Options, Settings, Task
 from .report import Report, joined
+from .strength import check_strength, partly
 from .value_range import (
     Sigma,
     ValueRange,
@@ -51,7 +52,8 @@ class Restorer:
         **settings: the other options, `nlrn.restoration.options.Options`.
 
     Raises:
-        ValueError: a device that is not there, a precision it does not have, or a scale that models do not know.
+        ValueError: a device that is not there, a precision it does not have, a scale that models do not know, or a
+            strength beyond 0..1.
         ModelError: a model that cannot be loaded or that is for another task (when first used).
     """
 
@@ -65,6 +67,7 @@ class Restorer:
     ) -> None:
         self.options = options = Options(model, task, scale, **settings)
         self.scale = check_scale(scale) if task == "upscale" else 1
+        self._strength = check_strength(options.strength, task)
         self.device = pick_device(options.device)
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
@@ -149,7 +152,8 @@ class Restorer:
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
         if not constant:
-            image = self._run(model, image, used, progress or _no_progress)
+            restored = self._run(model, image, used, progress or _no_progress)
+            image = partly(image, restored, self._strength)
         result = recolor(image, chroma)
         seconds = time.perf_counter() - started
         estimated = level is not None and sigma == "auto"
