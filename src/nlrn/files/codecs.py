@@ -50,6 +50,19 @@ def decode(data: bytes, name: str) -> Image:
         return decode_pillow(data, format_, name)
 
 
+def measure(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height of the picture in a file's content, from its header."""
+    format_ = _sniff(data, name)
+    with _errors(format_, name):
+        if format_ == "TIFF":
+            from .tiff import measure_tiff
+
+            return measure_tiff(data, name)
+        from .pillow import measure_pillow
+
+        return measure_pillow(data, format_, name)
+
+
 # The largest XMP packet of a JPEG file, which has one segment for it.
 MAX_JPEG_XMP = 65502
 

@@ -31,6 +31,7 @@ __all__ = [
     "encode_image",
     "find_images",
     "from_float",
+    "image_size",
     "read_image",
     "to_float",
     "value_range",
@@ -71,6 +72,15 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image:
     if SUFFIXES.get(suffix, image.format) == image.format:
         return image
     return replace(image, notes=(*image.notes, f"this is a {image.format} file, though it is named {suffix}"))
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """Width and height of the image in a file's content, as its header states them.
+
+    Raises:
+        ImageError: not an image of the supported formats, a damaged header, or too large.
+    """
+    return codecs.measure(data, "the image")
 
 
 def encode_image(image: Image, format: str | None = None, *, quality: int = 95) -> bytes:

@@ -24,14 +24,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
     """A picture of uint8 pixels."""
     if format_ == "PNG":
         read_chunks(data, name)
-    # Pillow itself refuses sizes beyond the limit; between half of it and all of it, it only warns.
-    try:
-        picture: PillowImage.Image = PillowImage.open(io.BytesIO(data), formats=[format_])
-    except PillowImage.DecompressionBombError as error:
-        claimed = re.search(r"\d+", str(error))
-        count = f"{int(claimed[0]):,}" if claimed else "too many"
-        raise ImageError(f"{name} claims {count} pixels; the limit is {MAX_PIXELS:,}") from error
-    check_size(*picture.size, name)
+    picture = _open(data, format_, name)
     notes = _check_single(picture, name)
     picture.load()
     block = picture.info.get("exif")
@@ -57,6 +50,24 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         lossless=_webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
         notes=(*notes, *converted),
     )
+
+
+def measure_pillow(data: bytes, format_: str, name: str) -> tuple[int, int]:
+    """Width and height as the header has them; no pixel is decoded."""
+    return _open(data, format_, name).size
+
+
+def _open(data: bytes, format_: str, name: str) -> PillowImage.Image:
+    """The picture, not decoded yet, of a size that is allowed."""
+    # Pillow itself refuses sizes beyond the limit; between half of it and all of it, it only warns.
+    try:
+        picture: PillowImage.Image = PillowImage.open(io.BytesIO(data), formats=[format_])
+    except PillowImage.DecompressionBombError as error:
+        claimed = re.search(r"\d+", str(error))
+        count = f"{int(claimed[0]):,}" if claimed else "too many"
+        raise ImageError(f"{name} claims {count} pixels; the limit is {MAX_PIXELS:,}") from error
+    check_size(*picture.size, name)
+    return picture
 
 
 def _resolution(info: dict[Any, Any], block: bytes | None, format_: str) -> tuple[float, float] | None:

@@ -75,6 +75,15 @@ def decode_tiff(data: bytes, name: str) -> Image:
     )
 
 
+def measure_tiff(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height as the directory has them; no pixel is decoded."""
+    tifffile = load_package("tifffile", "TIFF")
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = _only_page(file, name)
+        check_size(page.imagewidth, page.imagelength, name)
+        return int(page.imagewidth), int(page.imagelength)
+
+
 def _only_page(file: Any, name: str) -> Any:
     """The page that is not a reduced copy of another."""
     found = []

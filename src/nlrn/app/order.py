@@ -1,0 +1,142 @@
+"""An order: what is to be done to an image, read from the fields of a request."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..files.image import FORMATS
+from ..restoration import Task
+from ..restoration.luma import SCALES
+from ..restoration.strength import Strength
+from .limits import Refused
+
+FORMAT_NAMES = {name.lower(): name for name in FORMATS} | {"jpg": "JPEG", "tif": "TIFF"}
+FIELDS = ("model", "sigma", "strength", "scale", "steps", "format", "quality", "region")
+MAX_QUALITY = 100
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the picture as viewers show it, in pixels from its top left."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done to an image.
+
+    Args:
+        task: as `Restorer` has it.
+        model: a name of the server's table, or `None` for the default.
+        sigma: noise level in 8-bit grey levels, or `"auto"`.
+        strength: as `Restorer` has it.
+        scale: enlargement of each side, for `"upscale"` only.
+        steps: recurrent steps, or `None` for all.
+        format: of the result, or `None` for the input's.
+        quality: of JPEG and lossy WebP.
+        region: the part that is wanted, or `None` for the whole.
+    """
+
+    task: Task
+    model: str | None = None
+    sigma: float | Literal["auto"] = "auto"
+    strength: Strength = 1.0
+    scale: int | None = None
+    steps: int | None = None
+    format: str | None = None
+    quality: int = 95
+    region: Region | None = None
+
+
+def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -> Order:
+    """The order of a request's fields; an empty field counts as missing.
+
+    Raises:
+        Refused: 422, a field that is unknown, not for the task, or out of its range.
+    """
+    given = {name: value.strip() for name, value in fields.items() if value.strip()}
+    allowed = _fields_of(task)
+    for name in given:
+        if name not in allowed:
+            raise _bad("option", ", ".join(allowed), name, f"is not an option of {task}")
+    model = given.get("model")
+    if model is not None and model not in models:
+        raise _bad("model", ", ".join(models), model, "is not a model of this server")
+    format_ = given.get("format")
+    if format_ is not None and format_.lower() not in FORMAT_NAMES:
+        raise _bad("format", ", ".join(FORMAT_NAMES), format_, "is not a format of images")
+    scale = _whole("scale", given, SCALES[0], SCALES[-1]) or SCALES[0]
+    return Order(
+        task=task,
+        model=model,
+        sigma=_sigma(given.get("sigma", "auto")),
+        strength=_strength(given.get("strength", "1")),
+        scale=scale if task == "upscale" else None,
+        steps=_whole("steps", given, 1, 1000),
+        format=None if format_ is None else FORMAT_NAMES[format_.lower()],
+        quality=_whole("quality", given, 1, MAX_QUALITY) or 95,
+        region=_region(given.get("region")),
+    )
+
+
+def _fields_of(task: Task) -> list[str]:
+    own = {"denoise": ("sigma", "strength"), "dejpeg": ("strength",), "upscale": ("scale",)}
+    special = {"sigma", "strength", "scale"}
+    return [name for name in FIELDS if name not in special or name in own[task]]
+
+
+def _bad(name: str, expected: str, got: str, reason: str) -> Refused:
+    shown = got if len(got) <= 80 else f"{got[:80]}..."
+    return Refused(422, f"{name} {shown!r} {reason}", expected=expected, got=shown)
+
+
+def _number(text: str) -> float:
+    """NaN for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _whole(name: str, given: Mapping[str, str], low: int, high: int) -> int | None:
+    text = given.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and low <= int(text) <= high):
+        raise _bad(name, f"a whole number from {low} to {high}", text, "is out of range")
+    return int(text)
+
+
+def _sigma(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    value = _number(text)
+    if not 0 <= value <= 255:
+        raise _bad("sigma", "auto, or 8-bit grey levels from 0 to 255", text, "is no noise level")
+    return value
+
+
+def _strength(text: str) -> Strength:
+    values = [_number(part) for part in text.split(",")]
+    if len(values) > 2 or not all(0 <= value <= 1 for value in values):
+        raise _bad("strength", "a number from 0 to 1, or two such as 0.5,1", text, "is no strength")
+    return values[0] if len(values) == 1 else (values[0], values[1])
+
+
+def _region(text: str | None) -> Region | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(p.isascii() and p.isdigit() and len(p) <= 9 for p in parts):
+        raise _bad("region", "x,y,width,height in pixels", text, "is no rectangle")
+    x, y, width, height = map(int, parts)
+    if not width or not height:
+        raise _bad("region", "x,y,width,height with a width and a height", text, "is empty")
+    return Region(x, y, width, height)
