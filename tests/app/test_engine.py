@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 import numpy as np
 import pytest
+from slow_work import Slow, wait
 
 from nlrn.app import engine as engine_module
 from nlrn.app.engine import Engine
 from nlrn.app.limits import Refused
 from nlrn.app.order import Order, Region, read_order
-from nlrn.app.work import crop, for_display, restore_file
+from nlrn.app.work import crop, for_display
 from nlrn.files import exif
 from nlrn.files.exif import Directories, Tag
 from nlrn.files.images import Image, ImageError, encode_image, image_size, read_image
@@ -26,31 +26,6 @@ GREY = Order("denoise", model="grey", sigma=20.0)
 def submit(engine: Engine, order: Order, upload: bytes):
     engine.reserve(len(upload))
     return engine.submit(order, upload)
-
-
-def wait(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.005)
-
-
-class Slow:
-    """Work of as many steps as a test lets it take."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, steps: int = 10**6) -> None:
-        self.begun, self.let_go, self.steps_done = threading.Event(), threading.Event(), 0
-
-        def work(order, upload, restorers, progress):
-            self.begun.set()
-            for step in range(steps):
-                self.steps_done = step
-                progress(step / steps)
-                if self.let_go.wait(0.005):
-                    return restore_file(order, upload, restorers, progress)
-            raise AssertionError("nobody stopped the work")
-
-        monkeypatch.setattr(engine_module, "restore_file", work)
 
 
 @pytest.fixture

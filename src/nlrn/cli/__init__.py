@@ -18,6 +18,7 @@ from .export_weights import export_weights
 from .grouped import GroupedCommand
 from .import_tf import import_tf
 from .models import models
+from .serve import serve
 from .train import train
 from .upscale import upscale
 
@@ -58,6 +59,7 @@ def _root(
 app.command(cls=GroupedCommand)(denoise)
 app.command(cls=GroupedCommand)(upscale)
 app.command(cls=GroupedCommand)(dejpeg)
+app.command(cls=GroupedCommand)(serve)
 app.command()(compare)
 app.command("add-noise")(add_noise)
 app.command()(models)
