@@ -1,0 +1,69 @@
+// The HTTP API, by addresses relative to the page, so that it works under any prefix.
+
+const fragment = new URLSearchParams(location.hash.slice(1));
+if (fragment.has("token")) {
+  sessionStorage.setItem("nlrn-token", fragment.get("token"));
+  history.replaceState(null, "", location.pathname); // not to be copied with the address
+}
+
+async function call(path, options = {}) {
+  const headers = { ...options.headers };
+  const token = sessionStorage.getItem("nlrn-token");
+  if (token) headers.Authorization = `Bearer ${token}`;
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Error("The server does not answer.");
+  }
+  if (response.ok) return response;
+  const body = await response.json().catch(() => ({}));
+  throw new Error(describe(body.error, response.status));
+}
+
+export function describe(error, status) {
+  if (!error) return `The server answered with status ${status}.`;
+  if (error.status === 401) return "The server asks for a token: open the page with #token=... at its address.";
+  const expected = error.expected ? ` (expected: ${error.expected}${error.got ? `; got: ${error.got}` : ""})` : "";
+  return error.message + expected;
+}
+
+export const models = async () => (await call("v1/models")).json();
+
+export const view = async (file) => (await call("v1/view", { method: "POST", body: file })).blob();
+
+const query = (options) => {
+  const given = Object.entries(options).filter(([, value]) => value !== "" && value != null);
+  return new URLSearchParams(given).toString();
+};
+
+export async function restoreNow(task, file, options, signal) {
+  const response = await call(`v1/${task}?${query(options)}`, { method: "POST", body: file, signal });
+  return { blob: await response.blob(), report: JSON.parse(response.headers.get("nlrn-report")) };
+}
+
+export async function submit(task, file, options) {
+  const headers = { Accept: "application/json" };
+  return (await call(`v1/${task}?${query(options)}`, { method: "POST", body: file, headers })).json();
+}
+
+export const remove = (id) => call(`v1/jobs/${id}`, { method: "DELETE" });
+
+export const result = async (id) => (await call(`v1/jobs/${id}/result`)).blob();
+
+// Calls `changed` with each state of a job and returns the last one. EventSource could not send the token.
+export async function follow(id, changed) {
+  const reader = (await call(`v1/jobs/${id}/events`)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "", job = null;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return job;
+    text += value;
+    const events = text.split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const data = event.split("\n").find((line) => line.startsWith("data: "));
+      if (data) changed((job = JSON.parse(data.slice(6))));
+    }
+  }
+}

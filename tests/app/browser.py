@@ -1,0 +1,131 @@
+"""A headless Chromium, driven over its DevTools protocol through a pipe."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--remote-debugging-pipe",
+)
+
+
+class Browser:
+    """A browser with one page."""
+
+    def __init__(self, profile: Path) -> None:
+        assert CHROMIUM
+        read_commands, self._write = os.pipe()
+        self._read, write_answers = os.pipe()
+        # Chromium reads commands from descriptor 3 and answers on 4.
+        shell = f'exec "$@" 3<&{read_commands} 4>&{write_answers}'
+        command = [CHROMIUM, *ARGUMENTS, f"--user-data-dir={profile}", "about:blank"]
+        self._process = subprocess.Popen(
+            ["bash", "-c", shell, "bash", *command],
+            pass_fds=(read_commands, write_answers),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(read_commands)
+        os.close(write_answers)
+        self._buffer, self._number, self._session = b"", 0, None
+        self.events: list[dict[str, Any]] = []
+        targets = self.send("Target.getTargets")["targetInfos"]
+        page = next(target["targetId"] for target in targets if target["type"] == "page")
+        self._session = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "DOM"):
+            self.send(f"{domain}.enable")
+
+    def close(self) -> None:
+        self._session = None
+        self.send("Browser.close")
+        self._process.wait(timeout=30)
+        os.close(self._read)
+        os.close(self._write)
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Calls a method of the protocol; events that come meanwhile are kept."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            answer = self._receive()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def _receive(self) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            part = os.read(self._read, 1 << 20)
+            assert part, "the browser has gone"
+            self._buffer += part
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def run(self, script: str) -> Any:
+        """The value of a JavaScript expression in the page; promises are awaited."""
+        answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def wait(self, script: str, seconds: float = 60.0) -> Any:
+        """Waits until an expression is true."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"{script}: {self.run('document.body.innerText')}"
+            time.sleep(0.03)
+        return value
+
+    def open(self, address: str) -> None:
+        self.send("Page.navigate", url=address)
+        self.wait(f"location.href.startsWith({address.partition('#')[0]!r}) && document.readyState == 'complete'")
+
+    def size(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
+        self.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=2 if phone else 1,
+            mobile=phone,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+
+    def choose(self, *files: Path) -> None:
+        """Chooses files in the page's only file input."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
+        self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def click(self, selector: str, dx: float = 0, dy: float = 0) -> None:
+        """Clicks the middle of an element, or beside it."""
+        self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
+        box = self.run(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
+        at = {"x": box["x"] + box["width"] / 2 + dx, "y": box["y"] + box["height"] / 2 + dy}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+
+    def key(self, key: str, code: int) -> None:
+        text = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
+        for kind in ("keyDown", "keyUp"):
+            extra = text if kind == "keyDown" else {}
+            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **extra)
+
+    def screenshot(self, path: Path) -> None:
+        path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
