@@ -94,7 +94,9 @@ class Browser:
 
     def open(self, address: str) -> None:
         self.send("Page.navigate", url=address)
-        self.wait(f"location.href.startsWith({address.partition('#')[0]!r}) && document.readyState == 'complete'")
+        self.wait(
+            f"location.href.startsWith({address.partition('#')[0]!r}) && document.readyState == 'complete'"
+        )
 
     def size(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
         self.send(
