@@ -34,6 +34,11 @@ def denoise(
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
+    resume: options.Resume = False,
+    shard: options.Shard = None,
+    jobs: options.Jobs = 1,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -49,13 +54,12 @@ def denoise(
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
     from ..batch.plan import Work
-    from .batch import FileOptions, make_work, run_jobs
+    from .batch import BatchOptions, make_work, run_jobs
 
+    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
     work = Work(())
     if inputs:
-        work = make_work(
-            inputs, output, "-denoised", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
-        )
+        work = make_work(inputs, output, "-denoised", batch)
     restorer = options.make_restorer(
         model,
         steps=steps,
@@ -75,6 +79,6 @@ def denoise(
         folder, own = Path(output or "nlrn-demo"), output is None
         run_demo(restorer, folder, 25.0 if level == "auto" else level, overwrite or own)
         return
-    code = run_jobs(work, restorer, FileOptions(level, quality, overwrite))
+    code = run_jobs(work, restorer, level, batch)
     if code:
         raise typer.Exit(code)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import sys
 from pathlib import Path
 
 
@@ -35,7 +36,7 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
         FileExistsError: `path` exists and `overwrite` is false.
         OSError: the folder cannot be written to; it names `path`. Nothing is left behind.
     """
-    temporary = path.parent / f".nlrn-{secrets.token_hex(8)}.part"
+    temporary = path.parent / f".nlrn-{os.getpid()}-{secrets.token_hex(8)}.part"
     try:
         # Not by `tempfile`, whose files nobody else may read.
         with temporary.open("xb") as file:
@@ -63,3 +64,20 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
     finally:
         with contextlib.suppress(OSError):  # where it was never made, or has its name already
             temporary.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes the temporary files of `write_atomically` whose process has ended, in a folder and below."""
+    for path in folder.rglob(".nlrn-*-*.part"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not _is_running(int(pid)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if sys.platform == "linux":
+        return Path(f"/proc/{pid}").exists()
+    import psutil
+
+    return bool(psutil.pid_exists(pid))

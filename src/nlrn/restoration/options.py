@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 
@@ -65,6 +66,27 @@ class Options:
     window_size: int | Literal["default"] | None = "default"
     data_range: DataRange | None = None
     strength: Strength = 1.0
+
+    def that_change_results(self) -> dict[str, Any]:
+        """The options on which results depend, as JSON values by name; a weight file counts by its content."""
+        values = {
+            name: getattr(self, name)
+            for name in (
+                "task",
+                "scale",
+                "steps",
+                "ensemble",
+                "precision",
+                "window_size",
+                "data_range",
+                "strength",
+            )
+        }
+        name = self.model_name
+        if name is not None and Path(name).is_file():
+            name = f"sha256 {hashlib.sha256(Path(name).read_bytes()).hexdigest()}"
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {"model": name, **plain}
 
     @property
     def model_name(self) -> str | None:
