@@ -25,22 +25,12 @@ SHORTEST = 0.5  # seconds that are measured at least
 @contextmanager
 def only(backend: str) -> Iterator[None]:
     """Within, every non-local operation is computed by one backend."""
-    kept = dispatch.refusals
-
-    def refusals(*args: object) -> dict[str, str | None]:
-        reasons = {
-            name: reason if name == backend else "not in this comparison"
-            for name, reason in kept(*args).items()
-        }
-        if reasons[backend] == dispatch.ON_REQUEST:
-            reasons[backend] = None
-        return reasons
-
-    dispatch.refusals = refusals
+    kept = dispatch.choose_backend
+    dispatch.choose_backend = lambda *arguments: backend
     try:
         yield
     finally:
-        dispatch.refusals = kept
+        dispatch.choose_backend = kept
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
