@@ -15,8 +15,9 @@ from torch import Tensor
 from .files.image import Image, merge_alpha
 from .files.images import check_writable, read_image, write_image
 from .inference import Progress
+from .inference.noise_level import NoiseEstimate
 from .models.contract import Model
-from .restoration import Report, Restorer, Settings, Sigma, Task
+from .restoration import DataRange, Report, Restorer, Settings, Sigma, Task, measure_noise
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,17 @@ class Options(Settings, total=False):
 
 
 @overload
-def denoise(image: np.ndarray, sigma: Sigma = "auto", **options: Unpack[Options]) -> np.ndarray: ...
+def denoise(image: np.ndarray, sigma: Sigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
 @overload
-def denoise(image: Tensor, sigma: Sigma = "auto", **options: Unpack[Options]) -> Tensor: ...
+def denoise(image: Tensor, sigma: Sigma | None = None, **options: Unpack[Options]) -> Tensor: ...
 @overload
 def denoise(
-    image: str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
+    image: str | os.PathLike[str], sigma: Sigma | None = None, **options: Unpack[Options]
 ) -> np.ndarray | Path: ...
 def denoise(
-    image: np.ndarray | Tensor | str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
+    image: np.ndarray | Tensor | str | os.PathLike[str],
+    sigma: Sigma | None = None,
+    **options: Unpack[Options],
 ) -> np.ndarray | Tensor | Path:
     """Removes noise from an image.
 
@@ -48,7 +51,8 @@ def denoise(
             whose pixels are taken as stored: EXIF orientation is not applied. Channels: grey or RGB, with or without
             alpha, which stays as it is. Types: all integers and floats.
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
-            levels (0..255), whatever the file's depth. `"auto"` estimates it, or takes a model that needs none.
+            levels (0..255), whatever the file's depth. By default nlrn chooses by the noise that it finds; `"auto"`
+            is white noise whose level is estimated.
         **options: any of these:
             model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
             steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
@@ -117,7 +121,7 @@ def upscale(
         >>> nlrn.upscale(np.zeros((20, 24, 3), np.uint8), 2).shape
         (40, 48, 3)
     """
-    return _told(*_restore("upscale", image, "auto", scale, **options))
+    return _told(*_restore("upscale", image, None, scale, **options))
 
 
 @overload
@@ -147,13 +151,41 @@ def dejpeg(
         >>> nlrn.dejpeg(np.zeros((20, 24), np.uint8)).shape
         (20, 24)
     """
-    return _told(*_restore("dejpeg", image, "auto", None, **options))
+    return _told(*_restore("dejpeg", image, None, None, **options))
+
+
+def estimate_noise(
+    image: np.ndarray | Tensor | str | os.PathLike[str], *, data_range: DataRange | None = None
+) -> NoiseEstimate:
+    """Estimates the noise of an image: its level, as `denoise` takes it for sigma, and how white it is.
+
+    Constant, hidden and masked areas do not count.
+
+    Args:
+        image: as for `denoise`.
+        data_range: as for `denoise`.
+
+    Returns:
+        An estimate with `sigma` (in the units of an array or tensor; for a path in 8-bit grey levels), `whiteness` (1
+        for white noise, below 0.5 after a camera's processing) and the share of the picture `used`.
+
+    Raises:
+        ValueError: fewer than 16 pixels a side, and as `denoise`.
+
+    Example:
+        >>> import numpy as np, nlrn
+        >>> noisy = np.random.default_rng(0).normal(128, 25, (64, 64)).clip(0, 255).astype(np.uint8)
+        >>> estimate = nlrn.estimate_noise(noisy)
+        >>> round(estimate.sigma), round(estimate.whiteness)
+        (25, 1)
+    """
+    return measure_noise(read_image(image) if isinstance(image, str | os.PathLike) else image, data_range)
 
 
 def _restore(
     task: Task,
     image: np.ndarray | Tensor | str | os.PathLike[str],
-    sigma: Sigma,
+    sigma: Sigma | None,
     scale: int | None,
     *,
     model: str | Path | Model | None = None,

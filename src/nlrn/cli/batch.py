@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -38,7 +38,7 @@ FASTER = {
 class FileOptions:
     """The options of a batch that are about files and not about the restorer."""
 
-    sigma: float | Literal["auto"]
+    sigma: Sigma | None
     quality: int
     overwrite: bool
 
@@ -187,7 +187,9 @@ class _Bar:
         name = self._name if self._count == 1 else f"{self._index + 1}/{self._count} {self._name}"
         self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
 
-    def announce(self, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma, remaining: int) -> None:
+    def announce(
+        self, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma | None, remaining: int
+    ) -> None:
         """Says once, at the start, that a job is long, and what would be faster."""
         if self._announced:
             return

@@ -48,6 +48,6 @@ def dejpeg(
         window=window,
         data_range=data_range,
     )
-    code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
+    code = run_jobs(work, restorer, FileOptions(None, quality, overwrite))
     if code:
         raise typer.Exit(code)

@@ -120,7 +120,7 @@ def parse_white(text: str | None) -> float | None:
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
-    return text.replace("data_range=", "--data-range ")
+    return re.sub(r"\b(sigma|model)= ", r"--\1 ", text.replace("data_range=", "--data-range "))
 
 
 def check_weight_file(output: Path, source: Path) -> None:

@@ -55,6 +55,6 @@ def upscale(
         window=window,
         data_range=data_range,
     )
-    code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
+    code = run_jobs(work, restorer, FileOptions(None, quality, overwrite))
     if code:
         raise typer.Exit(code)
