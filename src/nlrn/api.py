@@ -198,10 +198,14 @@ def _restore(
     restorer = Restorer(model, task=task, scale=scale, **settings)
     if isinstance(image, str | os.PathLike):
         source = read_image(Path(image))
-        target = None if output is None else _checked_output(source, Path(image), Path(output), overwrite)
+        target = (
+            None
+            if output is None
+            else _checked_output(source, Path(image), Path(output), overwrite, restorer.scale)
+        )
         restored, report = restorer.image(source, sigma, progress)
         if target is not None:
-            written = write_image(restored, target, overwrite=overwrite)
+            written = write_image(restored, target, overwrite=overwrite, mode=os.stat(image).st_mode & 0o777)
             return target, dataclasses.replace(report, notes=(*report.notes, *written))
         return merge_alpha(restored), report
     if output is not None:
@@ -213,14 +217,14 @@ def _restore(
     return restorer.array(image, sigma, progress)
 
 
-def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -> Path:
+def _checked_output(image: Image, source: Path, target: Path, overwrite: bool, scale: int) -> Path:
     """`target`, if the result can go there; better to know before the work than after."""
-    check_writable(image, target)
-    if target.is_dir():
+    check_writable(image, target, scale)
+    if os.path.isdir(target):
         raise ValueError(f"output {target} is a folder, and must be a file")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise FileNotFoundError(f"the folder of the output {target} does not exist")
-    if target.exists() and target.samefile(source):
+    if os.path.exists(target) and target.samefile(source):
         raise ValueError(f"output is the input itself, {source}; the original is never modified")
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")

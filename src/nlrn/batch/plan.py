@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..files.atomic import check_name
 from ..files.images import SUFFIXES, ImageError, find_images
+
+# The name of a result of standard input in a folder, without the suffix of its format.
+STANDARD_INPUT = "standard-input"
 
 
 class PlanError(ValueError):
@@ -66,15 +70,23 @@ def plan_jobs(
     """
     if "" in inputs:
         raise PlanError("an input has an empty name")
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise PlanError("the working folder does not exist any more") from error
     if "-" in inputs:
         if len(inputs) > 1:
             raise PlanError("standard input (-) must be the only input")
         if output is None or output == "-":
             return Work((Job("-", "-"),))
+        if output.endswith(("/", "\\")) or os.path.isdir(output):
+            return _work(
+                _into_folder({Path(STANDARD_INPUT): Path()}, Path(output), "-"), overwrite, skip_existing
+            )
         _check_suffix(output)
         return _work([Job("-", Path(output))], overwrite, skip_existing)
     sources = _find(inputs, output, recursive)
-    single = len(sources) == 1 and not Path(inputs[0]).is_dir()
+    single = len(sources) == 1 and not os.path.isdir(inputs[0])
     if output == "-":
         if not single:
             raise PlanError("standard output (-) takes the result of one file only")
@@ -85,7 +97,7 @@ def plan_jobs(
             raise PlanError(f"the output {output} is the input itself; the original is never modified")
         _check_suffix(output)
         return _work([Job(source, Path(output))], overwrite, skip_existing)
-    if output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir():
+    if output is not None and Path(output).suffix.lower() in SUFFIXES and not os.path.isdir(output):
         raise PlanError(f"one file, {output}, cannot take several results; give a folder")
     if output is not None:
         return _work(_into_folder(sources, Path(output)), overwrite, skip_existing)
@@ -102,18 +114,18 @@ def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Pa
     Files in the output folder are results, and left out, where it lies within an input folder.
     """
     sources: dict[Path, Path] = {}
-    results = None if output is None else Path(output).resolve()
+    results = None if output is None else Path(os.path.realpath(output))
     for name in inputs:
         try:
             found = find_images([name], recursive=recursive)
         except (OSError, ImageError) as error:
             raise PlanError(str(error)) from error
         folder = Path(name)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             sources |= dict.fromkeys(found, Path())
             continue
-        if results is not None and folder.resolve() in results.parents:
-            found = [path for path in found if results not in path.resolve().parents]
+        if results is not None and Path(os.path.realpath(folder)) in results.parents:
+            found = [path for path in found if results not in Path(os.path.realpath(path)).parents]
         sources |= {path: path.relative_to(folder).parent for path in found}
     return sources
 
@@ -122,9 +134,10 @@ def _beside(source: Path, suffix: str) -> Path:
     return source.with_name(f"{source.stem}{suffix}{source.suffix}")
 
 
-def _into_folder(sources: dict[Path, Path], output: Path) -> list[Job]:
-    """Jobs that keep the name of each file; makes the folders."""
+def _into_folder(sources: dict[Path, Path], output: Path, stream: Literal["-"] | None = None) -> list[Job]:
+    """Jobs that keep the name of each file, of a `stream` one that lacks the suffix; makes the folders."""
     jobs = _jobs({source: output / place / source.name for source, place in sources.items()})
+    jobs = jobs if stream is None else [Job(stream, job.target) for job in jobs]
     for folder in {output, *(output / place for place in sources.values())}:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -154,7 +167,7 @@ def _jobs(targets: dict[Path, Path]) -> list[Job]:
 
 def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence[str] = ()) -> Work:
     """Checks that the outputs can be written; with `skip_existing`, leaves out the jobs whose output exists."""
-    left = [job for job in jobs if not (skip_existing and job.target != "-" and job.target.exists())]
+    left = [job for job in jobs if not (skip_existing and job.target != "-" and os.path.exists(job.target))]
     for job in left:
         assert job.target != "-"
         _check_target(job.target, overwrite, several=len(jobs) > 1)
@@ -163,7 +176,7 @@ def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence
 
 
 def _means_folder(output: str) -> bool:
-    return output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix
+    return output.endswith(("/", "\\")) or os.path.isdir(output) or not Path(output).suffix
 
 
 def _check_suffix(output: str) -> None:
@@ -174,11 +187,17 @@ def _check_suffix(output: str) -> None:
 
 def _check_target(target: Path, overwrite: bool, several: bool) -> None:
     """Raises `PlanError` for an output that cannot be written, `OutputExists` for one that would be replaced."""
-    if target.is_dir():
+    if os.path.isdir(target):
         raise PlanError(f"the output {target} is a folder")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise OutputExists(target, several)
-    if not target.parent.is_dir():
+    try:
+        check_name(target)
+    except OSError as error:
+        if several:  # the others need not wait for one name
+            return
+        raise PlanError(f"cannot write {target}: {error.strerror or error}") from error
+    if not os.path.isdir(target.parent):
         raise PlanError(f"the folder of the output {target} does not exist")
     try:
         with tempfile.TemporaryFile(dir=target.parent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
+from ..batch.plan import STANDARD_INPUT, Job, OutputExists, PlanError, Work, plan_jobs
 from .errors import CliError
 from .options import os_error, worded
 
@@ -68,7 +70,11 @@ def make_work(
         raise CliError(f"{error}; pass --overwrite to replace it{rest}") from error
     except PlanError as error:
         raise CliError(str(error)) from error
-    if sys.stdout.isatty() and any(job.target == "-" for job in work.jobs):
+    if sys.stdin is None and any(job.source == "-" for job in work.jobs):
+        raise CliError("standard input is closed; give a file")
+    if sys.stdout is None and any(job.target == "-" for job in work.jobs):
+        raise CliError("standard output is closed; give a file with -o")
+    if any(job.target == "-" for job in work.jobs) and sys.stdout.isatty():
         raise CliError("standard output is a terminal; give a file with -o, or send it somewhere")
     return work
 
@@ -78,7 +84,7 @@ def run_jobs(work: Work, restorer: Restorer, options: FileOptions) -> int:
 
     A file that fails is named with the reason; the others are done all the same.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     jobs, failed = work.jobs, 0
     for note in work.notes:
         console.print(f"note: {_plain(note)}")
@@ -87,7 +93,7 @@ def run_jobs(work: Work, restorer: Restorer, options: FileOptions) -> int:
         for index, job in enumerate(jobs):
             bar.file(index, len(jobs), str(job.source))
             try:
-                report = _run(job, restorer, options, console, bar, len(jobs) - index)
+                job, report = _run(job, restorer, options, console, bar, len(jobs) - index)
             except (ValueError, OSError, MemoryError) as error:
                 failed += 1
                 reason = _reason(error)
@@ -109,12 +115,17 @@ def run_jobs(work: Work, restorer: Restorer, options: FileOptions) -> int:
 
 def _run(
     job: Job, restorer: Restorer, options: FileOptions, console: Console, bar: _Bar, remaining: int
-) -> Report:
-    from ..files.images import check_writable, encode_image, read_image, write_image
+) -> tuple[Job, Report]:
+    from ..files.images import check_holds, check_writable, encode_image, read_image, write_image
 
     image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
-    if job.target != "-":
-        check_writable(image, job.target)
+    job = _named(job, image.format)
+    if job.target == "-":
+        check_holds(image, image.format, restorer.scale)
+    else:
+        check_writable(image, job.target, restorer.scale)
+        if not options.overwrite and os.path.lexists(job.target):
+            raise FileExistsError(f"{job.target} exists")
     bar.announce(image.pixels.shape, restorer, options.sigma, remaining)
     restored, report = restorer.image(image, options.sigma, bar.progress)
     written: tuple[str, ...] = ()
@@ -123,8 +134,21 @@ def _run(
         stream.write(encode_image(restored, image.format, quality=options.quality))
         stream.flush()
     else:
-        written = write_image(restored, job.target, quality=options.quality, overwrite=options.overwrite)
-    return dataclasses.replace(report, notes=(*image.notes, *report.notes, *written))
+        # What only its owner may see stays so.
+        mode = None if job.source == "-" else os.stat(job.source).st_mode & 0o777
+        written = write_image(
+            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=mode
+        )
+    return job, dataclasses.replace(report, notes=(*image.notes, *report.notes, *written))
+
+
+def _named(job: Job, format_: str) -> Job:
+    """The job with the suffix of a format, where its target is the name of standard input in a folder."""
+    from ..files.image import FORMATS
+
+    if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
+        return job
+    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
 
 
 def _line(job: Job, report: Report) -> str:
@@ -145,7 +169,7 @@ def _reason(error: Exception) -> str:
 
 def _plain(text: object) -> str:
     """Text that rich prints as it is."""
-    return str(text).replace("[", r"\[")
+    return escape(str(text))
 
 
 class _Bar:
