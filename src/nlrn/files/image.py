@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class Image:
         lossless: whether the file kept every value, which decides how a WebP file is written.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
         color_chunks: type and content of a PNG's chunks that say how its colours are meant (cICP, gAMA and others).
+        imagej: what ImageJ keeps in a TIFF file: labels, ranges, colour tables, overlays.
         notes: changes that reading had to make.
     """
 
@@ -45,6 +47,7 @@ class Image:
     lossless: bool = True
     premultiplied: bool = False
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    imagej: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -186,6 +186,8 @@ def _losses(image: Image, name: str) -> tuple[str, ...]:
         notes.append(
             f"{name} has no place for what the PNG says of its colours (cICP, such as HDR): it is left out"
         )
+    if image.imagej and name != "TIFF":
+        notes.append(f"{name} has no place for ImageJ's {', '.join(sorted(image.imagej))}: left out")
     if image.icc and not FORMATS[name].metadata:
         notes.append(f"{name} holds no colour profile: it is left out")
     if image.exif and not FORMATS[name].metadata:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..files.exif import resized
 from ..files.images import Image
+from ..files.microscopy import enlarged
 from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
 from ..inference.noise_level import noise_level
@@ -309,7 +310,9 @@ class Restorer:
             if image.xmp is not None:
                 note = "XMP data, which may say the old size, is left out"
                 report = dataclasses.replace(report, notes=(*report.notes, note))
-            restored = dataclasses.replace(restored, exif=resized(image.exif, width, height), xmp=None)
+            restored, notes = enlarged(restored, self.scale)
+            restored = dataclasses.replace(restored, exif=resized(restored.exif, width, height), xmp=None)
+            report = dataclasses.replace(report, notes=(*report.notes, *notes))
         return restored, report
 
     def array(
