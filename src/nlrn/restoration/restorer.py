@@ -22,6 +22,7 @@ from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, check_task, default_model, load_model, smallest_model
 from ..ops.resize import bicubic_resize
+from .channels import alpha_note, each_channel
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
 from .estimate import faster_settings, seconds_for
 from .guard import guard
@@ -316,7 +317,12 @@ class Restorer:
         return restored, report
 
     def array(
-        self, pixels: np.ndarray, sigma: Sigma | None = None, progress: Progress | None = None
+        self,
+        pixels: np.ndarray,
+        sigma: Sigma | None = None,
+        progress: Progress | None = None,
+        *,
+        channel_axis: int | None = None,
     ) -> tuple[np.ndarray, Report]:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
 
@@ -324,11 +330,23 @@ class Restorer:
             pixels: of any integer or floating-point type.
             sigma: in the units of the array.
             progress: called with the fraction done.
+            channel_axis: the axis of channels none of which is alpha: three are RGB, others restored one by one.
 
         Raises:
             ValueError: as `__call__`, and for other shapes or types, or an image far beyond `data_range`.
         """
-        return self._same_kind(pixels, sigma, progress)
+        if channel_axis is None:
+            result, report = self._same_kind(pixels, sigma, progress)
+            note = alpha_note(pixels)
+            return result, report if note is None else dataclasses.replace(
+                report, notes=(note, *report.notes)
+            )
+        followed = progress or _no_progress
+        return each_channel(
+            pixels,
+            channel_axis,
+            lambda part, index, count: self._same_kind(part, sigma, part_of(followed, index, count)),
+        )
 
     def tensor(
         self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
