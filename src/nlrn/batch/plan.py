@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..files.atomic import check_name
 from ..files.images import SUFFIXES, ImageError, find_images
+
+# The name of a result of standard input in a folder, without the suffix of its format.
+STANDARD_INPUT = "standard-input"
 
 
 class PlanError(ValueError):
@@ -98,14 +102,22 @@ def plan_jobs(
     """
     if "" in inputs:
         raise PlanError("an input has an empty name")
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise PlanError("the working folder does not exist any more") from error
     if "-" in inputs:
         if len(inputs) > 1:
             raise PlanError("standard input (-) must be the only input")
         if output is None or output == "-":
             return Work((Job("-", "-"),))
+        if _means_existing_folder(output):
+            folder = Path(output)
+            job = Job("-", folder / STANDARD_INPUT)
+            return dataclasses.replace(_work([job], overwrite, skip_existing), folder=folder)
         return _work([_named(output, "-")], overwrite, skip_existing)
     sources = _find(inputs, output, recursive)
-    single = len(sources) == 1 and not Path(inputs[0]).is_dir()
+    single = len(sources) == 1 and not os.path.isdir(inputs[0])
     if output == "-":
         if not single:
             raise PlanError("standard output (-) takes the result of one file only")
@@ -115,7 +127,7 @@ def plan_jobs(
         if os.path.realpath(output) == os.path.realpath(source):
             raise PlanError(f"the output {output} is the input itself; the original is never modified")
         return _work([_named(output, source)], overwrite, skip_existing)
-    if output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir():
+    if output is not None and Path(output).suffix.lower() in SUFFIXES and not os.path.isdir(output):
         raise PlanError(f"one file, {output}, cannot take several results; give a folder")
     if output is not None:
         folder = Path(output)
@@ -136,18 +148,18 @@ def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Pa
     Files in the output folder are results, and left out, where it lies within an input folder.
     """
     sources: dict[Path, Path] = {}
-    results = None if output is None else Path(output).resolve()
+    results = None if output is None else Path(os.path.realpath(output))
     for name in inputs:
         try:
             found = find_images([name], recursive=recursive)
         except (OSError, ImageError) as error:
             raise PlanError(str(error)) from error
         folder = Path(name)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             sources |= dict.fromkeys(found, Path())
             continue
-        if results is not None and folder.resolve() in results.parents:
-            found = [path for path in found if results not in path.resolve().parents]
+        if results is not None and Path(os.path.realpath(folder)) in results.parents:
+            found = [path for path in found if results not in Path(os.path.realpath(path)).parents]
         sources |= {path: path.relative_to(folder).parent for path in found}
     return sources
 
@@ -189,7 +201,7 @@ def _work(
         part = jobs[index::count]
         notes.append(f"shard {index} of {count}: {len(part)} of {len(jobs)} files")
         jobs = part
-    left = [job for job in jobs if not (skip_existing and job.target != "-" and job.target.exists())]
+    left = [job for job in jobs if not (skip_existing and job.target != "-" and os.path.exists(job.target))]
     for job in left:
         assert job.target != "-"
         _check_target(job.target, overwrite, several)
@@ -199,7 +211,11 @@ def _work(
 
 
 def _means_folder(output: str) -> bool:
-    return output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix
+    return _means_existing_folder(output) or not Path(output).suffix
+
+
+def _means_existing_folder(output: str) -> bool:
+    return output.endswith(("/", "\\")) or os.path.isdir(output)
 
 
 def _named(output: str, source: Path | Literal["-"]) -> Job:
@@ -211,14 +227,19 @@ def _named(output: str, source: Path | Literal["-"]) -> Job:
     target = Path(output)
     if target.suffix.lower() not in ("", *SUFFIXES):
         raise PlanError(f"the output {output} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
-    if not target.is_dir() and not target.parent.is_dir():
+    if not os.path.isdir(target) and not os.path.isdir(target.parent):
         raise PlanError(f"the folder of the output {output} does not exist")
     return Job(source, target)
 
 
 def _check_target(target: Path, overwrite: bool, several: bool) -> None:
     """Raises `PlanError` for an output that cannot be written, `OutputExists` for one that would be replaced."""
-    if target.is_dir():
+    if os.path.isdir(target):
         raise PlanError(f"the output {target} is a folder")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise OutputExists(target, several)
+    try:
+        check_name(target)
+    except OSError as error:
+        if not several:  # the others need not wait for one name
+            raise PlanError(f"cannot write {target}: {error.strerror or error}") from error

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 
 import torch
 
-from ..restoration import Report, Restorer
+from ..restoration import Restorer
 from ..restoration.options import Options
 from .journal import Journal
 from .plan import Job
@@ -63,7 +63,7 @@ def _run_pool(
     pool = ProcessPoolExecutor(
         processes, get_context("spawn"), _begin, (options, max(1, torch.get_num_threads() // processes))
     )
-    running: dict[Future[Report], tuple[Job, int]] = {}
+    running: dict[Future[Restored], tuple[Job, int]] = {}
     died = False
     try:
         while waiting or running:
@@ -85,7 +85,7 @@ def _run_pool(
                 job, tries = running.pop(future)
                 event: Event
                 try:
-                    event = Restored(job, future.result())
+                    event = future.result()
                 except BrokenProcessPool:
                     died = True
                     if tries + 1 < TRIES:
@@ -122,5 +122,5 @@ def _begin(options: Options, threads: int) -> None:
     )
 
 
-def _restore(job: Job, options: FileOptions) -> Report:
+def _restore(job: Job, options: FileOptions) -> Restored:
     return restore_file(job, _restorer, options)

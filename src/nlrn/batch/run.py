@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from ..files.image import Image
-from ..files.images import check_writable, encode_image, read_image, write_image
+from ..files.image import FORMATS, Image
+from ..files.images import check_holds, check_writable, encode_image, read_image, write_image
 from ..inference import Progress
 from ..models.contract import info_of
 from ..restoration import Report, Restorer, Sigma
 from .journal import Journal
-from .plan import Job
+from .plan import STANDARD_INPUT, Job
 
 # What may be wrong with one file; the rest of the batch goes on.
 FILE_ERRORS = (ValueError, OSError, MemoryError)
@@ -26,12 +26,12 @@ class FileOptions:
     """The options of a batch that are about files and not about the restorer.
 
     Args:
-        sigma: noise level in 8-bit grey levels, or `"auto"`.
+        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
         quality: of JPEG and lossy WebP files.
         overwrite: whether existing outputs are replaced.
     """
 
-    sigma: Sigma
+    sigma: Sigma | None
     quality: int
     overwrite: bool
 
@@ -67,7 +67,8 @@ class Foreseen:
     Args:
         job: the file.
         model: name of the model.
-        sigma: noise level in 8-bit grey levels, `"auto"` where it is estimated, or `None` for a model that takes none.
+        sigma: noise level in 8-bit grey levels, `"auto"` where it is estimated, or `None` for a model that takes none
+            or where nlrn chooses.
         seconds: about the time that it takes.
     """
 
@@ -83,9 +84,9 @@ Event = Restored | Failed | Skipped | Foreseen
 def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
     """Reads a file and says what `restore_file` would do with it; nothing is written."""
     try:
-        image = read_image(job.source)
-        if job.target != "-":
-            check_writable(image, job.target)
+        image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
+        job = named(job, image.format)
+        check(job, image, restorer, options)
         shape = image.pixels.shape
         model, name = restorer.model_for(1 if image.pixels.ndim == 2 else 3, options.sigma)
         sigma = None if info_of(model).sigma_range is None else options.sigma
@@ -101,17 +102,15 @@ def restore_file(
     *,
     progress: Progress | None = None,
     on_read: Callable[[Image], None] = lambda image: None,
-) -> Report:
+) -> Restored:
     """Reads, restores and writes a file; `on_read` is called before the work.
 
     Raises:
         ValueError, OSError, MemoryError: a file that cannot be read, restored or written.
     """
-    if job.target != "-" and not options.overwrite and os.path.lexists(job.target):
-        raise FileExistsError(f"{job.target} exists")
     image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
-    if job.target != "-":
-        check_writable(image, job.target)
+    job = named(job, image.format)
+    check(job, image, restorer, options)
     on_read(image)
     restored, report = restorer.image(image, options.sigma, progress)
     written: tuple[str, ...] = ()
@@ -120,8 +119,33 @@ def restore_file(
         stream.write(encode_image(restored, image.format, quality=options.quality))
         stream.flush()
     else:
-        written = write_image(restored, job.target, quality=options.quality, overwrite=options.overwrite)
-    return dataclasses.replace(report, notes=(*image.notes, *report.notes, *written))
+        # What only its owner may see stays so.
+        mode = None if job.source == "-" else os.stat(job.source).st_mode & 0o777
+        written = write_image(
+            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=mode
+        )
+    return Restored(job, dataclasses.replace(report, notes=(*image.notes, *report.notes, *written)))
+
+
+def named(job: Job, format_: str) -> Job:
+    """The job with the suffix of a format, where its target is the name of standard input in a folder."""
+    if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
+        return job
+    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
+
+
+def check(job: Job, image: Image, restorer: Restorer, options: FileOptions) -> None:
+    """Refuses, before the work, a target that exists or cannot hold the result.
+
+    Raises:
+        FileExistsError, ValueError: what is wrong with the target.
+    """
+    if job.target == "-":
+        check_holds(image, image.format, restorer.scale)
+        return
+    check_writable(image, job.target, restorer.scale)
+    if not options.overwrite and os.path.lexists(job.target):
+        raise FileExistsError(f"{job.target} exists")
 
 
 def claimed(job: Job, options: FileOptions, journal: Journal | None) -> FileOptions | Skipped:
@@ -163,7 +187,7 @@ def run_batch(
             continue
         event: Event
         try:
-            event = Restored(job, restore_file(job, restorer, own, progress=progress, on_read=on_read))
+            event = restore_file(job, restorer, own, progress=progress, on_read=on_read)
         except FILE_ERRORS as error:
             event = Failed(job, error)
         if journal is not None:

@@ -71,6 +71,10 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         raise CliError(str(error)) from error
     if options.resume and work.folder is None:
         raise CliError("--resume goes on with a batch in an output folder; name it with -o")
+    if sys.stdin is None and any(job.source == "-" for job in work.jobs):
+        raise CliError("standard input is closed; give a file")
+    if sys.stdout is None and (options.as_json or any(job.target == "-" for job in work.jobs)):
+        raise CliError("standard output is closed; give a file with -o")
     streams = any(job.target == "-" for job in work.jobs)
     if streams and sys.stdout.isatty():
         raise CliError("standard output is a terminal; give a file with -o, or send it somewhere")
@@ -79,7 +83,7 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     return work
 
 
-def run_jobs(work: Work, restorer: Restorer, sigma: Sigma, options: BatchOptions) -> int:
+def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: BatchOptions) -> int:
     """Restores every file, reports, and returns the exit code.
 
     A file that fails is named with the reason; the others are done all the same.
@@ -89,7 +93,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma, options: BatchOptions
     """
     from ..batch.run import FileOptions
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     output = Json(sys.stdout) if options.as_json else Text(console, restorer, sigma, len(work.jobs))
     output.notes(work.notes)
     files = FileOptions(sigma, options.quality, options.overwrite)

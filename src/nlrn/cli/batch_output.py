@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .options import os_error, worded
@@ -41,11 +42,11 @@ class Text:
     Args:
         console: standard error.
         restorer: of the batch, which foresees how long it takes.
-        sigma: noise level in 8-bit grey levels, or `"auto"`.
+        sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
         count: number of files.
     """
 
-    def __init__(self, console: Console, restorer: Restorer, sigma: Sigma, count: int) -> None:
+    def __init__(self, console: Console, restorer: Restorer, sigma: Sigma | None, count: int) -> None:
         self._console, self._restorer, self._sigma, self._count = console, restorer, sigma, count
         self._bar = _Bar(console, count)
         self._index, self._seen = 0, Counter[str]()
@@ -207,11 +208,11 @@ def _line(job: Job, report: Report) -> str:
 
 def _plain(text: object) -> str:
     """Text that rich prints as it is."""
-    return str(text).replace("[", r"\[")
+    return escape(str(text))
 
 
 def announce(
-    console: Console, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma, remaining: int
+    console: Console, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma | None, remaining: int
 ) -> None:
     """Says that a batch is long, and what would be faster, from the shape of its first image."""
     seconds = restorer.estimate_seconds(shape, sigma) * remaining

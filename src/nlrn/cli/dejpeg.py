@@ -54,6 +54,6 @@ def dejpeg(
         data_range=data_range,
         strength=strength,
     )
-    code = run_jobs(work, restorer, "auto", batch)
+    code = run_jobs(work, restorer, None, batch)
     if code:
         raise typer.Exit(code)

@@ -16,12 +16,13 @@ def denoise(
     output: options.Output = None,
     recursive: options.Recursive = False,
     sigma: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Noise level in 8-bit grey levels (0..255), or auto if it is not known.",
+            help="Noise level in 8-bit grey levels (0..255), or auto for white noise of unknown level.",
+            show_default=False,
             rich_help_panel=options.RESTORATION,
         ),
-    ] = "auto",
+    ] = None,
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -47,7 +48,7 @@ def denoise(
 
     Depth, alpha, EXIF and colour profile are kept. Originals are never modified.
     """
-    level = options.parse_sigma(sigma)
+    level = None if sigma is None else options.parse_sigma(sigma)
     options.parse_data_range(data_range)  # before anything is looked for
     if demo and inputs:
         raise CliError("--demo takes no input files")
@@ -77,7 +78,7 @@ def denoise(
 
         # The demonstration's own folder holds nothing but what it wrote there before.
         folder, own = Path(output or "nlrn-demo"), output is None
-        run_demo(restorer, folder, 25.0 if level == "auto" else level, overwrite or own)
+        run_demo(restorer, folder, level if isinstance(level, float) else 25.0, overwrite or own)
         return
     code = run_jobs(work, restorer, level, batch)
     if code:

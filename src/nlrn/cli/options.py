@@ -206,7 +206,7 @@ def parse_white(text: str | None) -> float | None:
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
-    return text.replace("data_range=", "--data-range ")
+    return re.sub(r"\b(sigma|model)= ", r"--\1 ", text.replace("data_range=", "--data-range "))
 
 
 def check_weight_file(output: Path, source: Path) -> None:
@@ -240,7 +240,7 @@ def make_restorer(
     window: str | None,
     data_range: str | None,
     strength: str = "1",
-    sigma: Sigma = "auto",
+    sigma: Sigma | None = None,
 ) -> Restorer:
     """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
     settings: Settings = {

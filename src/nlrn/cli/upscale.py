@@ -61,6 +61,6 @@ def upscale(
         window=window,
         data_range=data_range,
     )
-    code = run_jobs(work, restorer, "auto", batch)
+    code = run_jobs(work, restorer, None, batch)
     if code:
         raise typer.Exit(code)

@@ -24,13 +24,22 @@ def finite_json(value: object, indent: int | None = None) -> str:
     return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
-def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
+def check_name(path: Path) -> None:
+    """Raises `OSError` for a name under which no file can be: too long, or below a folder that cannot be entered."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | None = None) -> None:
     """Writes a file under a temporary name beside it, then gives it its name in one step.
 
     Args:
         path: the file.
         data: its content.
         overwrite: whether an existing file is replaced.
+        mode: permissions; by default what the process gives to new files.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
@@ -40,6 +49,8 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
     try:
         # Not by `tempfile`, whose files nobody else may read.
         with temporary.open("xb") as file:
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -92,3 +92,24 @@ class Options:
     def model_name(self) -> str | None:
         """The name or file of the model; `None` for the default one and for a model object."""
         return str(self.model) if isinstance(self.model, str | os.PathLike) else None
+
+
+# What each option may be, and its name for an error.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "steps": ((int, type(None)), "a whole number"),
+    "ensemble": ((bool,), "True or False"),
+    "device": ((str, torch.device), "a name or a PyTorch device"),
+    "precision": ((str,), "the name of a type"),
+    "max_memory": ((int, type(None)), "a whole number of bytes"),
+    "window_size": ((int, str, type(None)), "a whole number or None"),
+}
+
+
+def check_options(settings: Settings) -> None:
+    """Raises `TypeError` for an option of a wrong type, by its name."""
+    for name, value in settings.items():
+        kinds, expected = _KINDS.get(name, ((object,), ""))
+        if not isinstance(value, kinds) or (
+            isinstance(value, bool) and bool not in kinds and kinds != (object,)
+        ):
+            raise TypeError(f"{name} must be {expected}, got {value!r}")

@@ -202,8 +202,11 @@ def autocast_inputs(
     """
     dtype = torch.get_autocast_dtype(value.device.type)
     half = query.to(dtype), key.to(dtype), value.to(dtype)
-    if (backend or choose_backend(*half, window_size, state, max_memory)) in _TAKES_HALF:
-        return half
+    reasons = refusals(*half, window_size, state, max_memory)
+    for name in _TAKES_HALF:
+        asked = backend == name or (backend is None and not serves_on_request(name, value, state))
+        if asked and reasons[name] is None:
+            return half
     return query.float(), key.float(), value.float()
 
 
