@@ -16,6 +16,7 @@ from .classical.gaussian import GaussianSmoothing
 from .classical.nlm import NLM
 from .classical.tv import TV
 from .classical.wavelet import Wavelet
+from .classical.wnnm import WNNM
 from .contract import DeclaredModel, Model, info_of
 from .weights_file import ModelError, build, read_weights
 
@@ -153,6 +154,7 @@ CLASSICAL: dict[str, ClassicalEntry] = {
     "tv": ClassicalEntry(TV, "denoise", "0..255", "28.06 (Set12, sigma 25)"),
     "nlm": ClassicalEntry(NLM, "denoise", "0..255", "28.30 (Set12, sigma 25)"),
     "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
+    "wnnm": ClassicalEntry(WNNM, "denoise", "0..255", "?"),
 }
 
 
