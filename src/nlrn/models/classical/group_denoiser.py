@@ -17,7 +17,7 @@ from .denoiser import Denoiser
 # Groups that are shrunk at a time in a pass: what lies between is in memory at once.
 GROUPS = 512
 
-# Patches `[C, G, K, patch_size^2]` and the noise level `[C, G]` of each group, to restored patches and weights `[C, G]`.
+# Patches `[C, G, K, patch_size^2]` and noise levels `[C, G]` of groups, to restored patches and weights `[C, G]`.
 Shrink = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -87,7 +87,14 @@ class Passes:
         return estimate
 
     def _once(
-        self, noisy: Tensor, estimate: Tensor, sigma: float, grouping: Grouping, shrink: Shrink, *, first: bool
+        self,
+        noisy: Tensor,
+        estimate: Tensor,
+        sigma: float,
+        grouping: Grouping,
+        shrink: Shrink,
+        *,
+        first: bool,
     ) -> Tensor:
         size, removed = grouping.patch_size, noisy - estimate
 
@@ -109,4 +116,5 @@ class Passes:
 def opponent_rows(like: Tensor) -> Tensor:
     """Rows of luminance and two chrominances, orthonormal: noise stays as strong, and independent."""
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
-    return (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).to(like)
+    unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return unit.to(like)

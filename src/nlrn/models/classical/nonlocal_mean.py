@@ -38,8 +38,8 @@ class NonLocalMeanConfig:
 class NonLocalMean(Denoiser):
     """The non-local mean over the whole image: `model(image, sigma) -> restored`.
 
-    `Z_i = sum_j Phi_ij x_j / sum_j Phi_ij`, j over all pixels, `Phi_ij = exp(-d_ij / h^2)` with the weighted mean squared
-    difference d_ij of the patches around i and j (`nlrn.ops.framework.PatchDistance`), over all channels.
+    `Z_i = sum_j Phi_ij x_j / sum_j Phi_ij`, j over all pixels, `Phi_ij = exp(-d_ij / h^2)` with the weighted mean
+    squared difference d_ij of the patches around i and j (`nlrn.ops.framework.PatchDistance`), over all channels.
 
     This is the operation of the non-local neural networks with patches in place of learned features, and the non-local
     means as they were defined: `NLM` confines it to a window. A patch sees the image mirrored at the border.

@@ -18,10 +18,10 @@ from .group_denoiser import GROUPS, GroupDenoiser, Passes
 class WNNMConfig:
     """The parameters of the method.
 
-    Those that are `None` follow from sigma as in the authors' program: patches of 6, 7, 8 and 9 pixels a side and groups
-    of 70, 90, 120 and 140 patches for sigma up to 20, 40, 60 and above, in 8-bit grey levels. The others were chosen on
-    crops of BSDS500's training and test images: 8 passes with a weight of 3.4 do what 10 and more do with the paper's
-    2 sqrt(2).
+    Those that are `None` follow from sigma. As in the authors' program, patches have 6, 7, 8 and 9 pixels a side and
+    groups 70, 90, 120 and 140 patches for sigma up to 20, 40, 60 and above, in 8-bit grey levels. The others were
+    chosen on crops of BSDS500's training and test images: `noise` is 0.5, 0.52, 0.56 and 0.58 at these levels, and 8
+    passes with a weight of 3.4 do what 10 and more do with the paper's 2 sqrt(2).
 
     Args:
         patch_size: side of the patches in pixels.
@@ -41,7 +41,7 @@ class WNNMConfig:
     weight: float = 3.4
     iterations: int = 8
     feedback: float = 0.1
-    noise: float = 0.5
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "count", "stride", "search_size"):
@@ -50,19 +50,24 @@ class WNNMConfig:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 < self.weight < math.inf:
             raise ValueError(f"weight must be > 0 and finite, got {self.weight}")
-        self.passes  # noqa: B018 - names parameters that cannot be
+        self.passes(0.1)  # names parameters that cannot be
 
-    @property
-    def passes(self) -> Passes:
-        """The passes over an image."""
-        return Passes(self.iterations, self.feedback, self.noise)
+    def passes(self, sigma: float) -> Passes:
+        """The passes over an image at a noise level in units of [0, 1]."""
+        noise = (0.5, 0.52, 0.56, 0.58)[_kind(sigma)] if self.noise is None else self.noise
+        return Passes(self.iterations, self.feedback, noise)
 
     def grouping(self, sigma: float) -> Grouping:
         """The groups at a noise level in units of [0, 1]."""
-        kind = sum(255 * sigma > level for level in (20, 40, 60))
+        kind = _kind(sigma)
         size = (6, 7, 8, 9)[kind] if self.patch_size is None else self.patch_size
         count = (70, 90, 120, 140)[kind] if self.count is None else self.count
         return Grouping(size, self.stride, self.search_size, count)
+
+
+def _kind(sigma: float) -> int:
+    # Not 20.000001 for what is 20 in float64.
+    return sum(255 * sigma > level + 1e-6 for level in (20, 40, 60))
 
 
 class WNNM(GroupDenoiser):
@@ -130,7 +135,7 @@ class WNNM(GroupDenoiser):
         def shrink(patches: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
             return shrink_singular_values(patches, scale * level.square()), torch.ones_like(level)
 
-        return config.passes.run(noisy, sigma, grouping, shrink)
+        return config.passes(sigma).run(noisy, sigma, grouping, shrink)
 
 
 def shrink_singular_values(matrices: Tensor, strength: Tensor) -> Tensor:
