@@ -184,9 +184,9 @@ def test_far_pixels_change_nothing(name):
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="affinity must be one of embedded_gaussian, .*, got 'cosine'"):
+    with pytest.raises(ValueError, match=r"affinity must be one of embedded_gaussian, .*, got 'cosine'"):
         NLRNConfig(affinity="cosine")
-    with pytest.raises(ValueError, match="affinity must be one of embedded_gaussian, .*, got 'cosine'"):
+    with pytest.raises(ValueError, match=r"affinity must be one of embedded_gaussian, .*, got 'cosine'"):
         NonLocalBlock(8, affinity="cosine")
     with pytest.raises(ValueError, match="dot_product has no logits to propagate"):
         NLRNConfig(affinity="dot_product")

@@ -236,6 +236,12 @@ def default_model(task: str, channels: int) -> str:
     return names.get(channels) or names[1]
 
 
+def fitting_models(task: str, channels: int) -> list[str]:
+    """The names of all models of a task for images of so many channels: networks, then methods without weights."""
+    networks = [name for name, entry in MODELS.items() if (entry.task, entry.channels) == (task, channels)]
+    return [*networks, *(name for name, entry in CLASSICAL.items() if entry.task == task)]
+
+
 def smallest_model(task: str, channels: int) -> str:
     """The name of the model with the fewest parameters among those that `default_model` chooses from."""
     default = default_model(task, channels)
