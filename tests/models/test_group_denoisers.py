@@ -1,4 +1,4 @@
-"""WNNM: singular values against NumPy, and what a denoiser of groups must keep. BM3D has tests of its own."""
+"""WNNM and SSC: singular values against NumPy, and what a denoiser of groups must keep. BM3D has tests of its own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from skimage import data as pictures
 from nlrn import load_model
 from nlrn.evaluation.metrics import psnr
 from nlrn.models.classical.group_denoiser import Passes
-from nlrn.models.classical.wnnm import WNNM, WNNMConfig, eigh, shrink_singular_values
+from nlrn.models.classical.low_rank import LowRankConfig, eigh
+from nlrn.models.classical.ssc import SSC
+from nlrn.models.classical.wnnm import WNNM
 from nlrn.ops.groups import Grouping, filter_groups
 from nlrn.ops.patches import extract_patches
 
 # Few and small groups: a second for an image of 50x60.
-MODELS = [WNNM(WNNMConfig(stride=5, search_size=21, iterations=3, weight=4))]
+SMALL = {"stride": 5, "search_size": 21, "iterations": 3}
+MODELS = [WNNM(LowRankConfig(weight=4, **SMALL)), SSC(LowRankConfig(weight=1.5, **SMALL))]
 # Gain in dB over the noisy image at sigma 15, 25 and 50 of the parameters above.
-LEAST = {"wnnm": (4, 5, 8)}
+LEAST = {"wnnm": (4, 5, 8), "ssc": (4, 5, 8)}
 
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 
@@ -33,36 +36,52 @@ def picture(channels=1):
     return planes if channels == 3 else planes.mean(1, keepdim=True)
 
 
-def by_svd(matrix, strength):
-    """The weighted singular value thresholding of a float64 matrix."""
+def by_svd(name, matrix, sigma, weight):
+    """The group that takes the place of a float64 matrix, by the formulas of the papers."""
     u, values, v = np.linalg.svd(matrix, full_matrices=False)
-    kept = np.where(values**2 > 4 * strength, (values + np.sqrt(np.abs(values**2 - 4 * strength))) / 2, 0)
-    return (u * kept) @ v
+    count = len(matrix)
+    for i, value in enumerate(values):
+        if name == "wnnm":
+            root = value**2 - 4 * weight * np.sqrt(count) * sigma**2
+            values[i] = (value + np.sqrt(root)) / 2 if root > 0 else 0
+        else:
+            variance = value**2 / count - sigma**2
+            threshold = weight * np.sqrt(count) * sigma**2 / np.sqrt(variance) if variance > 0 else np.inf
+            values[i] = max(value - threshold, 0)
+    return (u * values) @ v
 
 
+@each_model
 @pytest.mark.parametrize("shape", [(9, 5), (5, 9), (6, 6), (1, 4), (4, 1)], ids=str)
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-12), (torch.float32, 2e-5)], ids=str)
-def test_singular_values_by_numpy(shape, dtype, bound):
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 5e-4)], ids=str)
+def test_groups_by_numpy(model, shape, dtype, bound):
     matrices = torch.randn(2, 3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    strength = torch.linspace(0, 3, 6, dtype=torch.float64).view(2, 3)
-    actual = shrink_singular_values(matrices.to(dtype), strength.to(dtype))
+    level = torch.linspace(0.05, 0.9, 6, dtype=torch.float64).view(2, 3)
+    actual, weights = model.shrink(matrices.to(dtype), level.to(dtype))
+    assert weights.shape == level.shape
     for at in np.ndindex(2, 3):
-        expected = by_svd(matrices[at].numpy(), strength[at].item())
+        expected = by_svd(model.name, matrices[at].numpy(), level[at].item(), model.config.weight)
         assert np.abs(actual[at].numpy() - expected).max() < bound
+    assert (actual - matrices).abs().max() > 0.1
 
 
-def test_singular_values_are_a_fixed_point():
-    """`s = s_Y - C / s`: the minimum of `(s_Y - s)^2 / 2 + w s` with the weight w = C / s."""
-    matrix, strength = torch.randn(7, 4, dtype=torch.float64), torch.tensor(0.2, dtype=torch.float64)
+@each_model
+def test_groups_without_noise_stay_and_zeros_stay_zeros(model):
+    matrices = torch.randn(3, 7, 4, dtype=torch.float64)
+    torch.testing.assert_close(model.shrink(matrices, torch.zeros(3, dtype=torch.float64))[0], matrices)
+    for level in (0.0, 1.0):
+        assert model.shrink(torch.zeros(2, 5, 4), torch.full((2,), level))[0].abs().max() == 0
+
+
+def test_wnnm_is_a_fixed_point():
+    """`s = s_Y - w`: the minimum of `(s_Y - s)^2 / 2 + w s` with the weight w = C / s."""
+    model, matrix = WNNM(LowRankConfig(weight=1)), torch.randn(7, 4, dtype=torch.float64)
+    level = torch.tensor(0.2, dtype=torch.float64)
     before = torch.linalg.svdvals(matrix)
-    after = torch.linalg.svdvals(shrink_singular_values(matrix, strength))
+    after = torch.linalg.svdvals(model.shrink(matrix[None], level[None])[0][0])
     kept = after > 1e-9
     assert kept.any()
-    torch.testing.assert_close(after[kept], (before - strength / after)[kept])
-
-
-def test_nothing_is_made_of_zeros():
-    assert shrink_singular_values(torch.zeros(2, 5, 4), torch.tensor([0.0, 1.0])).abs().max() == 0
+    torch.testing.assert_close(after[kept], (before - 7**0.5 * level**2 / after)[kept])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -149,16 +168,15 @@ def test_flips(model):
     assert (model(image.mT, 0.1) - restored).square().mean().sqrt() > 0.05
 
 
-@each_model
-def test_far_pixels_change_nothing(model):
-    image, reach = noisy(torch.full((1, 1, 180, 20), 0.5), 0.1), 20
+@pytest.mark.parametrize("method", [WNNM, SSC])
+def test_far_pixels_change_nothing(method):
+    model = method(LowRankConfig(1, patch_size=4, count=5, stride=3, search_size=9, iterations=2))
+    reach = model.info.halo
+    assert reach == 2 * 2 * (3 + 4)
+    image = noisy(torch.full((1, 1, 120, 20), 0.5), 0.1)
     other = image.clone()
     other[..., :10, :] = other[..., :10, :].flip(3)
-    config = WNNMConfig(patch_size=4, count=5, stride=3, search_size=9, iterations=2)
-    near = WNNM(config)
-    reach = near.info.halo
-    assert reach == 2 * 2 * (3 + 4)
-    a, b = (near(x, 0.1) for x in (image, other))
+    a, b = (model(x, 0.1) for x in (image, other))
     assert (a - b)[..., :10, :].abs().max() > 0.01
     assert torch.equal(a[..., 10 + reach :, :], b[..., 10 + reach :, :])
 
@@ -166,13 +184,14 @@ def test_far_pixels_change_nothing(model):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: WNNMConfig(patch_size=0), "patch_size must be at least 1, got 0"),
-        (lambda: WNNMConfig(iterations=0), "passes must be at least 1, got 0"),
-        (lambda: WNNMConfig(weight=-1), "weight must be > 0 and finite, got -1"),
+        (lambda: LowRankConfig(1, patch_size=0), "patch_size must be at least 1, got 0"),
+        (lambda: LowRankConfig(1, search_size=20), "search_size must be odd, got 20"),
+        (lambda: LowRankConfig(1, iterations=0), "passes must be at least 1, got 0"),
+        (lambda: LowRankConfig(-1), "weight must be > 0 and finite, got -1"),
         (lambda: Passes(1, 1.5, 0.5), r"feedback must lie in \[0, 1\], got 1.5"),
         (lambda: Passes(1, 0.1, float("nan")), r"noise must lie in \[0, 1\], got nan"),
         (lambda: WNNM()(torch.zeros(1, 2, 9, 9), 0.1), r"must be \[B, 1 or 3, H, W\], .* got shape"),
-        (lambda: WNNM()(torch.zeros(1, 1, 9, 9)), "wnnm needs sigma"),
+        (lambda: SSC()(torch.zeros(1, 1, 9, 9)), "ssc needs sigma"),
     ],
 )
 def test_bad_parameters(make, message):
@@ -181,7 +200,7 @@ def test_bad_parameters(make, message):
 
 
 def test_parameters_by_sigma():
-    sizes = [WNNMConfig().grouping(sigma / 255) for sigma in (5, 20, 25, 50, 75)]
+    sizes = [WNNM().config.grouping(sigma / 255) for sigma in (5, 20, 25, 50, 75)]
     assert [grouping.patch_size for grouping in sizes] == [6, 6, 7, 8, 9]
     assert [grouping.count for grouping in sizes] == [70, 70, 90, 120, 140]
 

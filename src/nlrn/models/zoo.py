@@ -14,6 +14,8 @@ import torch
 from .classical.bm3d import BM3D
 from .classical.gaussian import GaussianSmoothing
 from .classical.nlm import NLM
+from .classical.nonlocal_mean import NonLocalMean
+from .classical.ssc import SSC
 from .classical.tv import TV
 from .classical.wavelet import Wavelet
 from .classical.wnnm import WNNM
@@ -154,6 +156,8 @@ CLASSICAL: dict[str, ClassicalEntry] = {
     "tv": ClassicalEntry(TV, "denoise", "0..255", "28.06 (Set12, sigma 25)"),
     "nlm": ClassicalEntry(NLM, "denoise", "0..255", "28.30 (Set12, sigma 25)"),
     "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
+    "nonlocal": ClassicalEntry(NonLocalMean, "denoise", "0..255", "?"),
+    "ssc": ClassicalEntry(SSC, "denoise", "0..255", "?"),
     "wnnm": ClassicalEntry(WNNM, "denoise", "0..255", "?"),
 }
 
