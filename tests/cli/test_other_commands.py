@@ -144,7 +144,7 @@ def test_models(nlrn):
     for name, entry in MODELS.items():
         assert name in listed
         assert f"{entry.parameters:,}" in listed
-    assert all(name in listed for name in CLASSICAL)
+    assert all(name in listed and entry.about in listed for name, entry in CLASSICAL.items())
     backends = nlrn("models", "--backends").out
     assert "chunked" in backends
     assert all("experimental" in line for line in backends.splitlines() if "triton " in line)

@@ -46,12 +46,13 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ClassicalEntry:
-    """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`."""
+    """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`, and what it is for."""
 
     builder: Callable[[], DeclaredModel]
     task: str
     sigma: str
     psnr: str
+    about: str
 
 
 # Not Apache-2.0 alone: weights/LICENSE.md.
@@ -150,15 +151,52 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+_SIGMA = "0..255"
 CLASSICAL: dict[str, ClassicalEntry] = {
-    "gaussian": ClassicalEntry(GaussianSmoothing, "denoise", "0..255", "26.58 (Set12, sigma 25)"),
-    "wavelet": ClassicalEntry(Wavelet, "denoise", "0..255", "27.08 (Set12, sigma 25)"),
-    "tv": ClassicalEntry(TV, "denoise", "0..255", "28.06 (Set12, sigma 25)"),
-    "nlm": ClassicalEntry(NLM, "denoise", "0..255", "28.30 (Set12, sigma 25)"),
-    "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
-    "nonlocal": ClassicalEntry(NonLocalMean, "denoise", "0..255", "?"),
-    "ssc": ClassicalEntry(SSC, "denoise", "0..255", "?"),
-    "wnnm": ClassicalEntry(WNNM, "denoise", "0..255", "?"),
+    "gaussian": ClassicalEntry(
+        GaussianSmoothing,
+        "denoise",
+        _SIGMA,
+        "26.58 (Set12, sigma 25)",
+        "Gaussian smoothing: the simplest baseline",
+    ),
+    "wavelet": ClassicalEntry(
+        Wavelet,
+        "denoise",
+        _SIGMA,
+        "27.08 (Set12, sigma 25)",
+        "wavelet shrinkage (BayesShrink): a transform, fast",
+    ),
+    "tv": ClassicalEntry(
+        TV, "denoise", _SIGMA, "28.06 (Set12, sigma 25)", "total variation: flat areas and sharp edges"
+    ),
+    "nlm": ClassicalEntry(
+        NLM, "denoise", _SIGMA, "28.30 (Set12, sigma 25)", "non-local means in a window: fast, any size"
+    ),
+    "nonlocal": ClassicalEntry(
+        NonLocalMean,
+        "denoise",
+        _SIGMA,
+        "PSNR_NONLOCAL",
+        "non-local mean over the whole image: to compare with a window; time grows with the square of the pixels",
+    ),
+    "bm3d": ClassicalEntry(
+        BM3D,
+        "denoise",
+        _SIGMA,
+        "29.92 (Set12, sigma 25)",
+        "block matching and 3D filtering: accurate in a second",
+    ),
+    "ssc": ClassicalEntry(
+        SSC, "denoise", _SIGMA, "PSNR_SSC", "simultaneous sparse coding of groups of patches (SAIST): slow"
+    ),
+    "wnnm": ClassicalEntry(
+        WNNM,
+        "denoise",
+        _SIGMA,
+        "PSNR_WNNM",
+        "weighted nuclear norm minimization: the most accurate of these, slow",
+    ),
 }
 
 
