@@ -12,7 +12,7 @@ class SSC(LowRank):
     """Simultaneous sparse coding: `model(image, sigma) -> restored`.
 
     The patches of a group, the K rows of a matrix Y less their mean (`LowRank`), are coded over one dictionary and
-    share its atoms: `Y = A D`, with a penalty on the norms of the columns of A, one for each atom, not on single numbers:
+    share its atoms: `Y = A D`, with a penalty on the norms of the columns of A, one for each atom:
 
         A = argmin |Y - A D|_F^2 / 2 + sum_i t_i |a_i|_2        a_i: the coefficients of atom i in all patches
 
