@@ -177,7 +177,7 @@ CLASSICAL: dict[str, ClassicalEntry] = {
         NonLocalMean,
         "denoise",
         _SIGMA,
-        "PSNR_NONLOCAL",
+        "not measured on a set",
         "non-local mean over the whole image: to compare with a window; time grows with the square of the pixels",
     ),
     "bm3d": ClassicalEntry(
@@ -188,13 +188,17 @@ CLASSICAL: dict[str, ClassicalEntry] = {
         "block matching and 3D filtering: accurate in a second",
     ),
     "ssc": ClassicalEntry(
-        SSC, "denoise", _SIGMA, "PSNR_SSC", "simultaneous sparse coding of groups of patches (SAIST): slow"
+        SSC,
+        "denoise",
+        _SIGMA,
+        "not measured on a set",
+        "simultaneous sparse coding of groups of patches (SAIST): slow",
     ),
     "wnnm": ClassicalEntry(
         WNNM,
         "denoise",
         _SIGMA,
-        "PSNR_WNNM",
+        "30.15 (Set12, sigma 25)",
         "weighted nuclear norm minimization: the most accurate of these, slow",
     ),
 }
