@@ -31,7 +31,7 @@ LEVEL = SIGMA / 255
 # fast version and OpenCV weigh all pixels of a patch alike, which costs less.
 H, PATCH_SIGMA = 0.8 * LEVEL, 1.5
 # The least gain in dB over the noisy image by which a result is plausible.
-LEAST_GAIN = {"gaussian": 4.0, "nonlocal": 4.0, "wavelet": 5.0}
+LEAST_GAIN = {"gaussian": 4.0, "nonlocal": 4.0, "wavelet": 5.0, "nlm 7/21": 5.0}
 LEAST = 6.0
 
 
