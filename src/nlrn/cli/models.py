@@ -44,7 +44,9 @@ def models(
     for name, method in CLASSICAL.items():
         table.add_row(name, method.task, "any", method.sigma, "", "none", method.psnr)
     console.print(table)
-    console.print("\nPSNR in dB. The model cards have all figures.")
+    console.print("\nPSNR in dB. The model cards have all figures. Methods without weights:")
+    for name, method in CLASSICAL.items():
+        console.print(f"{name:8}  {method.about}", soft_wrap=True)
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
         console.print(f"Use of the weights: {terms}.", soft_wrap=True)
     console.print(f"Model cards and terms: {WEIGHTS}", soft_wrap=True)
