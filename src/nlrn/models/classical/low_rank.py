@@ -21,7 +21,8 @@ class LowRankConfig:
 
     Those that are `None` follow from sigma. As in WNNM's original program, patches have 6, 7, 8 and 9 pixels a side and
     groups 70, 90, 120 and 140 patches for sigma up to 20, 40, 60 and above, in 8-bit grey levels. The others were
-    chosen on crops of BSDS500's training and test images; there `noise` is 0.5, 0.52, 0.56 and 0.58 at these levels.
+    chosen on crops of BSDS500's training and test images. `noise` is 0.5, 0.52, 0.56 and 0.58 at these levels; the
+    first and the third were chosen there, the other two are read off them and were not measured.
 
     Args:
         weight: strength of the shrinkage, c of the two methods, without unit.
