@@ -25,22 +25,19 @@ SHORTEST = 0.5  # seconds that are measured at least
 @contextmanager
 def only(backend: str) -> Iterator[None]:
     """Within, every non-local operation is computed by one backend."""
-    kept = dispatch.refusals
+    refusals, on_request = dispatch.refusals, dispatch.serves_on_request
 
-    def refusals(*args: object) -> dict[str, str | None]:
-        reasons = {
-            name: reason if name == backend else "not in this comparison"
-            for name, reason in kept(*args).items()
+    def others_refuse(*arguments: object) -> dict[str, str | None]:
+        reasons = refusals(*arguments)
+        return {
+            name: reason if name == backend else "not in this comparison" for name, reason in reasons.items()
         }
-        if reasons[backend] == dispatch.ON_REQUEST:
-            reasons[backend] = None
-        return reasons
 
-    dispatch.refusals = refusals
+    dispatch.refusals, dispatch.serves_on_request = others_refuse, lambda *arguments: False
     try:
         yield
     finally:
-        dispatch.refusals = kept
+        dispatch.refusals, dispatch.serves_on_request = refusals, on_request
 
 
 def seconds(function: Callable[[], object], device: torch.device, repeats: int = 3) -> float:

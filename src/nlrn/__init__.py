@@ -13,13 +13,16 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from .api import dejpeg as dejpeg
     from .api import denoise as denoise
+    from .api import estimate_noise as estimate_noise
     from .api import upscale as upscale
+    from .inference.noise_level import NoiseEstimate as NoiseEstimate
     from .models.contract import ModelInfo as ModelInfo
     from .models.nlrn import NLRN as NLRN
     from .models.nlrn import NLRNConfig as NLRNConfig
     from .models.nlrn import NonLocalBlock as NonLocalBlock
     from .models.zoo import load_model as load_model
     from .ops.nonlocal_attention import nonlocal_attention as nonlocal_attention
+    from .restoration import Restorer as Restorer
 
 
 _HOMES = {
@@ -27,8 +30,11 @@ _HOMES = {
     "NLRN": "models.nlrn",
     "NLRNConfig": "models.nlrn",
     "NonLocalBlock": "models.nlrn",
+    "NoiseEstimate": "inference.noise_level",
+    "Restorer": "restoration",
     "dejpeg": "api",
     "denoise": "api",
+    "estimate_noise": "api",
     "load_model": "models.zoo",
     "nonlocal_attention": "ops.nonlocal_attention",
     "upscale": "api",
@@ -38,9 +44,12 @@ __all__ = [
     "NLRN",
     "ModelInfo",
     "NLRNConfig",
+    "NoiseEstimate",
     "NonLocalBlock",
+    "Restorer",
     "dejpeg",
     "denoise",
+    "estimate_noise",
     "load_model",
     "nonlocal_attention",
     "upscale",

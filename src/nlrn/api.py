@@ -7,18 +7,24 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TypeVar, Unpack, overload
+from typing import Any, BinaryIO, Literal, TypeVar, Unpack, cast, overload
 
 import numpy as np
+from PIL.Image import Image as PillowImage
 from torch import Tensor
 
 from .files.image import Image, merge_alpha
 from .files.images import check_writable, read_image, write_image
 from .inference import Progress
+from .inference.noise_level import NoiseEstimate
 from .models.contract import Model
-from .restoration import Report, Restorer, Settings, Sigma, Task
+from .restoration import DataRange, Report, Restorer, Settings, Sigma, Task, measure_noise
+from .restoration.options import check_options
 
 log = logging.getLogger(__name__)
+
+
+Restorable = np.ndarray | Tensor | PillowImage | list[Any] | Path
 
 
 class Options(Settings, total=False):
@@ -28,27 +34,39 @@ class Options(Settings, total=False):
     output: str | os.PathLike[str] | None
     overwrite: bool
     progress: Progress | None
+    channel_axis: int | None
+    nodata: Literal["nan"] | float | None
 
 
 @overload
-def denoise(image: np.ndarray, sigma: Sigma = "auto", **options: Unpack[Options]) -> np.ndarray: ...
+def denoise(image: np.ndarray, sigma: Sigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
 @overload
-def denoise(image: Tensor, sigma: Sigma = "auto", **options: Unpack[Options]) -> Tensor: ...
+def denoise(image: Tensor, sigma: Sigma | None = None, **options: Unpack[Options]) -> Tensor: ...
+@overload
+def denoise(image: PillowImage, sigma: Sigma | None = None, **options: Unpack[Options]) -> PillowImage: ...
+@overload
+def denoise(image: list[Any], sigma: Sigma | None = None, **options: Unpack[Options]) -> list[Any]: ...
+@overload
+def denoise(image: BinaryIO, sigma: Sigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
 @overload
 def denoise(
-    image: str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
+    image: str | os.PathLike[str], sigma: Sigma | None = None, **options: Unpack[Options]
 ) -> np.ndarray | Path: ...
 def denoise(
-    image: np.ndarray | Tensor | str | os.PathLike[str], sigma: Sigma = "auto", **options: Unpack[Options]
-) -> np.ndarray | Tensor | Path:
+    image: np.ndarray | Tensor | PillowImage | BinaryIO | list[Any] | str | os.PathLike[str],
+    sigma: Sigma | None = None,
+    **options: Unpack[Options],
+) -> Restorable:
     """Removes noise from an image.
 
     Args:
-        image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), or the path of a file,
-            whose pixels are taken as stored: EXIF orientation is not applied. Channels: grey or RGB, with or without
+        image: an array (`H x W` or `H x W x C`), a tensor (`C x H x W` or `B x C x H x W`), a Pillow image, or a file:
+            its path or an open one, whose pixels are taken as stored: EXIF orientation is not applied. A list of
+            images, of any sizes and kinds, gives a list. Channels: grey or RGB, with or without
             alpha, which stays as it is. Types: all integers and floats.
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
-            levels (0..255), whatever the file's depth. `"auto"` estimates it, or takes a model that needs none.
+            levels (0..255), whatever the file's depth. By default nlrn chooses by the noise that it finds; `"auto"`
+            is white noise whose level is estimated.
         **options: any of these:
             model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
             steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
@@ -63,6 +81,9 @@ def denoise(
                 CUDA and float32 elsewhere. `"bfloat16"` is two to three times faster on CPUs with AMX, 1.4 to 1.9
                 times on AMD Zen 5.
             max_memory: bytes that may be used; by default half of what is available.
+            channel_axis: the axis of an array's channels none of which is alpha (scikit-image's convention): three are
+                RGB, other numbers are restored one by one. By default the last of 2 or 4 channels is alpha.
+            nodata: `"nan"` or a number that an array has where it has no data; such pixels come back as they are.
             output: write the result to this file (of a path's image, with its depth and metadata).
             overwrite: replace an existing `output`.
             progress: called with the fraction done, from 0 to 1.
@@ -85,7 +106,7 @@ def denoise(
         >>> clean.shape, clean.dtype
         ((32, 48), dtype('uint8'))
     """
-    return _told(*_restore("denoise", image, sigma, None, **options))
+    return cast(Restorable, _run("denoise", image, sigma, None, options))
 
 
 @overload
@@ -93,10 +114,18 @@ def upscale(image: np.ndarray, scale: int, **options: Unpack[Options]) -> np.nda
 @overload
 def upscale(image: Tensor, scale: int, **options: Unpack[Options]) -> Tensor: ...
 @overload
+def upscale(image: PillowImage, scale: int, **options: Unpack[Options]) -> PillowImage: ...
+@overload
+def upscale(image: list[Any], scale: int, **options: Unpack[Options]) -> list[Any]: ...
+@overload
+def upscale(image: BinaryIO, scale: int, **options: Unpack[Options]) -> np.ndarray: ...
+@overload
 def upscale(image: str | os.PathLike[str], scale: int, **options: Unpack[Options]) -> np.ndarray | Path: ...
 def upscale(
-    image: np.ndarray | Tensor | str | os.PathLike[str], scale: int, **options: Unpack[Options]
-) -> np.ndarray | Tensor | Path:
+    image: np.ndarray | Tensor | PillowImage | BinaryIO | list[Any] | str | os.PathLike[str],
+    scale: int,
+    **options: Unpack[Options],
+) -> Restorable:
     """Makes an image 2, 3 or 4 times larger (super-resolution).
 
     The network restores the luma of a bicubic enlargement; chroma and alpha are bicubic. It was trained on images
@@ -119,7 +148,7 @@ def upscale(
         >>> nlrn.upscale(np.zeros((20, 24, 3), np.uint8), 2).shape
         (40, 48, 3)
     """
-    return _told(*_restore("upscale", image, "auto", scale, **options))
+    return cast(Restorable, _run("upscale", image, None, scale, options))
 
 
 @overload
@@ -127,10 +156,17 @@ def dejpeg(image: np.ndarray, **options: Unpack[Options]) -> np.ndarray: ...
 @overload
 def dejpeg(image: Tensor, **options: Unpack[Options]) -> Tensor: ...
 @overload
+def dejpeg(image: PillowImage, **options: Unpack[Options]) -> PillowImage: ...
+@overload
+def dejpeg(image: list[Any], **options: Unpack[Options]) -> list[Any]: ...
+@overload
+def dejpeg(image: BinaryIO, **options: Unpack[Options]) -> np.ndarray: ...
+@overload
 def dejpeg(image: str | os.PathLike[str], **options: Unpack[Options]) -> np.ndarray | Path: ...
 def dejpeg(
-    image: np.ndarray | Tensor | str | os.PathLike[str], **options: Unpack[Options]
-) -> np.ndarray | Tensor | Path:
+    image: np.ndarray | Tensor | PillowImage | BinaryIO | list[Any] | str | os.PathLike[str],
+    **options: Unpack[Options],
+) -> Restorable:
     """Removes the artifacts of JPEG compression: blocks, ringing, banding. The quality need not be known.
 
     Args:
@@ -149,29 +185,78 @@ def dejpeg(
         >>> nlrn.dejpeg(np.zeros((20, 24), np.uint8)).shape
         (20, 24)
     """
-    return _told(*_restore("dejpeg", image, "auto", None, **options))
+    return cast(Restorable, _run("dejpeg", image, None, None, options))
+
+
+def estimate_noise(
+    image: np.ndarray | Tensor | str | os.PathLike[str], *, data_range: DataRange | None = None
+) -> NoiseEstimate:
+    """Estimates the noise of an image: its level, as `denoise` takes it for sigma, and how white it is.
+
+    Constant, hidden and masked areas do not count.
+
+    Args:
+        image: as for `denoise`.
+        data_range: as for `denoise`.
+
+    Returns:
+        An estimate with `sigma` (in the units of an array or tensor; for a path in 8-bit grey levels), `whiteness` (1
+        for white noise, below 0.5 after a camera's processing) and the share of the picture `used`.
+
+    Raises:
+        ValueError: fewer than 16 pixels a side, and as `denoise`.
+
+    Example:
+        >>> import numpy as np, nlrn
+        >>> noisy = np.random.default_rng(0).normal(128, 25, (64, 64)).clip(0, 255).astype(np.uint8)
+        >>> estimate = nlrn.estimate_noise(noisy)
+        >>> round(estimate.sigma), round(estimate.whiteness)
+        (25, 1)
+    """
+    return measure_noise(read_image(image) if isinstance(image, str | os.PathLike) else image, data_range)
+
+
+def _run(task: Task, image: Any, sigma: Sigma | None, scale: int | None, options: Options) -> Any:
+    """The image, or each of a list, restored; the user is told of the report."""
+    if isinstance(image, list | tuple):
+        if options.get("output") is not None:
+            raise ValueError("output= takes the result of one path, not those of a list")
+        return [_told(*_restore(task, one, sigma, scale, **options), level=4) for one in image]
+    return _told(*_restore(task, image, sigma, scale, **options), level=4)
 
 
 def _restore(
     task: Task,
-    image: np.ndarray | Tensor | str | os.PathLike[str],
-    sigma: Sigma,
+    image: Any,
+    sigma: Sigma | None,
     scale: int | None,
     *,
     model: str | Path | Model | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    channel_axis: int | None = None,
+    nodata: Literal["nan"] | float | None = None,
     **settings: Unpack[Settings],
-) -> tuple[np.ndarray | Tensor | Path, Report]:
+) -> tuple[Any, Report]:
     """The image restored, as the kind that it is, or the file written."""
+    check_options(settings)
     restorer = Restorer(model, task=task, scale=scale, **settings)
+    if isinstance(image, PillowImage):
+        return _restore_pillow(restorer, image, sigma, progress)
+    if hasattr(image, "read"):
+        restored, report = restorer.image(read_image(cast(BinaryIO, image)), sigma, progress)
+        return merge_alpha(restored), report
     if isinstance(image, str | os.PathLike):
         source = read_image(Path(image))
-        target = None if output is None else _checked_output(source, Path(image), Path(output), overwrite)
+        target = (
+            None
+            if output is None
+            else _checked_output(source, Path(image), Path(output), overwrite, restorer.scale)
+        )
         restored, report = restorer.image(source, sigma, progress)
         if target is not None:
-            written = write_image(restored, target, overwrite=overwrite)
+            written = write_image(restored, target, overwrite=overwrite, mode=os.stat(image).st_mode & 0o777)
             return target, dataclasses.replace(report, notes=(*report.notes, *written))
         return merge_alpha(restored), report
     if output is not None:
@@ -179,18 +264,55 @@ def _restore(
     if isinstance(image, Tensor):
         return restorer.tensor(image, sigma, progress)
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"image must be a path, a NumPy array or a tensor, got {type(image).__name__}")
-    return restorer.array(image, sigma, progress)
+        raise TypeError(
+            "image must be a path, a file object, a NumPy array, a tensor, a Pillow image or a list of these, "
+            f"got {type(image).__name__}"
+        )
+    if nodata is None:
+        return restorer.array(image, sigma, progress, channel_axis=channel_axis)
+    masked = _masked(image, nodata)
+    result, report = restorer.array(masked, sigma, progress, channel_axis=channel_axis)
+    np.ma.getdata(result)[np.ma.getmaskarray(result)] = np.nan if nodata == "nan" else nodata
+    return (result if isinstance(image, np.ma.MaskedArray) else np.ma.getdata(result)), report
 
 
-def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -> Path:
+def _masked(image: np.ndarray, nodata: Literal["nan"] | float) -> np.ndarray:
+    """The array with a mask over the pixels without data."""
+    if isinstance(nodata, bool) or not (nodata == "nan" or isinstance(nodata, int | float)):
+        raise ValueError(f"nodata must be 'nan' or a number, got {nodata!r}")
+    missing = np.isnan(image) if nodata == "nan" or nodata != nodata else image == nodata
+    return np.ma.MaskedArray(image, np.ma.getmaskarray(image) | missing)
+
+
+def _restore_pillow(
+    restorer: Restorer, image: PillowImage, sigma: Sigma | None, progress: Progress | None
+) -> tuple[PillowImage, Report]:
+    """A Pillow image as one of the same mode; palettes become RGB, and 1-bit images grey."""
+    from PIL import Image as Pillow
+
+    mode = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "PA": "RGBA"}.get(
+        image.mode, image.mode
+    )
+    if mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I", "F"):
+        raise ValueError(f"a Pillow image must be grey or RGB, got mode {image.mode}; convert it first")
+    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
+    alpha = pixels[..., -1].copy() if mode in ("LA", "RGBA") else None
+    color = pixels if alpha is None else pixels[..., 0] if mode == "LA" else pixels[..., :3]
+    # As an image of a file: sigma is in grey levels, and alpha is what the mode says.
+    restored, report = restorer.image(Image(np.ascontiguousarray(color), alpha), sigma, progress)
+    result = Pillow.fromarray(merge_alpha(restored))
+    result.info = dict(image.info)
+    return result, report
+
+
+def _checked_output(image: Image, source: Path, target: Path, overwrite: bool, scale: int) -> Path:
     """`target`, if the result can go there; better to know before the work than after."""
-    check_writable(image, target)
-    if target.is_dir():
+    check_writable(image, target, scale)
+    if os.path.isdir(target):
         raise ValueError(f"output {target} is a folder, and must be a file")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise FileNotFoundError(f"the folder of the output {target} does not exist")
-    if target.exists() and target.samefile(source):
+    if os.path.exists(target) and target.samefile(source):
         raise ValueError(f"output is the input itself, {source}; the original is never modified")
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
@@ -200,12 +322,12 @@ def _checked_output(image: Image, source: Path, target: Path, overwrite: bool) -
 Restored = TypeVar("Restored")
 
 
-def _told(result: Restored, report: Report) -> Restored:
-    """The result, after the user of the function that calls this one was told of the report."""
+def _told(result: Restored, report: Report, level: int) -> Restored:
+    """The result, after the user was told of the report, `level` calls further up."""
     for note in report.notes:
         log.info(note)
     if report.estimated and report.sigma is not None:
         log.info("estimated noise level: %.1f (8-bit grey levels)", 255 * report.sigma)
     for caution in report.warnings:
-        warnings.warn(caution, stacklevel=3)
+        warnings.warn(caution, stacklevel=level)
     return result

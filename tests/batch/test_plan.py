@@ -41,6 +41,8 @@ def test_plan_jobs_into_a_folder_with_subfolders(folder: Path):
     assert {str(job.target) for job in work.jobs} == {
         str(Path("results", name)) for name in ("a.png", "b.png", "sub/a.png")
     }
+    assert not (folder / "results").exists()
+    work.make_folders()
     assert (folder / "results" / "sub").is_dir()
 
 

@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str, int, str]] = {
         good,
         "denoise a.png -o /proc/b.png",
         CANNOT_START,
-        "cannot write to the folder of /proc/b.png",
+        "cannot write to the folder /proc",
     ),
     "output is the input": (good, "denoise a.png -o a.png --overwrite", CANNOT_START, "never modified"),
     "sigma -1": (good, "denoise a.png --sigma -1", CANNOT_START, "--sigma must lie between 0 and 255"),

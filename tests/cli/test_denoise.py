@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nlrn.cli import batch
+from nlrn.cli import batch_output
 from nlrn.cli.errors import CliError
 from nlrn.cli.options import parse_memory, parse_sigma
 from nlrn.files.images import Image, read_image, write_image
@@ -31,7 +31,9 @@ def picture(path: Path, shape: tuple[int, ...] = (20, 24), dtype: str = "uint8",
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    """The files in a folder and below, without the journals of batches."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path) for path in files if ".nlrn" not in path.parts)
 
 
 def test_beside_the_input(nlrn, tmp_path, tiny_grey):
@@ -275,13 +277,13 @@ def test_a_terminal_gets_no_image(nlrn, tmp_path, tiny_grey, monkeypatch):
 
 def test_a_long_job_says_so_and_what_is_faster(nlrn, tmp_path, monkeypatch):
     picture(tmp_path / "a.png")
-    monkeypatch.setattr(batch, "LONG_JOB_SECONDS", 1e-6)
+    monkeypatch.setattr(batch_output, "LONG_JOB_SECONDS", 1e-6)
     outcome = nlrn("denoise", "a.png", "--sigma", 20, "--device", "cpu")
     assert re.search(
         r"this will take about \d+ seconds; faster: (--precision bfloat16, )?--steps 4, a CUDA GPU",
         outcome.err,
     )
-    monkeypatch.setattr(batch, "LONG_JOB_SECONDS", 60)
+    monkeypatch.setattr(batch_output, "LONG_JOB_SECONDS", 60)
     assert "will take" not in nlrn("denoise", "a.png", "--sigma", 20, "--overwrite").err
 
 
@@ -289,12 +291,13 @@ def test_progress_bar_only_after_two_seconds(monkeypatch):
     from rich.console import Console
 
     screen = io.StringIO()
-    with batch._Bar(Console(file=screen, force_terminal=True, width=80)) as bar:
-        bar.file(0, 1, "a.png")
-        bar.progress(0.1)
-        assert screen.getvalue() == ""
-        monkeypatch.setattr(batch, "PROGRESS_AFTER_SECONDS", 0)
-        bar.progress(0.5)
+    bar = batch_output._Bar(Console(file=screen, force_terminal=True, width=80), 1)
+    bar.file(0, "a.png")
+    bar.progress(0.1)
+    assert screen.getvalue() == ""
+    monkeypatch.setattr(batch_output, "PROGRESS_AFTER_SECONDS", 0)
+    bar.progress(0.5)
+    bar.close()
     assert "a.png" in screen.getvalue()
     assert " 50%" in screen.getvalue()
 
@@ -302,7 +305,7 @@ def test_progress_bar_only_after_two_seconds(monkeypatch):
 def test_no_progress_bar_without_a_terminal():
     from rich.console import Console
 
-    assert batch._Bar(Console(file=io.StringIO())).progress is None
+    assert batch_output._Bar(Console(file=io.StringIO()), 1).progress is None
 
 
 def test_demo(nlrn, tmp_path):

@@ -144,7 +144,7 @@ def test_models(nlrn):
     for name, entry in MODELS.items():
         assert name in listed
         assert f"{entry.parameters:,}" in listed
-    assert all(name in listed for name in CLASSICAL)
+    assert all(name in listed and entry.about in listed for name, entry in CLASSICAL.items())
     backends = nlrn("models", "--backends").out
     assert "chunked" in backends
     assert all("experimental" in line for line in backends.splitlines() if "triton " in line)
@@ -223,6 +223,26 @@ def test_benchmark(nlrn, data, tmp_path):
     assert "results.json exists; pass --overwrite" in again.err
 
 
+def test_benchmark_of_all_models(nlrn, data, tmp_path):
+    """One table, with the figure that the literature gives each method; colour sets get the models for colour."""
+    options = ("--sets", "Set12,CBSD68", "--sigmas", 25, "--models", "all", "--max-images", 1, "--out", "all")
+    outcome = nlrn("benchmark", "denoise", "--data", data, *options)
+    assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "all" / "results.json").read_text())["results"]
+    measured = {(result["dataset"].removesuffix("[:1]"), result["model"]) for result in results}
+    for dataset, channels in (("Set12", 1), ("CBSD68", 3)):
+        networks = {n for n, entry in MODELS.items() if (entry.task, entry.channels) == ("denoise", channels)}
+        assert {model for name, model in measured if name == dataset} == networks | set(CLASSICAL)
+    some = nlrn(
+        *("benchmark", "denoise", "--data", data, "--sets", "Set12", "--sigmas", 25), "--models", "bm3d, nlm"
+    )
+    assert some.code == 0, some.err
+    lines = {line.split()[2]: line.split() for line in some.out.splitlines() if line.startswith("Set12")}
+    assert "published" in some.out
+    assert lines["bm3d"][-2] == "29.97"
+    assert lines.keys() == {"bm3d", "nlm"}
+
+
 def test_benchmark_of_a_part_is_not_called_the_set(nlrn, data):
     options = ("--sets", "Set12", "--sigmas", "25", "--max-images", 1, "--official-patches", "--steps", 2)
     outcome = nlrn("benchmark", "denoise", "--data", data, *options)
@@ -242,6 +262,8 @@ def test_benchmark_of_a_part_is_not_called_the_set(nlrn, data):
         (("--steps", "x"), "--steps must be numbers"),
         (("--sets", "Set12", "--steps", "3"), "can stop after 2, 4, 6 steps, got steps=3"),
         (("--sets", "Set12", "--model", "nope"), "no model and no weight file 'nope'"),
+        (("--sets", "Set12", "--models", "bm3d,nope"), "no model and no weight file 'nope'"),
+        (("--model", "bm3d", "--models", "all"), "--model and --models exclude each other"),
     ],
 )
 def test_benchmark_refuses(nlrn, data, arguments, message):

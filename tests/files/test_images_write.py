@@ -76,8 +76,8 @@ IMPOSSIBLE = {
     "empty": (Image(noise((0, 5))), "a.png", r"got shape \(0, 5\)"),
     "alpha of another size": (Image(noise((4, 5)), noise((5, 4))), "a.png", "alpha must be"),
     "alpha of another type": (Image(noise((4, 5)), noise((4, 5), "uint16")), "a.png", "alpha must be"),
-    "JPEG too large": (Image(np.zeros((1, 70_000), np.uint8)), "a.jpg", "cannot write this image as JPEG"),
-    "WebP too large": (Image(np.zeros((1, 17_000), np.uint8)), "a.webp", "cannot write this image as WEBP"),
+    "JPEG too large": (Image(np.zeros((1, 70_000), np.uint8)), "a.jpg", "JPEG holds at most 65500 pixels"),
+    "WebP too large": (Image(np.zeros((1, 17_000), np.uint8)), "a.webp", "WEBP holds at most 16383 pixels"),
 }
 
 

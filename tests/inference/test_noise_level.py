@@ -29,7 +29,7 @@ def test_on_a_photograph():
 
 
 def test_clipped_noise_reads_too_low_and_says_so():
-    estimate = estimate_noise(noisy(50, 0.1).clip(0, 1))
+    estimate = estimate_noise(noisy(50, 0.02).clip(0, 1))
     assert 255 * estimate.sigma < 45
     assert "clipped noise reads too low" in estimate.warnings[0]
 
@@ -47,3 +47,55 @@ def test_too_small(shape):
 
 def test_smallest():
     assert estimate_noise(noisy(25, shape=(1, 1, 16, 16))).sigma > 0
+
+
+def within(level: float, inner: torch.Tensor, side: int = 160) -> torch.Tensor:
+    """A picture in the middle of a constant area."""
+    page = torch.full((1, 1, side, side), level)
+    low = (side - inner.shape[-1]) // 2
+    page[..., low : low + inner.shape[-1], low : low + inner.shape[-1]] = inner
+    return page
+
+
+@pytest.mark.parametrize("level", [0.0, 1 / 3, 0.7, 1.0])
+def test_constant_areas_do_not_count(level):
+    estimate = estimate_noise(within(level, noisy(25, shape=(1, 1, 80, 80))))
+    assert 255 * estimate.sigma == pytest.approx(25, rel=0.06)
+    assert 0.15 < estimate.used < 0.3
+    assert estimate.warnings == ()
+
+
+def test_too_little_of_the_picture_is_said():
+    estimate = estimate_noise(within(1.0, noisy(25, shape=(1, 1, 32, 32))))
+    assert "of the picture, as the rest is constant or hidden" in estimate.warnings[0]
+
+
+def test_hidden_areas_do_not_count():
+    image, hidden = noisy(25), torch.zeros(1, 1, 256, 256, dtype=torch.bool)
+    image[..., 40:] = 0.5 + torch.linspace(0, 0.1, 216)
+    hidden[..., 40:] = True
+    assert 255 * estimate_noise(image, hidden).sigma == pytest.approx(25, rel=0.06)
+    assert 255 * estimate_noise(image).sigma < 5
+
+
+def test_the_edges_of_a_drawing_are_no_noise():
+    drawing = torch.ones(1, 1, 128, 128)
+    for row in range(4, 120, 8):
+        drawing[..., row : row + 2, row // 2 :] = 0.2
+        drawing[..., :, row] = 0.1
+    assert estimate_noise(drawing).sigma == 0
+    assert estimate_noise(drawing).drawing
+    assert not estimate_noise(noisy(25)).drawing
+
+
+def test_whiteness():
+    white = noisy(10)
+    shared = 0.5 + torch.nn.functional.avg_pool2d(white - 0.5, 3, 1, 1) * 3
+    assert estimate_noise(white).whiteness > 0.95
+    assert estimate_noise(shared).whiteness < 0.6
+
+
+def test_where_noise_is_cut_off_the_rest_decides():
+    image = noisy(25)
+    image[..., 100:] = (image[..., 100:] + 0.45).clip(0, 1)  # a sky at its white
+    assert 255 * estimate_noise(image).sigma == pytest.approx(25, rel=0.04)

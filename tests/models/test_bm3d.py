@@ -105,7 +105,7 @@ def test_float64():
         (
             torch.zeros(1, 2, 9, 9),
             0.1,
-            r"must be \[B, 1 or 3, H, W\] and not empty, got shape \(1, 2, 9, 9\)",
+            r"must be \[B, 1 or 3, H, W\], floating point and not empty, got shape \(1, 2, 9, 9\)",
         ),
         (torch.zeros(1, 1, 9, 9), None, "bm3d needs sigma"),
         (torch.zeros(1, 1, 9, 9), -0.1, r"sigma must be finite and >= 0, got \[-0.1\]"),

@@ -12,19 +12,20 @@ from nlrn import denoise, load_model
 from nlrn.evaluation.metrics import psnr
 from nlrn.models.classical.gaussian import GaussianConfig, GaussianSmoothing
 from nlrn.models.classical.nlm import NLM, NLMConfig
+from nlrn.models.classical.nonlocal_mean import NonLocalMean, NonLocalMeanConfig
 from nlrn.models.classical.tv import TV, TVConfig
 from nlrn.models.classical.wavelet import Wavelet, WaveletConfig
-from nlrn.models.zoo import CLASSICAL
 
-MODELS = [GaussianSmoothing(), TV(), Wavelet(), NLM()]
+MODELS = [GaussianSmoothing(), TV(), Wavelet(), NLM(), NonLocalMean()]
 # How far a flipped or turned image may lie from the flipped or turned result, at sigma 25.
-SYMMETRY = {"gaussian": 1e-6, "tv": 0.12, "wavelet": 0.2, "nlm": 1e-5}
+SYMMETRY = {"gaussian": 1e-6, "tv": 0.12, "wavelet": 0.2, "nlm": 1e-5, "nonlocal": 1e-5}
 # Gain in dB over the noisy image at sigma 15, 25 and 50, on the picture below.
 LEAST = {
     "gaussian": (0.2, 2.4, 5.9),
     "tv": (7.5, 8.1, 9.1),
     "wavelet": (2.2, 3.5, 6.3),
     "nlm": (6.9, 7.7, 8.7),
+    "nonlocal": (5.5, 6.5, 7.5),
 }
 
 each_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -143,6 +144,11 @@ def test_refuses(model):
         (lambda: NLM(NLMConfig(patch_size=4)), "patch_size must be odd and positive, got 4"),
         (lambda: NLM(NLMConfig(window_size=0)), "size must be odd and positive, got 0"),
         (lambda: NLM(NLMConfig(h=-1.0)), "h must be > 0, got -1.0"),
+        (
+            lambda: NonLocalMean(NonLocalMeanConfig(patch_size=4)),
+            "patch_size must be odd and positive, got 4",
+        ),
+        (lambda: NonLocalMean(NonLocalMeanConfig(h=-1.0)), "h must be > 0, got -1.0"),
         (lambda: GaussianConfig(spread=0.0), "spread must be > 0 and finite, got 0.0"),
         (lambda: TVConfig(weight=-2.0), "weight must be > 0 and finite, got -2.0"),
         (lambda: TVConfig(max_iterations=0), "max_iterations must be at least 1, got 0"),
@@ -207,7 +213,7 @@ def test_far_pixels_change_nothing():
     assert (a - b)[..., 20 + reach :, :].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name in CLASSICAL if name != "bm3d"])
+@pytest.mark.parametrize("name", [model.name for model in MODELS])
 def test_as_a_model_by_name(name):
     assert load_model(name).name == name
     pixels = (255 * noisy(picture(3), 0.1)[0].movedim(0, 2).clamp(0, 1)).round().byte().numpy()[:32, :32]

@@ -251,5 +251,5 @@ def test_the_page_from_a_gaussian_filter_to_the_nlrn():
     """Its code runs in order, and what it claims holds."""
     page = (Path(__file__).parents[2] / "docs" / "framework.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(code) == 9
+    assert len(code) == 11
     exec("\n".join(code), {})

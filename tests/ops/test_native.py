@@ -236,3 +236,8 @@ def test_a_compiler_that_fails(monkeypatch, tmp_path):
     with pytest.raises(CompileError, match=r"cannot compile .*: broken"):
         compile_kernels(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_mark_of_a_constant_is_that_of_torch():
+    marked = torch.compiler.assume_constant_result(lambda: 1)
+    assert vars(marked).items() <= vars(native._threads).items()

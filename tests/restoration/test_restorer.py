@@ -147,7 +147,7 @@ def test_refused_images(image, message, tiny_grey):
 
 def test_refused_arguments(tiny_grey, tiny_colour, tmp_path):
     array = picture((8, 8))
-    with pytest.raises(TypeError, match="a path, a NumPy array or a tensor, got list"):
+    with pytest.raises(TypeError, match="a Pillow image or a list of these, got list"):
         nlrn.denoise([[1, 2]], sigma=1)
     with pytest.raises(ValueError, match="output= writes the result of a path"):
         nlrn.denoise(array, sigma=1, output=tmp_path / "x.png")

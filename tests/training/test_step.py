@@ -144,8 +144,8 @@ def test_bfloat16_convolutions_keep_float32_logits(monkeypatch):
     """Of dense attention, which adds them up in the precision of its queries."""
     dtypes, attention = set(), dense.attention
 
-    def noted(query, *more):
-        output, state = attention(query, *more)
+    def noted(query, *more, **options):
+        output, state = attention(query, *more, **options)
         dtypes.add((query.dtype, state.logits.dtype))
         return output, state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..files.atomic import check_name
 from ..files.images import SUFFIXES, ImageError, find_images
+
+# The name of a result of standard input in a folder, without the suffix of its format.
+STANDARD_INPUT = "standard-input"
 
 
 class PlanError(ValueError):
@@ -39,10 +44,39 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """The jobs of a batch, and notes, in full sentences, about what it leaves out."""
+    """The jobs of a batch.
+
+    Args:
+        jobs: the files to restore.
+        notes: what the batch leaves out, in full sentences.
+        folder: the output folder, where there is one.
+    """
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...] = ()
+    folder: Path | None = None
+
+    def make_folders(self) -> None:
+        """Makes the folders of the results.
+
+        Raises:
+            PlanError: a folder that cannot be made or written to.
+        """
+        targets = [job.target for job in self.jobs if job.target != "-"]
+        made = [] if self.folder is None else [self.folder, *(target.parent for target in targets)]
+        for folder in dict.fromkeys(made):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise PlanError(
+                    f"cannot make the output folder {folder}: {error.strerror or error}"
+                ) from error
+        for folder in dict.fromkeys(target.parent for target in targets):
+            try:
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise PlanError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
 
 
 def plan_jobs(
@@ -53,12 +87,14 @@ def plan_jobs(
     recursive: bool,
     overwrite: bool,
     skip_existing: bool,
+    shard: tuple[int, int] | None = None,
 ) -> Work:
-    """Finds the inputs and the place of each result; nothing is read or written yet.
+    """Finds the inputs and the place of each result; nothing is read or written yet, and no folder made.
 
     Without `output` a result stands beside its input as `STEM + suffix + EXT`. `output` is a file for a single
-    input file, otherwise a folder (made if it is not there), which with `recursive` has the subfolders of the inputs.
-    Whether an input is an image shows when it is read.
+    input file, otherwise a folder, which with `recursive` has the subfolders of the inputs.
+    Whether an input is an image shows when it is read. With a `shard` (i, n) every n-th job is taken, from the i-th on;
+    the shards of a batch have all its jobs, and each once.
 
     Raises:
         OutputExists: an output exists, and is neither to be replaced nor skipped.
@@ -66,15 +102,22 @@ def plan_jobs(
     """
     if "" in inputs:
         raise PlanError("an input has an empty name")
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise PlanError("the working folder does not exist any more") from error
     if "-" in inputs:
         if len(inputs) > 1:
             raise PlanError("standard input (-) must be the only input")
         if output is None or output == "-":
             return Work((Job("-", "-"),))
-        _check_suffix(output)
-        return _work([Job("-", Path(output))], overwrite, skip_existing)
+        if _means_existing_folder(output):
+            folder = Path(output)
+            job = Job("-", folder / STANDARD_INPUT)
+            return dataclasses.replace(_work([job], overwrite, skip_existing), folder=folder)
+        return _work([_named(output, "-")], overwrite, skip_existing)
     sources = _find(inputs, output, recursive)
-    single = len(sources) == 1 and not Path(inputs[0]).is_dir()
+    single = len(sources) == 1 and not os.path.isdir(inputs[0])
     if output == "-":
         if not single:
             raise PlanError("standard output (-) takes the result of one file only")
@@ -83,17 +126,20 @@ def plan_jobs(
         (source,) = sources
         if os.path.realpath(output) == os.path.realpath(source):
             raise PlanError(f"the output {output} is the input itself; the original is never modified")
-        _check_suffix(output)
-        return _work([Job(source, Path(output))], overwrite, skip_existing)
-    if output is not None and Path(output).suffix.lower() in SUFFIXES and not Path(output).is_dir():
+        return _work([_named(output, source)], overwrite, skip_existing)
+    if output is not None and Path(output).suffix.lower() in SUFFIXES and not os.path.isdir(output):
         raise PlanError(f"one file, {output}, cannot take several results; give a folder")
     if output is not None:
-        return _work(_into_folder(sources, Path(output)), overwrite, skip_existing)
+        folder = Path(output)
+        targets = {source: folder / place / source.name for source, place in sources.items()}
+        return dataclasses.replace(
+            _work(_jobs(targets), overwrite, skip_existing, shard=shard), folder=folder
+        )
     # A folder may hold the results of an earlier run; only by its name is one restored again.
     earlier = {_beside(source, suffix) for source in sources} - {Path(name) for name in inputs}
     left = {source: _beside(source, suffix) for source in sources if source not in earlier}
     notes = [f"results of an earlier run (*{suffix}.*) left out: {len(sources) - len(left)}"]
-    return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else ())
+    return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else (), shard)
 
 
 def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Path, Path]:
@@ -102,35 +148,24 @@ def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Pa
     Files in the output folder are results, and left out, where it lies within an input folder.
     """
     sources: dict[Path, Path] = {}
-    results = None if output is None else Path(output).resolve()
+    results = None if output is None else Path(os.path.realpath(output))
     for name in inputs:
         try:
             found = find_images([name], recursive=recursive)
         except (OSError, ImageError) as error:
             raise PlanError(str(error)) from error
         folder = Path(name)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             sources |= dict.fromkeys(found, Path())
             continue
-        if results is not None and folder.resolve() in results.parents:
-            found = [path for path in found if results not in path.resolve().parents]
+        if results is not None and Path(os.path.realpath(folder)) in results.parents:
+            found = [path for path in found if results not in Path(os.path.realpath(path)).parents]
         sources |= {path: path.relative_to(folder).parent for path in found}
     return sources
 
 
 def _beside(source: Path, suffix: str) -> Path:
     return source.with_name(f"{source.stem}{suffix}{source.suffix}")
-
-
-def _into_folder(sources: dict[Path, Path], output: Path) -> list[Job]:
-    """Jobs that keep the name of each file; makes the folders."""
-    jobs = _jobs({source: output / place / source.name for source, place in sources.items()})
-    for folder in {output, *(output / place for place in sources.values())}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PlanError(f"cannot make the output folder {folder}: {error.strerror or error}") from error
-    return jobs
 
 
 def _jobs(targets: dict[Path, Path]) -> list[Job]:
@@ -152,36 +187,59 @@ def _jobs(targets: dict[Path, Path]) -> list[Job]:
     return [Job(source, target) for target, source in sources.items()]
 
 
-def _work(jobs: list[Job], overwrite: bool, skip_existing: bool, notes: Sequence[str] = ()) -> Work:
-    """Checks that the outputs can be written; with `skip_existing`, leaves out the jobs whose output exists."""
-    left = [job for job in jobs if not (skip_existing and job.target != "-" and job.target.exists())]
+def _work(
+    jobs: list[Job],
+    overwrite: bool,
+    skip_existing: bool,
+    notes: Sequence[str] = (),
+    shard: tuple[int, int] | None = None,
+) -> Work:
+    """Checks the outputs; with `skip_existing`, leaves out the jobs whose output exists."""
+    several, notes = len(jobs) > 1, list(notes)
+    if shard is not None:
+        index, count = shard
+        part = jobs[index::count]
+        notes.append(f"shard {index} of {count}: {len(part)} of {len(jobs)} files")
+        jobs = part
+    left = [job for job in jobs if not (skip_existing and job.target != "-" and os.path.exists(job.target))]
     for job in left:
         assert job.target != "-"
-        _check_target(job.target, overwrite, several=len(jobs) > 1)
-    skipped = len(jobs) - len(left)
-    return Work(tuple(left), (*notes, *([f"existing outputs skipped: {skipped}"] if skipped else [])))
+        _check_target(job.target, overwrite, several)
+    if len(left) < len(jobs):
+        notes.append(f"existing outputs skipped: {len(jobs) - len(left)}")
+    return Work(tuple(left), tuple(notes))
 
 
 def _means_folder(output: str) -> bool:
-    return output.endswith(("/", "\\")) or Path(output).is_dir() or not Path(output).suffix
+    return _means_existing_folder(output) or not Path(output).suffix
 
 
-def _check_suffix(output: str) -> None:
-    """Raises `PlanError` for a file name, given by the user, whose suffix is of no image format."""
-    if Path(output).suffix.lower() not in ("", *SUFFIXES):
+def _means_existing_folder(output: str) -> bool:
+    return output.endswith(("/", "\\")) or os.path.isdir(output)
+
+
+def _named(output: str, source: Path | Literal["-"]) -> Job:
+    """The job whose output file the user has named.
+
+    Raises:
+        PlanError: a suffix of no image format, or a folder that does not exist.
+    """
+    target = Path(output)
+    if target.suffix.lower() not in ("", *SUFFIXES):
         raise PlanError(f"the output {output} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
+    if not os.path.isdir(target) and not os.path.isdir(target.parent):
+        raise PlanError(f"the folder of the output {output} does not exist")
+    return Job(source, target)
 
 
 def _check_target(target: Path, overwrite: bool, several: bool) -> None:
     """Raises `PlanError` for an output that cannot be written, `OutputExists` for one that would be replaced."""
-    if target.is_dir():
+    if os.path.isdir(target):
         raise PlanError(f"the output {target} is a folder")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise OutputExists(target, several)
-    if not target.parent.is_dir():
-        raise PlanError(f"the folder of the output {target} does not exist")
     try:
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        check_name(target)
     except OSError as error:
-        raise PlanError(f"cannot write to the folder of {target}: {error.strerror or error}") from error
+        if not several:  # the others need not wait for one name
+            raise PlanError(f"cannot write {target}: {error.strerror or error}") from error

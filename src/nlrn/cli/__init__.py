@@ -85,6 +85,11 @@ def main(arguments: list[str] | None = None) -> None:
         # The reader of our output has gone; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # of a path that a command only looked at
+        from .options import os_error
+
+        print(f"nlrn: {os_error(error)}", file=sys.stderr)
+        sys.exit(CANNOT_START)
     if code == INTERRUPTED:  # typer returns it for Ctrl-C, and says nothing
         print("nlrn: interrupted", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -45,7 +45,9 @@ def add_noise(
         notes = write_image(dataclasses.replace(source, pixels=noisy), output, overwrite=overwrite)
     except FileExistsError as error:
         raise CliError(f"{error}; pass --overwrite to replace it") from error
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CliError(options.os_error(error)) from error
+    except ValueError as error:
         raise CliError(options.worded(str(error))) from error
     for note in (*source.notes, *notes):
         print(f"note: {note}", file=sys.stderr)

@@ -1,208 +1,189 @@
-"""Batches on the command line: options, progress, failures, exit code."""
+"""Batches on the command line: what is planned, run, and said about it; exit codes."""
 
 from __future__ import annotations
 
-import dataclasses
+import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
+from ..batch.plan import OutputExists, PlanError, Work, plan_jobs
+from .batch_output import Json, Text
 from .errors import CliError
-from .options import os_error, worded
+from .options import os_error, parse_shard
 
 if TYPE_CHECKING:
-    from ..restoration import Report, Restorer, Sigma
+    from ..batch.journal import Journal
+    from ..batch.run import Event, FileOptions
+    from ..restoration import Restorer, Sigma
 
 SOME_FAILED, ALL_FAILED = 3, 4
-# A job that will take longer than this says so at the start.
-LONG_JOB_SECONDS = 60.0
-PROGRESS_AFTER_SECONDS = 2.0
-# Options for the settings of `Restorer.faster_settings`.
-FASTER = {
-    "ensemble": "no --ensemble",
-    "precision": "--precision {}",
-    "steps": "--steps {}",
-    "window_size": "--window {} (approximate)",
-    "model": "--model {}",
-    "device": "a CUDA GPU",
-}
 
 
 @dataclass(frozen=True)
-class FileOptions:
-    """The options of a batch that are about files and not about the restorer."""
+class BatchOptions:
+    """The options of a batch, as the commands have them."""
 
-    sigma: float | Literal["auto"]
-    quality: int
+    recursive: bool
     overwrite: bool
+    skip_existing: bool
+    resume: bool
+    shard: str | None
+    jobs: int
+    dry_run: bool
+    as_json: bool
+    quality: int
 
 
-def make_work(
-    inputs: Sequence[str],
-    output: str | None,
-    suffix: str,
-    *,
-    recursive: bool,
-    overwrite: bool,
-    skip_existing: bool,
-) -> Work:
+def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
     """`plan_jobs` for a command.
 
     Raises:
-        CliError: a batch that cannot start, or a terminal in place of an output.
+        CliError: a batch that cannot start, options that contradict each other, or a terminal in place of an output.
     """
-    if overwrite and skip_existing:
-        raise CliError("--overwrite and --skip-existing contradict each other")
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("overwrite", "skip_existing", "resume")
+        if getattr(options, name)
+    ]
+    if len(given) > 1:
+        raise CliError(f"{given[0]} and {given[1]} contradict each other")
+    shard = parse_shard(options.shard)
     try:
         work = plan_jobs(
-            inputs, output, suffix, recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
+            inputs,
+            output,
+            suffix,
+            recursive=options.recursive,
+            overwrite=options.overwrite or options.resume,
+            skip_existing=options.skip_existing,
+            shard=shard,
         )
     except OutputExists as error:
         rest = ", or --skip-existing to do only what is left" if error.several else ""
         raise CliError(f"{error}; pass --overwrite to replace it{rest}") from error
     except PlanError as error:
         raise CliError(str(error)) from error
-    if sys.stdout.isatty() and any(job.target == "-" for job in work.jobs):
+    if options.resume and work.folder is None:
+        raise CliError("--resume goes on with a batch in an output folder; name it with -o")
+    if sys.stdin is None and any(job.source == "-" for job in work.jobs):
+        raise CliError("standard input is closed; give a file")
+    if sys.stdout is None and (options.as_json or any(job.target == "-" for job in work.jobs)):
+        raise CliError("standard output is closed; give a file with -o")
+    streams = any(job.target == "-" for job in work.jobs)
+    if streams and sys.stdout.isatty():
         raise CliError("standard output is a terminal; give a file with -o, or send it somewhere")
+    if streams and options.as_json:
+        raise CliError("--json writes to standard output, where the result goes too; give a file with -o")
     return work
 
 
-def run_jobs(work: Work, restorer: Restorer, options: FileOptions) -> int:
-    """Restores every file, reports on standard error, and returns the exit code.
+def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: BatchOptions) -> int:
+    """Restores every file, reports, and returns the exit code.
 
     A file that fails is named with the reason; the others are done all the same.
+
+    Raises:
+        CliError: folders or a journal that cannot be written, or a batch that was begun with other options.
     """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    jobs, failed = work.jobs, 0
-    for note in work.notes:
-        console.print(f"note: {_plain(note)}")
-    started = time.perf_counter()
-    with _Bar(console) as bar:
-        for index, job in enumerate(jobs):
-            bar.file(index, len(jobs), str(job.source))
-            try:
-                report = _run(job, restorer, options, console, bar, len(jobs) - index)
-            except (ValueError, OSError, MemoryError) as error:
-                failed += 1
-                reason = _reason(error)
-                named = reason if str(job.source) in reason else f"{job.source}: {reason}"
-                console.print(f"[red]failed:[/red] {_plain(named)}")
-                continue
-            console.print(_line(job, report))
-            for note in report.notes:
-                console.print(f"  note: {_plain(worded(note))}")
-            for warning in report.warnings:
-                console.print(f"  [yellow]warning:[/yellow] {_plain(worded(warning))}")
-    if len(jobs) > 1:
-        seconds = time.perf_counter() - started
-        console.print(f"{len(jobs) - failed} of {len(jobs)} files restored in {seconds:.1f} s")
+    from ..batch.run import FileOptions
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+    output = Json(sys.stdout) if options.as_json else Text(console, restorer, sigma, len(work.jobs))
+    output.notes(work.notes)
+    files = FileOptions(sigma, options.quality, options.overwrite)
+    if options.dry_run:
+        return _code(output, _foreseen(work, restorer, files), len(work.jobs))
+    try:
+        work.make_folders()
+        journal = _journal(work, restorer, files, options)
+    except (PlanError, OSError) as error:
+        raise CliError(os_error(error) if isinstance(error, OSError) else str(error)) from error
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _code(output, _events(work, restorer, files, options, journal, output), len(work.jobs))
+    except KeyboardInterrupt:
+        output.close()
+        if journal is not None:
+            again = shlex.join(dict.fromkeys([*sys.argv[1:], "--resume"]))
+            print(f"nlrn: to go on: nlrn {again}", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if journal is not None:
+            journal.close()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _events(
+    work: Work,
+    restorer: Restorer,
+    files: FileOptions,
+    options: BatchOptions,
+    journal: Journal | None,
+    output: Text | Json,
+) -> Iterator[Event]:
+    from ..batch.processes import run_in_processes
+    from ..batch.run import run_batch
+
+    processes = min(options.jobs, len(work.jobs))
+    if processes > 1:
+        return run_in_processes(work.jobs, restorer.options, files, processes, journal=journal)
+    return run_batch(
+        work.jobs,
+        restorer,
+        files,
+        journal=journal,
+        progress=output.progress,
+        on_start=output.start,
+        on_read=output.read,
+    )
+
+
+def _foreseen(work: Work, restorer: Restorer, files: FileOptions) -> Iterator[Event]:
+    from ..batch.run import foresee
+
+    for job in work.jobs:
+        yield foresee(job, restorer, files)
+
+
+def _code(output: Text | Json, events: Iterator[Event], count: int) -> int:
+    """Reports the events and returns the exit code."""
+    from ..batch.run import Failed
+
+    failed, started = 0, time.perf_counter()
+    try:
+        for event in events:
+            failed += isinstance(event, Failed)
+            output.event(event)
+    finally:
+        output.close()
+    output.summary(time.perf_counter() - started)
     if not failed:
         return 0
-    return ALL_FAILED if failed == len(jobs) else SOME_FAILED
+    return ALL_FAILED if failed == count else SOME_FAILED
 
 
-def _run(
-    job: Job, restorer: Restorer, options: FileOptions, console: Console, bar: _Bar, remaining: int
-) -> Report:
-    from ..files.images import check_writable, encode_image, read_image, write_image
+def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchOptions) -> Journal | None:
+    """The journal of a batch of several files in a folder."""
+    from ..batch.journal import Journal
+    from ..version import __version__
 
-    image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
-    if job.target != "-":
-        check_writable(image, job.target)
-    bar.announce(image.pixels.shape, restorer, options.sigma, remaining)
-    restored, report = restorer.image(image, options.sigma, bar.progress)
-    written: tuple[str, ...] = ()
-    if job.target == "-":
-        stream: BinaryIO = sys.stdout.buffer
-        stream.write(encode_image(restored, image.format, quality=options.quality))
-        stream.flush()
-    else:
-        written = write_image(restored, job.target, quality=options.quality, overwrite=options.overwrite)
-    return dataclasses.replace(report, notes=(*image.notes, *report.notes, *written))
-
-
-def _line(job: Job, report: Report) -> str:
-    source = "standard input" if job.source == "-" else job.source
-    target = "standard output" if job.target == "-" else job.target
-    level = ""
-    if report.sigma is not None:
-        grey = 255 * report.sigma
-        level = f", sigma {f'{grey:.1f}' if grey >= 1 or not grey else f'{grey:.2g}'}{' (estimated)' if report.estimated else ''}"
-    return f"{_plain(source)} -> {_plain(target)} ({_plain(report.model)}{level}, {report.seconds:.1f} s)"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return os_error(error)
-    return worded(" ".join(str(error).split())) or type(error).__name__
-
-
-def _plain(text: object) -> str:
-    """Text that rich prints as it is."""
-    return str(text).replace("[", r"\[")
-
-
-class _Bar:
-    """A progress bar on a terminal's standard error, for work of more than two seconds; elsewhere nothing."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: Progress | None = None
-        self._started = time.perf_counter()
-        self._index, self._count, self._name = 0, 1, ""
-        self._announced = False
-        self.progress: Callable[[float], None] | None = self._update if console.is_terminal else None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def file(self, index: int, count: int, name: str) -> None:
-        self._index, self._count, self._name = index, count, name
-
-    def _update(self, fraction: float) -> None:
-        if self._bar is None:
-            if time.perf_counter() - self._started < PROGRESS_AFTER_SECONDS:
-                return
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f}%"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._bar.add_task("", total=1.0)
-        task = self._bar.task_ids[0]
-        name = self._name if self._count == 1 else f"{self._index + 1}/{self._count} {self._name}"
-        self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
-
-    def announce(self, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma, remaining: int) -> None:
-        """Says once, at the start, that a job is long, and what would be faster."""
-        if self._announced:
-            return
-        self._announced = True
-        seconds = restorer.estimate_seconds(shape, sigma) * remaining
-        if seconds < LONG_JOB_SECONDS:
-            return
-        faster = restorer.faster_settings(shape, sigma)
-        hints = [FASTER[name].format(value) for name, value in faster.items()]
-        hint = f"; faster: {', '.join(hints)}" if hints else ""
-        what = "this" if remaining == 1 else f"these {remaining} files"
-        self._console.print(f"{what} will take about {_duration(seconds)}{hint}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+    if work.folder is None or not (options.resume or options.shard or len(work.jobs) > 1):
+        return None
+    settings: dict[str, Any] = {
+        "nlrn": __version__,
+        "sigma": files.sigma,
+        "quality": files.quality,
+        **restorer.options.that_change_results(),
+    }
+    part = "all" if options.shard is None else options.shard.replace("/", "-of-")
+    return Journal(work.folder, settings, resume=options.resume, part=part)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure PSNR and SSIM of models on image sets.", no_args_is_help=True)
 
 PATCHES = (45, 7)
+# The word for every model of a task.
+ALL = "all"
 
 Data = Annotated[
     Path, typer.Option(help="Folder with a subfolder of images for each set.", show_default=False)
@@ -68,6 +70,14 @@ def denoise(
         str, typer.Option(help="Noise levels in 8-bit grey levels, separated by commas.")
     ] = "15,25,50",
     model: ModelName = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            help="Several model names or weight files in one table, separated by commas; 'all' is every method for noise.",
+            show_default=False,
+        ),
+    ] = None,
     steps: Steps = None,
     patches: Annotated[
         bool,
@@ -83,11 +93,14 @@ def denoise(
     """Measure the removal of Gaussian noise."""
     from ..evaluation.protocol import DENOISING
 
+    if model is not None and models is not None:
+        raise CliError("--model and --models exclude each other")
     levels = _levels(sigmas, "--sigmas", 0, 255)
     settings = _Settings(
         data, _heads(steps), device, precision, max_memory, max_images, out, overwrite, patches
     )
-    _run(DENOISING, settings.find(DENOISING, sets), levels, [model], settings)
+    chosen: list[str | None] = [model] if models is None else [part.strip() for part in models.split(",")]
+    _run(DENOISING, settings.find(DENOISING, sets), levels, chosen, settings)
 
 
 @app.command("sr")
@@ -238,6 +251,7 @@ def _run(
     from ..files.images import ImageError
     from ..inference.devices import pick_device
     from ..inference.precision import pick_precision
+    from ..models.zoo import fitting_models
     from .options import parse_memory
 
     console, progress_console = Console(highlight=False), Console(stderr=True)
@@ -246,7 +260,12 @@ def _run(
     try:
         chosen = pick_device(settings.device)
         precision = pick_precision(settings.precision, chosen)
-        work = [(d, _load(task, model, d, chosen, settings.heads)) for d in sets for model in models]
+        work = [
+            (dataset, _load(task, name, channels, chosen, settings.heads))
+            for dataset, channels in ((dataset, _channels(task, dataset)) for dataset in sets)
+            for model in models
+            for name in (fitting_models(task.name, channels) if model == ALL else [model])
+        ]
     except (ValueError, OSError, ImageError) as error:
         raise CliError(str(error)) from error
 
@@ -336,17 +355,21 @@ def _targets(out: Path | None, overwrite: bool) -> list[Path]:
     return targets
 
 
-def _load(
-    task: Task, model: str | None, dataset: DataSet, device: torch.device, heads: list[int | None]
-) -> _Loaded:
-    """Loads the model named, or the one for a task and the colours of a set."""
+def _channels(task: Task, dataset: DataSet) -> int:
+    """The channels of a set's images, as a task restores them."""
     from ..evaluation.protocol import SUPER_RESOLUTION
     from ..files.images import read_image
+
+    return 3 if task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3 else 1
+
+
+def _load(
+    task: Task, model: str | None, channels: int, device: torch.device, heads: list[int | None]
+) -> _Loaded:
+    """Loads the model named, or the one for a task and a number of channels."""
     from ..models.contract import info_of
     from ..models.zoo import check_task, default_model, load_model
 
-    colour = task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3
-    channels = 3 if colour else 1
     name = model or default_model(task.name, channels)
     loaded = load_model(name, device=device)
     check_task(name, loaded, task.name)

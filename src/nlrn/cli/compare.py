@@ -30,7 +30,9 @@ def compare(
         first, second = (
             255 * to_float(p.astype("float64") if p.dtype.kind == "f" else p, white) for p in pixels
         )
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise CliError(options.os_error(error)) from error
+    except ValueError as error:
         raise CliError(options.worded(str(error))) from error
     if any(i.alpha is not None for i in images):
         typer.echo("note: transparency is not compared", err=True)

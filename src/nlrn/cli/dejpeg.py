@@ -24,6 +24,11 @@ def dejpeg(
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
+    resume: options.Resume = False,
+    shard: options.Shard = None,
+    jobs: options.Jobs = 1,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Remove JPEG artifacts from images.
 
@@ -33,11 +38,10 @@ def dejpeg(
     options.parse_data_range(data_range)  # before anything is looked for
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from .batch import FileOptions, make_work, run_jobs
+    from .batch import BatchOptions, make_work, run_jobs
 
-    work = make_work(
-        inputs, output, "-dejpeg", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
-    )
+    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
+    work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(
         model,
         task="dejpeg",
@@ -50,6 +54,6 @@ def dejpeg(
         data_range=data_range,
         strength=strength,
     )
-    code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
+    code = run_jobs(work, restorer, None, batch)
     if code:
         raise typer.Exit(code)

@@ -54,7 +54,7 @@ def run_demo(restorer: Restorer, folder: Path, sigma: float, overwrite: bool) ->
             write_image(Image(pictures[name], format="PNG"), path, overwrite=overwrite)
     except OSError as error:
         raise CliError(f"cannot write to {folder}: {error.strerror or error}") from error
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(f"A photograph (scikit-image's chelsea, 451x300) with white noise of sigma {sigma:g}:")
     console.print(f"  noisy     {scores['noisy']:.2f} dB")
     console.print(f"  restored  {scores['restored']:.2f} dB   ({report.model}, {report.seconds:.1f} s)")

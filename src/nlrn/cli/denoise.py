@@ -16,12 +16,13 @@ def denoise(
     output: options.Output = None,
     recursive: options.Recursive = False,
     sigma: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Noise level in 8-bit grey levels (0..255), or auto if it is not known.",
+            help="Noise level in 8-bit grey levels (0..255), or auto for white noise of unknown level.",
+            show_default=False,
             rich_help_panel=options.RESTORATION,
         ),
-    ] = "auto",
+    ] = None,
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -34,6 +35,11 @@ def denoise(
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
+    resume: options.Resume = False,
+    shard: options.Shard = None,
+    jobs: options.Jobs = 1,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -42,20 +48,19 @@ def denoise(
 
     Depth, alpha, EXIF and colour profile are kept. Originals are never modified.
     """
-    level = options.parse_sigma(sigma)
+    level = None if sigma is None else options.parse_sigma(sigma)
     options.parse_data_range(data_range)  # before anything is looked for
     if demo and inputs:
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
     from ..batch.plan import Work
-    from .batch import FileOptions, make_work, run_jobs
+    from .batch import BatchOptions, make_work, run_jobs
 
+    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
     work = Work(())
     if inputs:
-        work = make_work(
-            inputs, output, "-denoised", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
-        )
+        work = make_work(inputs, output, "-denoised", batch)
     restorer = options.make_restorer(
         model,
         steps=steps,
@@ -73,8 +78,8 @@ def denoise(
 
         # The demonstration's own folder holds nothing but what it wrote there before.
         folder, own = Path(output or "nlrn-demo"), output is None
-        run_demo(restorer, folder, 25.0 if level == "auto" else level, overwrite or own)
+        run_demo(restorer, folder, level if isinstance(level, float) else 25.0, overwrite or own)
         return
-    code = run_jobs(work, restorer, FileOptions(level, quality, overwrite))
+    code = run_jobs(work, restorer, level, batch)
     if code:
         raise typer.Exit(code)

@@ -44,7 +44,9 @@ def models(
     for name, method in CLASSICAL.items():
         table.add_row(name, method.task, "any", method.sigma, "", "none", method.psnr)
     console.print(table)
-    console.print("\nPSNR in dB. The model cards have all figures.")
+    console.print("\nPSNR in dB. The model cards have all figures. Methods without weights:")
+    for name, method in CLASSICAL.items():
+        console.print(f"{name:8}  {method.about}", soft_wrap=True)
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
         console.print(f"Use of the weights: {terms}.", soft_wrap=True)
     console.print(f"Model cards and terms: {WEIGHTS}", soft_wrap=True)
@@ -53,13 +55,18 @@ def models(
 def _backends(console: Console) -> None:
     import torch
 
-    from ..ops.nonlocal_attention import BACKENDS, choose_backend, native_kernels, refusals
+    from ..ops.nonlocal_attention import BACKENDS, choose_backend, native_kernels, refusals, serves_on_request
 
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         sample = torch.zeros(1, 1, 1, 1, device=device)
         reasons, chosen = refusals(sample, sample, sample, 45), choose_backend(sample, sample, sample, 45)
         for name in BACKENDS:
-            state = "in use" if name == chosen else reasons[name] or "ready where those above cannot"
+            ready = (
+                "ready when asked for by name"
+                if serves_on_request(name, sample)
+                else "ready where those above cannot"
+            )
+            state = "in use" if name == chosen else reasons[name] or ready
             trust = " (experimental: no GPU has run it yet)" if name in EXPERIMENTAL else ""
             console.print(f"{device:5} {name:10} {state}{trust}", soft_wrap=True)
     for dtype, in_use in native_kernels().items():

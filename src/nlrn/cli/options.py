@@ -134,6 +134,41 @@ SkipExisting = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the batch in the folder -o, or share it with a run at work.",
+        rich_help_panel=FILES,
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do the I-th of N parts of the files, I from 0.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        min=1,
+        help="Processes that share the cores: faster for many small images.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show what would be done, and write nothing.", rich_help_panel=FILES),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="Report on standard output, one JSON object a line.", rich_help_panel=FILES),
+]
 
 
 def parse_data_range(text: str | None) -> float | tuple[float, float] | None:
@@ -171,7 +206,7 @@ def parse_white(text: str | None) -> float | None:
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
-    return text.replace("data_range=", "--data-range ")
+    return re.sub(r"\b(sigma|model)= ", r"--\1 ", text.replace("data_range=", "--data-range "))
 
 
 def check_weight_file(output: Path, source: Path) -> None:
@@ -205,7 +240,7 @@ def make_restorer(
     window: str | None,
     data_range: str | None,
     strength: str = "1",
-    sigma: Sigma = "auto",
+    sigma: Sigma | None = None,
 ) -> Restorer:
     """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
     settings: Settings = {
@@ -261,6 +296,20 @@ def parse_strength(text: str) -> Strength:
     if len(values) == 2:
         return values[0], values[1]
     raise CliError(f"--strength must be a number from 0 to 1, or two such as 0.5,1, got {text!r}")
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """Place and number of the parts from `0/4`.
+
+    Raises:
+        CliError: anything else, or a place beyond the number.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise CliError(f"--shard must be I/N with 0 <= I < N, such as 0/4, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -28,6 +28,11 @@ def upscale(
     quality: options.Quality = 95,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
+    resume: options.Resume = False,
+    shard: options.Shard = None,
+    jobs: options.Jobs = 1,
+    dry_run: options.DryRun = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Make images larger (super-resolution).
 
@@ -38,13 +43,12 @@ def upscale(
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from ..restoration.luma import SCALES
-    from .batch import FileOptions, make_work, run_jobs
+    from .batch import BatchOptions, make_work, run_jobs
 
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
-    work = make_work(
-        inputs, output, f"-x{scale}", recursive=recursive, overwrite=overwrite, skip_existing=skip_existing
-    )
+    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
+    work = make_work(inputs, output, f"-x{scale}", batch)
     restorer = options.make_restorer(
         model,
         task="upscale",
@@ -57,6 +61,6 @@ def upscale(
         window=window,
         data_range=data_range,
     )
-    code = run_jobs(work, restorer, FileOptions("auto", quality, overwrite))
+    code = run_jobs(work, restorer, None, batch)
     if code:
         raise typer.Exit(code)

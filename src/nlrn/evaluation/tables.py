@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from .benchmark import Result
 
 # PSNR in dB: task -> set -> method -> level -> figure. Sources: grey noise, the comparison tables of DAGL (Mou et al.,
-# ICCV 2021) and SwinIR (Liang et al., ICCVW 2021); colour noise, GroupSC (Lecouat et al., ECCV 2020) and SwinIR;
-# super-resolution, Pyramid Attention Networks (Mei et al., 2020) for NLRN, VDSR's paper (Kim et al., CVPR 2016) for the
-# others; JPEG, SwinIR.
+# ICCV 2021) and SwinIR (Liang et al., ICCVW 2021), for LSSC that of TNRD (Chen, Pock, IEEE TPAMI 2017); colour noise,
+# GroupSC (Lecouat et al., ECCV 2020) and SwinIR; super-resolution, Pyramid Attention Networks (Mei et al., 2020) for
+# NLRN, VDSR's paper (Kim et al., CVPR 2016) for the others; JPEG, SwinIR.
 LITERATURE: dict[str, dict[str, dict[str, dict[float, float]]]] = {
     "denoise": {
         "Set12": {
@@ -29,6 +29,7 @@ LITERATURE: dict[str, dict[str, dict[str, dict[float, float]]]] = {
         },
         "BSD68": {
             "BM3D": {15: 31.08, 25: 28.57, 50: 25.60},
+            "LSSC": {15: 31.27, 25: 28.70},
             "WNNM": {15: 31.37, 25: 28.83, 50: 25.87},
             "DnCNN": {15: 31.73, 25: 29.23, 50: 26.23},
             "FFDNet": {15: 31.63, 25: 29.19, 50: 26.29},
@@ -88,6 +89,8 @@ BESIDE = {
     "photo": (),
 }
 SUBSTITUTES = {("CBSD68", "BM3D"): "CBM3D"}
+# The method of the literature that a model of nlrn is. `ssc` is of the family of LSSC.
+PUBLISHED = {"bm3d": "BM3D", "wnnm": "WNNM", "ssc": "LSSC"}
 LEFT = ("set", "model")
 
 Row = tuple[str, ...]
@@ -101,6 +104,7 @@ def heading(task: str) -> Row:
     columns += ["SSIM"]
     for method in BESIDE[task]:
         columns += [method, "diff"]
+    columns += ["published"] if task == DENOISING.name else []
     return (*columns, "sec")
 
 
@@ -118,6 +122,9 @@ def _row(result: Result) -> Row:
     cells += [f"{result.ssim:.4f}"]
     for method in BESIDE[result.task]:
         cells += _beside(result, SUBSTITUTES.get((result.dataset, method), method))
+    if result.task == DENOISING.name:
+        method = PUBLISHED.get(result.model, "")
+        cells += _beside(result, SUBSTITUTES.get((result.dataset, method), method))[:1]
     return (*cells, f"{result.seconds / len(result.images):.2f}")
 
 

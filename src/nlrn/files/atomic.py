@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import sys
 from pathlib import Path
 
 
@@ -23,22 +24,33 @@ def finite_json(value: object, indent: int | None = None) -> str:
     return json.dumps(finite(value), indent=indent, allow_nan=False)
 
 
-def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
+def check_name(path: Path) -> None:
+    """Raises `OSError` for a name under which no file can be: too long, or below a folder that cannot be entered."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | None = None) -> None:
     """Writes a file under a temporary name beside it, then gives it its name in one step.
 
     Args:
         path: the file.
         data: its content.
         overwrite: whether an existing file is replaced.
+        mode: permissions; by default what the process gives to new files.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
         OSError: the folder cannot be written to; it names `path`. Nothing is left behind.
     """
-    temporary = path.parent / f".nlrn-{secrets.token_hex(8)}.part"
+    temporary = path.parent / f".nlrn-{os.getpid()}-{secrets.token_hex(8)}.part"
     try:
         # Not by `tempfile`, whose files nobody else may read.
         with temporary.open("xb") as file:
+            if mode is not None and hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -63,3 +75,20 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool) -> None:
     finally:
         with contextlib.suppress(OSError):  # where it was never made, or has its name already
             temporary.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes the temporary files of `write_atomically` whose process has ended, in a folder and below."""
+    for path in folder.rglob(".nlrn-*-*.part"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not _is_running(int(pid)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    if sys.platform == "linux":
+        return Path(f"/proc/{pid}").exists()
+    import psutil
+
+    return bool(psutil.pid_exists(pid))

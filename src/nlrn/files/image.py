@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,8 @@ class Image:
         resolution: pixels an inch, across and down, where the file says.
         lossless: whether the file kept every value, which decides how a WebP file is written.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
+        color_chunks: type and content of a PNG's chunks that say how its colours are meant (cICP, gAMA and others).
+        imagej: what ImageJ keeps in a TIFF file: labels, ranges, colour tables, overlays.
         notes: changes that reading had to make.
     """
 
@@ -43,6 +46,8 @@ class Image:
     resolution: tuple[float, float] | None = None
     lossless: bool = True
     premultiplied: bool = False
+    color_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    imagej: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -55,19 +60,21 @@ class Format:
         dtypes: dtypes of its pixels.
         alpha: whether it holds transparency.
         metadata: whether it holds EXIF data and colour profiles.
+        largest_side: pixels a side that it holds at most, where that is less than people have.
     """
 
     suffixes: tuple[str, ...]
     dtypes: tuple[str, ...]
     alpha: bool
     metadata: bool
+    largest_side: int | None = None
 
 
 FORMATS = {
     "PNG": Format((".png",), ("uint8", "uint16"), alpha=True, metadata=True),
-    "JPEG": Format((".jpg", ".jpeg"), ("uint8",), alpha=False, metadata=True),
+    "JPEG": Format((".jpg", ".jpeg"), ("uint8",), alpha=False, metadata=True, largest_side=65500),
     "TIFF": Format((".tif", ".tiff"), ("uint8", "uint16", "float32"), alpha=True, metadata=True),
-    "WEBP": Format((".webp",), ("uint8",), alpha=True, metadata=True),
+    "WEBP": Format((".webp",), ("uint8",), alpha=True, metadata=True, largest_side=16383),
     "BMP": Format((".bmp",), ("uint8",), alpha=False, metadata=False),
 }
 

@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from . import codecs, exif
-from .atomic import write_atomically
+from .atomic import check_name, write_atomically
 from .image import FORMATS, Image, ImageError
 
 __all__ = [
     "Image",
     "ImageError",
+    "check_holds",
     "check_writable",
     "encode_image",
     "find_images",
@@ -38,6 +39,8 @@ __all__ = [
     "write_image",
 ]
 
+# A segment of 65,535 bytes, without its length and the prefix.
+MAX_JPEG_EXIF = 65527
 SUFFIXES = {suffix: name for name, format_ in FORMATS.items() for suffix in format_.suffixes}
 
 
@@ -65,7 +68,7 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image:
     if not isinstance(source, str | os.PathLike):
         return codecs.decode(source.read(), "the image")
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ImageError(f"{path} is a folder, not an image")
     image = codecs.decode(path.read_bytes(), str(path))
     suffix = path.suffix.lower()
@@ -98,11 +101,12 @@ def encode_image(image: Image, format: str | None = None, *, quality: int = 95) 
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1 to 100, got {quality}")
     name = image.format if format is None else format
-    _check_holds(image, name)
+    check_holds(image, name)
     return codecs.encode(image, name, quality)
 
 
-def _check_holds(image: Image, name: str) -> None:
+def check_holds(image: Image, name: str, scale: int = 1) -> None:
+    """Raises `ImageError` if a format cannot hold an image, `scale` times as large, with its EXIF data."""
     if name not in FORMATS:
         raise ImageError(f"unknown image format {name!r}; expected one of {', '.join(FORMATS)}")
     target, pixels, alpha = FORMATS[name], image.pixels, image.alpha
@@ -118,15 +122,25 @@ def _check_holds(image: Image, name: str) -> None:
     if alpha is not None and not target.alpha:
         able = [n for n, f in FORMATS.items() if f.alpha and pixels.dtype.name in f.dtypes]
         raise ImageError(f"{name} cannot hold transparency; {' or '.join(able)} can")
+    longest = scale * max(pixels.shape[:2])
+    if target.largest_side is not None and longest > target.largest_side:
+        raise ImageError(
+            f"{name} holds at most {target.largest_side} pixels a side, the result has {longest}; PNG and TIFF hold more"
+        )
+    if name == "JPEG" and image.exif and len(image.exif) > MAX_JPEG_EXIF:
+        raise ImageError(
+            f"JPEG has room for {MAX_JPEG_EXIF} bytes of EXIF data, this image has {len(image.exif)}; PNG and TIFF hold more"
+        )
 
 
-def check_writable(image: Image, path: str | os.PathLike[str]) -> str:
+def check_writable(image: Image, path: str | os.PathLike[str], scale: int = 1) -> str:
     """The format in which `write_image` would write this image: the suffix decides, without one the image's own.
 
-    What it checks depends on the image's type, channels and alpha only, so it can be asked before a long job.
+    It can be asked with the image before a long job that makes it `scale` times larger.
 
     Raises:
-        ImageError: an unknown suffix, or a format that cannot hold these pixels.
+        ImageError: an unknown suffix, or a format that cannot hold these pixels, this size or this EXIF data.
+        OSError: a name that no file can have.
     """
     suffix = Path(path).suffix.lower()
     if suffix and suffix not in SUFFIXES:
@@ -134,12 +148,18 @@ def check_writable(image: Image, path: str | os.PathLike[str]) -> str:
             f"cannot write {path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}"
         )
     name = SUFFIXES.get(suffix, image.format)
-    _check_holds(image, name)
+    check_holds(image, name, scale)
+    check_name(Path(path))
     return name
 
 
 def write_image(
-    image: Image, path: str | os.PathLike[str], *, quality: int = 95, overwrite: bool = False
+    image: Image,
+    path: str | os.PathLike[str],
+    *,
+    quality: int = 95,
+    overwrite: bool = False,
+    mode: int | None = None,
 ) -> tuple[str, ...]:
     """Writes an image file; its format follows the suffix (without one, it is the image's own).
 
@@ -150,6 +170,7 @@ def write_image(
         path: the file to write.
         quality: quality of JPEG (4:4:4) and of lossy WebP, 1 to 100.
         overwrite: replace an existing file.
+        mode: permissions of the file.
 
     Returns:
         What the format could not keep of the metadata, one note each.
@@ -165,12 +186,18 @@ def write_image(
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
     data = encode_image(image, name, quality=quality)
-    write_atomically(path, data, overwrite=overwrite)
+    write_atomically(path, data, overwrite=overwrite, mode=mode)
     return _losses(image, name)
 
 
 def _losses(image: Image, name: str) -> tuple[str, ...]:
     notes = []
+    if name != "PNG" and any(kind == b"cICP" for kind, _ in image.color_chunks):
+        notes.append(
+            f"{name} has no place for what the PNG says of its colours (cICP, such as HDR): it is left out"
+        )
+    if image.imagej and name != "TIFF":
+        notes.append(f"{name} has no place for ImageJ's {', '.join(sorted(image.imagej))}: left out")
     if image.icc and not FORMATS[name].metadata:
         notes.append(f"{name} holds no colour profile: it is left out")
     if image.exif and not FORMATS[name].metadata:
@@ -283,7 +310,7 @@ def find_images(inputs: Iterable[str | os.PathLike[str]], *, recursive: bool = F
     found: dict[Path, None] = {}
     for item in inputs:
         path = Path(item)
-        if path.is_dir():
+        if os.path.isdir(path):
             matches: Sequence[Path] = _in_folder(path, recursive)
             if not matches:
                 raise ImageError(f"no images in the folder {path} (looked for {', '.join(SUFFIXES)})")
@@ -306,5 +333,5 @@ def _in_folder(folder: Path, recursive: bool) -> list[Path]:
         for path in found
         if path.suffix.lower() in SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and os.path.isfile(path)
     )

@@ -14,26 +14,38 @@ from PIL.PngImagePlugin import PngInfo
 
 from . import exif
 from .image import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
-from .png16 import read_chunks, xmp_text
+from .png16 import color_chunks, insert_chunks, read_chunks, read_profile, read_xmp, without_texts, xmp_text
 
 # The multi-picture format of cameras marks what belongs together, as against previews and gain maps of one picture.
 MULTI_PICTURE_ENTRIES = 0xB002
 
 
+JPEG_END = b"\xff\xd9"
+
+
 def decode_pillow(data: bytes, format_: str, name: str) -> Image:
     """A picture of uint8 pixels."""
+    chunks: dict[bytes, bytes] = {}
     if format_ == "PNG":
-        read_chunks(data, name)
+        chunks = read_chunks(data, name)
+        data = without_texts(data)
+    if format_ == "JPEG":
+        data = _with_end(data, name)
     picture = _open(data, format_, name)
     notes = _check_single(picture, name)
     picture.load()
+    profile, profile_notes = picture.info.get("icc_profile"), tuple[str, ...]()
+    if format_ == "PNG":
+        profile, profile_notes = read_profile(chunks.get(b"iCCP"))
+        if packet := read_xmp(chunks.get(b"iTXt")):
+            picture.info["xmp"] = packet
     block = picture.info.get("exif")
     if not block:  # ImageMagick's PNG text, or an orientation in XMP data only
         found = picture.getexif()
         block = found.tobytes() if len(found) else None
     resolution = _resolution(picture.info, block, format_)
     xmp = picture.info.get("xmp")
-    picture, icc, converted = _plain_mode(picture, picture.info.get("icc_profile"), name)
+    picture, icc, converted = _plain_mode(picture, profile, name)
     array = np.array(picture)
     alpha = None
     if picture.mode in ("LA", "RGBA"):
@@ -48,13 +60,14 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         xmp=xmp or None,
         resolution=resolution,
         lossless=_webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
-        notes=(*notes, *converted),
+        color_chunks=color_chunks(chunks),
+        notes=(*notes, *profile_notes, *converted),
     )
 
 
 def measure_pillow(data: bytes, format_: str, name: str) -> tuple[int, int]:
     """Width and height as the header has them; no pixel is decoded."""
-    return _open(data, format_, name).size
+    return _open(without_texts(data) if format_ == "PNG" else data, format_, name).size
 
 
 def _open(data: bytes, format_: str, name: str) -> PillowImage.Image:
@@ -185,7 +198,25 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
         PillowImage.fromarray(merge_alpha(image)).save(buffer, format_, **options)
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot write this image as {format_} ({error})") from error
-    return buffer.getvalue()
+    return insert_chunks(buffer.getvalue(), [*image.color_chunks]) if format_ == "PNG" else buffer.getvalue()
+
+
+def _with_end(data: bytes, name: str) -> bytes:
+    """A JPEG file with the mark of its end, where only this is missing; of other depths than 8 bit none is read."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        if data[position + 1] in (0xC0, 0xC1, 0xC2) and data[position + 4] != 8:
+            raise ImageError(
+                f"{name} has {data[position + 4]} bits a channel; only JPEG files of 8 bits are supported"
+            )
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    if data.find(JPEG_END, position) >= 0:
+        return data
+    # Whatever stands between the last pixel and the end changes no pixel, unless pixels are missing.
+    whole, filled = data + JPEG_END, data + 64 * b"\x55" + JPEG_END
+    first, second = (PillowImage.open(io.BytesIO(one), formats=["JPEG"]) for one in (whole, filled))
+    check_size(*first.size, name)
+    return whole if first.tobytes() == second.tobytes() else data
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,6 +14,9 @@ from .image import PNG_SIGNATURE, Image, ImageError, check_size, load_package, m
 
 # Real profiles are below 4 MB; a chunk that unpacks to more is an attack.
 MAX_PROFILE = 1 << 24
+# EXIF data as text takes two letters a byte.
+MAX_RAW = 1 << 19
+COLOR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"cHRM", b"gAMA", b"sRGB")
 INCH = 0.0254  # in metres
 XMP = b"XML:com.adobe.xmp\0"
 
@@ -22,22 +28,24 @@ def decode_png16(data: bytes, name: str) -> Image:
     chunks = read_chunks(data, name)
     if b"acTL" in chunks:
         raise ImageError(f"{name} is animated; only single images are supported")
-    array: np.ndarray = load_package("imagecodecs", "16-bit PNG").png_decode(data)
+    with _without_messages(data[28:29] == b"\1"):
+        array: np.ndarray = load_package("imagecodecs", "16-bit PNG").png_decode(data)
     if array.dtype != np.uint16 or array.ndim not in (2, 3):
         raise ImageError(f"{name} decoded to {array.dtype} of shape {array.shape}, expected 16-bit pixels")
     array = array if array.ndim == 3 else array[..., None]
     alpha = None
     if array.shape[2] in (2, 4):  # imagecodecs has made a transparent colour (tRNS) alpha
         alpha, array = array[..., -1].copy(), array[..., :-1]
-    icc, notes = _read_profile(chunks.get(b"iCCP"))
+    icc, notes = read_profile(chunks.get(b"iCCP"))
     return Image(
         pixels=np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array),
         alpha=alpha,
         format="PNG",
         exif=chunks.get(b"eXIf"),
         icc=icc,
-        xmp=_read_xmp(chunks.get(b"iTXt")),
+        xmp=read_xmp(chunks.get(b"iTXt")),
         resolution=_read_resolution(chunks.get(b"pHYs")),
+        color_chunks=color_chunks(chunks),
         notes=notes,
     )
 
@@ -70,7 +78,8 @@ def read_chunks(data: bytes, name: str) -> dict[bytes, bytes]:
     return chunks
 
 
-def _read_profile(chunk: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+def read_profile(chunk: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
+    """The colour profile in the content of an iCCP chunk, and a note where it is damaged."""
     if chunk is None:
         return None, ()
     unpacker = zlib.decompressobj()
@@ -91,7 +100,8 @@ def _read_resolution(chunk: bytes | None) -> tuple[float, float] | None:
     return (across * INCH, down * INCH) if across and down else None
 
 
-def _read_xmp(chunk: bytes | None) -> bytes | None:
+def read_xmp(chunk: bytes | None) -> bytes | None:
+    """The XMP packet in the content of an iTXt chunk."""
     if chunk is None or len(chunk) < len(XMP) + 2:
         return None
     compressed, rest = chunk[len(XMP)], chunk[len(XMP) + 2 :].split(b"\0", 2)
@@ -122,8 +132,55 @@ def encode_png16(image: Image) -> bytes:
         extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(x / INCH) for x in image.resolution), 1))
     if image.xmp:
         extra += _chunk(b"iTXt", xmp_text(image.xmp))
+    return insert_chunks(data, [*image.color_chunks], extra)
+
+
+def insert_chunks(data: bytes, chunks: list[tuple[bytes, bytes]], extra: bytes = b"") -> bytes:
+    """A PNG file with more chunks before its pixels."""
     header = len(PNG_SIGNATURE) + 25  # the signature and IHDR come first
-    return data[:header] + extra + data[header:]
+    return data[:header] + b"".join(_chunk(*chunk) for chunk in chunks) + extra + data[header:]
+
+
+def color_chunks(chunks: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """What a PNG's chunks say about its colours beside a profile."""
+    return tuple((kind, chunks[kind]) for kind in COLOR_CHUNKS if kind in chunks)
+
+
+def without_texts(data: bytes) -> bytes:
+    """A PNG file without compressed texts and profile, in whose size Pillow sees an attack.
+
+    Texts of ImageMagick stay, which are EXIF data.
+    """
+    kept, position = [data[: len(PNG_SIGNATURE)]], len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, position)
+        kind, content = data[position + 4 : position + 8], position + 8
+        raw = data.startswith(b"Raw profile type", content)
+        if kind not in (b"iCCP", b"iTXt", b"zTXt", b"tEXt") or (raw and size <= MAX_RAW):
+            kept.append(data[position : content + size + 4])
+        position = content + size + 4
+    return b"".join(kept)
+
+
+@contextlib.contextmanager
+def _without_messages(interlaced: bool) -> Iterator[None]:
+    """Keeps libpng from writing to standard error, as it does for interlaced files that it reads well."""
+    if not interlaced:
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import exif
 from .image import Image, ImageError, check_size, load_package, merge_alpha
+from .microscopy import is_calibrated, read_imagej
 
 ICC_PROFILE, XMP = 34675, 700
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
@@ -44,6 +45,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         array = page.asarray()
         axes = page.axes
         extra = tuple(int(sample) for sample in page.extrasamples)
+        imagej = read_imagej(page)
     if axes not in ("YX", "YXS", "SYX"):
         raise ImageError(f"{name} is not a flat image (axes {axes})")
     array = np.moveaxis(array, 0, -1) if axes == "SYX" else array
@@ -70,6 +72,7 @@ def decode_tiff(data: bytes, name: str) -> Image:
         icc=bytes(icc) if icc else None,
         xmp=bytes(xmp) if xmp else None,
         resolution=exif.resolution(exif.parse(block or b"")),
+        imagej=imagej,
         premultiplied=alpha is not None and extra[:1] == (ASSOCIATED,),
         notes=tuple(notes),
     )
@@ -157,18 +160,25 @@ def _read_exif(data: bytes) -> bytes | None:
         unit is not None
         and unit.data[:2] == b"\1\0"
         and main.get(exif.X_RESOLUTION) == main.get(exif.Y_RESOLUTION)
+        and not is_calibrated(main)
+        and _is_one(main.get(exif.X_RESOLUTION))
     ):
-        # The format asks for a resolution; square pixels of no known size are how programs say that there is none.
+        # The format asks for a resolution; one pixel of no unit is how programs say that there is none.
         for code in (exif.X_RESOLUTION, exif.Y_RESOLUTION, exif.RESOLUTION_UNIT):
             main.pop(code, None)
     return exif.build(replace(found, main=main))
 
 
+def _is_one(tag: exif.Tag | None) -> bool:
+    return tag is None or (tag.kind == 5 and tag.data[:4] == tag.data[4:8])
+
+
 def encode_tiff(image: Image) -> bytes:
     """A deflate-compressed TIFF."""
+    tifffile = load_package("tifffile", "TIFF")
     alpha = None if image.alpha is None else ["assocalpha" if image.premultiplied else "unassalpha"]
     buffer = io.BytesIO()
-    load_package("tifffile", "TIFF").imwrite(
+    tifffile.imwrite(
         buffer,
         merge_alpha(image),
         byteorder="<",
@@ -180,6 +190,7 @@ def encode_tiff(image: Image) -> bytes:
         metadata=None,
         software=False,
         iccprofile=image.icc,
+        extratags=tifffile.imagej_metadata_tag(image.imagej, "<") if image.imagej else (),
     )
     directories = exif.parse(image.exif or b"")
     if image.resolution:

@@ -113,19 +113,20 @@ def _restore_once(
 ) -> Tensor:
     info = info_of(model)
     steps = info.check_steps(steps)
+    budget = default_budget(image.device) if max_memory is None else max_memory
     # A wrapper that hands on a network's declaration, such as `torch.compile`'s, is called with whole images.
     if not isinstance(model, NLRN):
-        budget = default_budget(image.device) if max_memory is None else max_memory
         return _call(model, info, image, sigma, budget, progress)
     assert steps is not None
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before restoring images")
+    if info.cut != "bands":
+        return _call(_After(model, steps), info, image, sigma, budget, progress)
     levels: Tensor | None = None
     if model.config.noise_channel:
         levels = model.check_sigma(sigma, image).flatten()
     if image.ndim != 4:
         raise ValueError(f"image must be [B, C, H, W], got shape {tuple(image.shape)}")
-    budget = default_budget(image.device) if max_memory is None else max_memory
     dtype = precision or next(model.parameters()).dtype
     size = model.config.patch_protocol if patches == "default" else patches
     if size is None:
@@ -139,6 +140,17 @@ def _restore_once(
     while batch > 1 and not _fits(model, (batch, *shape[1:]), steps, budget, image.device.type, dtype):
         batch //= 2
     return restore_patches(restore_batch, image, levels, size, batch, progress)
+
+
+class _After:
+    """A network that stops after some steps."""
+
+    def __init__(self, model: NLRN, steps: int) -> None:
+        self._model, self._steps, self._dtype = model, steps, next(model.parameters()).dtype
+
+    def __call__(self, image: Tensor, sigma: float | Tensor | None = None) -> Tensor:
+        restored: Tensor = self._model(image.to(self._dtype), sigma, steps=self._steps)
+        return restored.to(image.dtype)
 
 
 def _call(

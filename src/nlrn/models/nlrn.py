@@ -31,8 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.depth_to_space import add_depth_to_space
+from ..ops.framework import Affinity, WholeImage, Window, mean_of_neighbours
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
-from .contract import ModelInfo
+from .contract import ModelInfo, Shape
+from .learned_affinities import DEFAULT, AffinityName, LearnedAffinity, check_affinity
 
 # The batch norms of which each step has one of its own.
 STEP_NORMS = ("attention_norms", "conv_a_norms", "conv_b_norms")
@@ -52,6 +54,8 @@ class NLRNConfig:
         stride: pixels a side of a position of the recurrence; 1 is the network of the paper.
         stem: channels at full resolution before and after the recurrence; `None` is the network of the paper.
         correlation_propagation: whether the logits of a step are added to those of the next.
+        affinity: the weight of a position for another, by a name of `LearnedAffinity`; `"embedded_gaussian"` is the
+            paper's. Inference of the others is not in bands: larger images are cut into tiles.
         noise_channel: whether the noise level is an input: one more channel, `4 * sigma`.
         heads: the steps after which the network may stop, in rising order; by default only the last.
             Each has a batch norm of its own; the output convolution is shared.
@@ -81,8 +85,14 @@ class NLRNConfig:
     task: str = "denoise"
     sigma_range: tuple[float, float] | None = None
     patch_protocol: tuple[int, int] | None = None
+    affinity: AffinityName = DEFAULT
 
     def __post_init__(self) -> None:
+        check_affinity(self.affinity)
+        if self.affinity == "dot_product" and self.correlation_propagation:
+            raise ValueError(
+                "the affinity dot_product has no logits to propagate; set correlation_propagation to false"
+            )
         for name in ("channels", "width", "embedding", "num_steps", "stride", "stem"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -118,7 +128,9 @@ class NLRNConfig:
         """Distance in pixels beyond which an input pixel cannot change an output pixel (`None`: no limit)."""
         if self.window_size is None:
             return None
-        trunk = self.num_steps * (self.window_size // 2 + 2)
+        # A pixel of a patch lies next to the pixel that it is compared for.
+        reach = self.window_size // 2 + 2 + (self.affinity == "patch_distance")
+        trunk = self.num_steps * reach
         if self.stem is None:
             return trunk + 2
         # The stem and the tail have two 3x3 convolutions each; tiles begin where a position begins.
@@ -155,6 +167,8 @@ class NonLocalBlock(nn.Module):
         channels: channels of input and output.
         embedding: channels of queries and keys; by default half of `channels`.
         window_size: odd side of the window in pixels; `None` is the whole image.
+        affinity: another weight of the pairs, `sum_j Phi_ij value(x_j) / delta_i`: a name of `LearnedAffinity`, or an
+            affinity of your own, which sees the features. If it is a module too, its parameters are the block's.
 
     The attributes `max_memory` and `backend` are those of `nonlocal_attention`, and may be changed: the bytes that one
     call may allocate, and the backend that computes it, `None` for the fastest.
@@ -168,19 +182,38 @@ class NonLocalBlock(nn.Module):
         True
     """
 
-    def __init__(self, channels: int, embedding: int | None = None, window_size: int | None = 45) -> None:
+    def __init__(
+        self,
+        channels: int,
+        embedding: int | None = None,
+        window_size: int | None = 45,
+        affinity: AffinityName | Affinity = DEFAULT,
+    ) -> None:
         super().__init__()
         embedding = max(1, channels // 2) if embedding is None else embedding
         self.window_size = window_size
         self.max_memory = DEFAULT_MAX_MEMORY
         self.backend: str | None = None
-        self.query = nn.Conv2d(channels, embedding, 1)
-        self.key = nn.Conv2d(channels, embedding, 1)
+        self.affinity: Affinity | None = None
+        if isinstance(affinity, Affinity):
+            self.affinity = affinity
+        elif affinity != DEFAULT:
+            self.affinity = LearnedAffinity(affinity, channels, embedding)
+        else:
+            self.query = nn.Conv2d(channels, embedding, 1)
+            self.key = nn.Conv2d(channels, embedding, 1)
         self.value = nn.Conv2d(channels, channels, 1)
-        for projection in (self.query, self.key):
+        for projection in self.projections:
             glorot(projection)
         for parameter in self.value.parameters():
             nn.init.zeros_(parameter)
+
+    @property
+    def projections(self) -> list[nn.Conv2d]:
+        """The convolutions that make queries and keys, but for those of an affinity of a user's own."""
+        if self.affinity is None:
+            return [self.query, self.key]
+        return self.affinity.projections if isinstance(self.affinity, LearnedAffinity) else []
 
     def forward(self, features: Tensor) -> Tensor:
         """`[B, channels, H, W]` in and out."""
@@ -189,7 +222,10 @@ class NonLocalBlock(nn.Module):
     def propagate(
         self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
     ) -> tuple[Tensor, AttentionState | None]:
-        """One step of a recurrence: `state` is what the previous step returned (correlation propagation)."""
+        """One step of a recurrence: `state` is what the previous step returned (correlation propagation).
+
+        An affinity that is not the exponential of an inner product has no state.
+        """
         average, state = self.average(features, state, keep_state=keep_state)
         return features + average, state
 
@@ -197,10 +233,19 @@ class NonLocalBlock(nn.Module):
         self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
     ) -> tuple[Tensor, AttentionState | None]:
         """`propagate` without the features themselves: `sum_j softmax_j(S_ij) value(x_j)`."""
+        value, affinity = self.value(features), self.affinity
+        if affinity is None:
+            query, key = self.query(features), self.key(features)
+        else:
+            query, key = affinity.features(features)
+            if not (affinity.exponential and affinity.inner_product):
+                around = WholeImage() if self.window_size is None else Window(self.window_size)
+                memory = self.max_memory
+                return mean_of_neighbours(query, key, value, affinity, around, max_memory=memory), None
         return nonlocal_attention(
-            self.query(features),
-            self.key(features),
-            self.value(features),
+            query,
+            key,
+            value,
             self.window_size,
             state,
             keep_state=keep_state,
@@ -281,7 +326,7 @@ class NLRN(nn.Module):
         else:
             self.stem = Stem(inputs, config.stem, width, config.stride)
         self.attention_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
-        self.attention = NonLocalBlock(width, config.embedding, config.window_size)
+        self.attention = NonLocalBlock(width, config.embedding, config.window_size, config.affinity)
         self.conv_a_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
         self.conv_a = nn.Conv2d(width, width, 3, padding=1)
         self.conv_b_norms = nn.ModuleList(batch_norm(width) for _ in range(config.num_steps))
@@ -303,25 +348,40 @@ class NLRN(nn.Module):
             for conv in (self.attention.value, self.conv_b, self.last_conv):
                 nn.init.zeros_(conv.weight)
             with torch.no_grad():
-                self.attention.query.weight.mul_(0.35)
-                self.attention.key.weight.mul_(0.35)
+                for projection in self.attention.projections:
+                    projection.weight.mul_(0.35)
 
     @property
     def info(self) -> ModelInfo:
         """The network's declaration."""
         config = self.config
+        cut: Literal["bands", "tiles", "whole"] = "bands"
+        if config.affinity != DEFAULT:
+            cut = "whole" if config.window_size is None else "tiles"
         return ModelInfo(
             name="nlrn",
             task=config.task,
             channels=config.channels,
             sigma_range=config.sigma_range,
             steps=config.heads,
-            cut="bands",
+            cut=cut,
+            memory=None if cut == "bands" else self._memory,
             halo=config.halo,
             grid=config.stride,
             patch_protocol=config.patch_protocol,
             precisions=(torch.float32, torch.float64, torch.bfloat16, torch.float16),
         )
+
+    def _memory(self, shape: Shape) -> int:
+        """An upper estimate of the bytes of a call in float32 without bands, the result included."""
+        batch, channels, height, width = shape
+        config = self.config
+        # Queries and keys of all steps, features in flight, and those at full resolution.
+        depth = (9 if config.affinity == "patch_distance" else 1) * config.embedding + 1
+        features = config.num_steps * 2 * depth + 8 * config.width
+        full = 4 * (config.stem or 0) + 4 * channels
+        positions = config.positions(height) * config.positions(width)
+        return 4 * batch * (positions * features + height * width * full) + 2 * self.attention.max_memory
 
     @property
     def first_conv(self) -> nn.Conv2d:

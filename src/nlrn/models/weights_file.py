@@ -8,6 +8,7 @@ computes, or one that is taken away, makes a new major version. Files without a 
 |---|---|
 | 1.0 | |
 | 1.1 | `stride` and `stem` |
+| 1.2 | `affinity`, and other weights with it; networks with that of the paper are written as before |
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
 from ..files.atomic import write_atomically
+from .learned_affinities import DEFAULT
 from .nlrn import NLRN, NLRNConfig
 
 CONFIG_KEY = "nlrn.config"
 VERSION_KEY = "nlrn.format"
-VERSION = (1, 1)
+VERSION = (1, 2)
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +126,10 @@ def build(config: NLRNConfig, tensors: Mapping[str, Tensor], source: str) -> NLR
 
 def config_to_json(config: NLRNConfig) -> str:
     """The configuration as the JSON that weight files carry."""
-    return json.dumps(dataclasses.asdict(config), sort_keys=True)
+    fields = dataclasses.asdict(config)
+    if config.affinity == DEFAULT:
+        del fields["affinity"]  # a field that older readers do not miss
+    return json.dumps(fields, sort_keys=True)
 
 
 def config_from_json(text: str) -> NLRNConfig:

@@ -15,8 +15,11 @@ from ..ops.nonlocal_attention import BACKENDS
 from .classical.bm3d import BM3D
 from .classical.gaussian import GaussianSmoothing
 from .classical.nlm import NLM
+from .classical.nonlocal_mean import NonLocalMean
+from .classical.ssc import SSC
 from .classical.tv import TV
 from .classical.wavelet import Wavelet
+from .classical.wnnm import WNNM
 from .contract import DeclaredModel, Model, info_of
 from .weights_file import ModelError, build, read_weights
 
@@ -44,12 +47,13 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class ClassicalEntry:
-    """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`."""
+    """A method without learned weights, for grey and RGB images; `sigma` as in `ModelEntry`, and what it is for."""
 
     builder: Callable[[], DeclaredModel]
     task: str
     sigma: str
     psnr: str
+    about: str
 
 
 # Not Apache-2.0 alone: weights/LICENSE.md.
@@ -148,12 +152,56 @@ MODELS: dict[str, ModelEntry] = {
     ),
 }
 
+_SIGMA = "0..255"
 CLASSICAL: dict[str, ClassicalEntry] = {
-    "gaussian": ClassicalEntry(GaussianSmoothing, "denoise", "0..255", "26.58 (Set12, sigma 25)"),
-    "wavelet": ClassicalEntry(Wavelet, "denoise", "0..255", "27.08 (Set12, sigma 25)"),
-    "tv": ClassicalEntry(TV, "denoise", "0..255", "28.06 (Set12, sigma 25)"),
-    "nlm": ClassicalEntry(NLM, "denoise", "0..255", "28.30 (Set12, sigma 25)"),
-    "bm3d": ClassicalEntry(builder=BM3D, task="denoise", sigma="0..255", psnr="29.92 (Set12, sigma 25)"),
+    "gaussian": ClassicalEntry(
+        GaussianSmoothing,
+        "denoise",
+        _SIGMA,
+        "26.58 (Set12, sigma 25)",
+        "Gaussian smoothing: the simplest baseline",
+    ),
+    "wavelet": ClassicalEntry(
+        Wavelet,
+        "denoise",
+        _SIGMA,
+        "27.08 (Set12, sigma 25)",
+        "wavelet shrinkage (BayesShrink): a transform, fast",
+    ),
+    "tv": ClassicalEntry(
+        TV, "denoise", _SIGMA, "28.06 (Set12, sigma 25)", "total variation: flat areas and sharp edges"
+    ),
+    "nlm": ClassicalEntry(
+        NLM, "denoise", _SIGMA, "28.30 (Set12, sigma 25)", "non-local means in a window: fast, any size"
+    ),
+    "nonlocal": ClassicalEntry(
+        NonLocalMean,
+        "denoise",
+        _SIGMA,
+        "not measured on a set",
+        "non-local mean over the whole image: to compare with a window; time grows with the square of the pixels",
+    ),
+    "bm3d": ClassicalEntry(
+        BM3D,
+        "denoise",
+        _SIGMA,
+        "29.92 (Set12, sigma 25)",
+        "block matching and 3D filtering: accurate in a second",
+    ),
+    "ssc": ClassicalEntry(
+        SSC,
+        "denoise",
+        _SIGMA,
+        "not measured on a set",
+        "simultaneous sparse coding of groups of patches (SAIST): slow",
+    ),
+    "wnnm": ClassicalEntry(
+        WNNM,
+        "denoise",
+        _SIGMA,
+        "30.15 (Set12, sigma 25)",
+        "weighted nuclear norm minimization: the most accurate of these, slow",
+    ),
 }
 
 
@@ -243,6 +291,12 @@ def default_model(task: str, channels: int) -> str:
     if channels not in names and 1 not in names:
         raise ModelError(f"no model that comes with nlrn is for {task}; name a weight file")
     return names.get(channels) or names[1]
+
+
+def fitting_models(task: str, channels: int) -> list[str]:
+    """The names of all models of a task for images of so many channels: networks, then methods without weights."""
+    networks = [name for name, entry in MODELS.items() if (entry.task, entry.channels) == (task, channels)]
+    return [*networks, *(name for name, entry in CLASSICAL.items() if entry.task == task)]
 
 
 def smallest_model(task: str, channels: int) -> str:

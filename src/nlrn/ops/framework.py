@@ -50,6 +50,7 @@ __all__ = [
     "SymmetricEmbeddedGaussian",
     "WholeImage",
     "Window",
+    "mean_of_neighbours",
     "nonlocal_filter",
 ]
 
@@ -157,19 +158,48 @@ def _band(
 ) -> Tensor:
     """Z of some rows, from the rows given."""
     (query, key), value = affinity.features(guide), embedding.values(image)
+    return mean_of_neighbours(query, key, value, affinity, neighbourhood, rows, max_memory, guide)
+
+
+def mean_of_neighbours(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    affinity: Affinity,
+    neighbourhood: Neighbourhood,
+    rows: tuple[int, int] | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+    guide: Tensor | None = None,
+) -> Tensor:
+    """Z of features that are there already: `nonlocal_filter` without making them.
+
+    Args:
+        query: `[B, D, H, W]`, the first of `affinity.features`.
+        key: `[B, D, H, W]`, the second.
+        value: `[B, V, H, W]`, G.
+        affinity: Phi, of queries and keys.
+        neighbourhood: S.
+        rows: the first row of Z and the one after the last; by default all.
+        max_memory: as in `nonlocal_filter`.
+        guide: of which patches are similar, for `MostSimilar`; by default the values.
+
+    Returns:
+        Z `[B, V, rows, W]`.
+    """
+    rows, guide = rows or (0, value.shape[2]), value if guide is None else guide
     if affinity.exponential and affinity.inner_product and isinstance(neighbourhood, Window | WholeImage):
         size = neighbourhood.size if isinstance(neighbourhood, Window) else None
         band = query[:, :, rows[0] : rows[1]]
         return nonlocal_attention(
             band, key, value, size, keep_state=False, row_offset=rows[0], max_memory=max_memory
         )[0]
-    height, width = image.shape[2:]
+    batch, _, height, width = value.shape
     count = neighbourhood.count or height * width
     # A key and a value for each pair, the weights of the pair, and the gradients of all these.
-    bytes_of_pixel = 2 * image.element_size() * count * (key.shape[1] + value.shape[1] + 8)
+    bytes_of_pixel = 2 * value.element_size() * count * (key.shape[1] + value.shape[1] + 8)
     most = max(1, max_memory // 2 // bytes_of_pixel)
     images = []
-    for at in range(image.shape[0]):
+    for at in range(batch):
         flat = query[at].flatten(1), key[at].flatten(1), value[at].flatten(1)
         parts = [
             _again(_piece, affinity, *flat, *piece) for piece in neighbourhood.pieces(guide[at], rows, most)

@@ -1,5 +1,7 @@
 """Restoration of what people have: files, arrays and tensors."""
 
+from .measure import measure_noise as measure_noise
+from .options import DataRange as DataRange
 from .options import Options as Options
 from .options import Settings as Settings
 from .options import Task as Task

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 
@@ -66,7 +67,49 @@ class Options:
     data_range: DataRange | None = None
     strength: Strength = 1.0
 
+    def that_change_results(self) -> dict[str, Any]:
+        """The options on which results depend, as JSON values by name; a weight file counts by its content."""
+        values = {
+            name: getattr(self, name)
+            for name in (
+                "task",
+                "scale",
+                "steps",
+                "ensemble",
+                "precision",
+                "window_size",
+                "data_range",
+                "strength",
+            )
+        }
+        name = self.model_name
+        if name is not None and Path(name).is_file():
+            name = f"sha256 {hashlib.sha256(Path(name).read_bytes()).hexdigest()}"
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {"model": name, **plain}
+
     @property
     def model_name(self) -> str | None:
         """The name or file of the model; `None` for the default one and for a model object."""
         return str(self.model) if isinstance(self.model, str | os.PathLike) else None
+
+
+# What each option may be, and its name for an error.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "steps": ((int, type(None)), "a whole number"),
+    "ensemble": ((bool,), "True or False"),
+    "device": ((str, torch.device), "a name or a PyTorch device"),
+    "precision": ((str,), "the name of a type"),
+    "max_memory": ((int, type(None)), "a whole number of bytes"),
+    "window_size": ((int, str, type(None)), "a whole number or None"),
+}
+
+
+def check_options(settings: Settings) -> None:
+    """Raises `TypeError` for an option of a wrong type, by its name."""
+    for name, value in settings.items():
+        kinds, expected = _KINDS.get(name, ((object,), ""))
+        if not isinstance(value, kinds) or (
+            isinstance(value, bool) and bool not in kinds and kinds != (object,)
+        ):
+            raise TypeError(f"{name} must be {expected}, got {value!r}")

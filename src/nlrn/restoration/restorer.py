@@ -14,14 +14,18 @@ from torch import Tensor, nn
 
 from ..files.exif import resized
 from ..files.images import Image
+from ..files.microscopy import enlarged
 from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
 from ..inference.noise_level import noise_level
 from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
-from ..models.zoo import MODELS, check_task, default_model, load_model, smallest_model
+from ..models.zoo import CLASSICAL, MODELS, check_task, default_model, load_model, smallest_model
 from ..ops.resize import bicubic_resize
+from .channels import alpha_note, each_channel
+from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
 from .estimate import faster_settings, seconds_for
+from .guard import guard
 from .hidden import fill_hidden, hidden_pixels
 from .kinds import Kind, like, planes_of
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
@@ -80,8 +84,8 @@ class Restorer:
         """True for a model that comes with nlrn: constant images then come back as they are."""
         return self.options.model is None or self.options.model_name is not None
 
-    def model_for(self, channels: int, sigma: Sigma = "auto") -> tuple[Model, str]:
-        """The model for images of so many channels whose noise is known or not, and its name."""
+    def model_for(self, channels: int, sigma: Sigma | None = None, photo: bool = True) -> tuple[Model, str]:
+        """The model and its name, for so many channels and white noise; for `photo` where sigma is `None`."""
         options = self.options
         if not self._is_ours:
             return cast(Model, options.model), type(options.model).__name__
@@ -89,7 +93,7 @@ class Restorer:
             name = options.model_name
         elif self.options.task == "upscale":
             name = default_model("upscale", 1)
-        elif self.options.task == "denoise" and channels == 3 and sigma == "auto":
+        elif self.options.task == "denoise" and channels == 3 and sigma is None and photo:
             name = default_model("photo", 3)
         else:
             name = default_model(self.options.task, channels)
@@ -106,7 +110,7 @@ class Restorer:
         return self._loaded[name], name
 
     def __call__(
-        self, image: Tensor, sigma: Sigma = "auto", progress: Progress | None = None
+        self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
         """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1]; `"auto"` is for each image.
 
@@ -116,21 +120,53 @@ class Restorer:
         """
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
-        return self._restore(image, unit_sigma(check_sigma(sigma)), progress)
+        checked = None if sigma is None else unit_sigma(check_sigma(sigma))
+        return self._restore(image, checked, progress or _no_progress)
 
-    def _restore(self, image: Tensor, sigma: Sigma, progress: Progress | None) -> tuple[Tensor, Report]:
-        """`__call__` with a sigma that was checked."""
+    def _restore(
+        self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Report]:
+        """`__call__` with a sigma that was checked, and a mask `[B, 1, H, W]` of pixels that are no picture."""
         started = time.perf_counter()
         channels = image.shape[1]
         if channels not in (1, 3):
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
-        model, name = self.model_for(channels, sigma)
-        about = info_of(model)
-        known = about.sigma_range
-        if len(image) > 1 and sigma == "auto" and known is not None:
-            return self._one_by_one(image, progress or _no_progress)
+        own = self.options.model is None
+        chosen = own and self.options.task == "denoise" and sigma is None
+        if len(image) > 1 and (chosen or (sigma in (None, "auto") and self._takes_sigma(channels, sigma))):
+            return self._one_by_one(image, sigma, progress, hidden)
         constant = self._is_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
-        chroma = None
+        if self._is_ours and is_gray(image) and not constant:
+            return self._as_gray(image, sigma, progress, hidden)
+        estimate = noise_of(image, hidden) if chosen and not constant else None
+        photo = chosen and is_photo(channels, estimate)
+        model, name = self.model_for(3 if photo else channels, sigma, photo)
+        # Grey photographs go through the model as RGB whose channels are equal.
+        image = image.expand(-1, 3, -1, -1) if photo else image
+        notes = [] if estimate is None else [note for note in [reason(channels, photo)] if note]
+        if estimate is not None and estimate.drawing:
+            report = Report(name, 0.0, True, (AS_IT_WAS,), (), time.perf_counter() - started)
+            return image[:, :channels], report
+        result, report = self._through(
+            model, name, image, "auto" if sigma is None else sigma, progress, hidden, constant
+        )
+        result = result.mean(1, keepdim=True) if photo and channels == 1 else result
+        seconds = time.perf_counter() - started
+        return result, dataclasses.replace(report, notes=(*notes, *report.notes), seconds=seconds)
+
+    def _through(
+        self,
+        model: Model,
+        name: str,
+        image: Tensor,
+        sigma: Sigma,
+        progress: Progress,
+        hidden: Tensor | None,
+        constant: bool,
+    ) -> tuple[Tensor, Report]:
+        """The image restored by a model, with the noise level that this needs."""
+        channels, about = image.shape[1], info_of(model)
+        known, chroma = about.sigma_range, None
         if self.options.task == "upscale":
             image, chroma = enlarge(image, self.scale)
             channels = 1
@@ -148,21 +184,62 @@ class Restorer:
         if known is not None and constant:
             level = 0.0 if sigma == "auto" else sigma
         elif known is not None:
-            level, used, cautions = noise_level(image, sigma, known)
+            level, used, cautions = noise_level(image, sigma, known, hidden)
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
         if not constant:
-            restored = self._run(model, image, used, progress or _no_progress)
+            restored = self._run(model, image, used, progress)
+            restored, note = self._guarded(name, image, restored, level, hidden)
             image = partly(image, restored, self._strength)
-        result = recolor(image, chroma)
-        seconds = time.perf_counter() - started
+            notes += note
         estimated = level is not None and sigma == "auto"
-        return result, Report(name, level, estimated, tuple(notes), tuple(cautions), seconds)
+        return recolor(image, chroma), Report(name, level, estimated, tuple(notes), tuple(cautions))
 
-    def _one_by_one(self, image: Tensor, progress: Progress) -> tuple[Tensor, Report]:
+    def _guarded(
+        self, name: str, image: Tensor, restored: Tensor, level: float | None, hidden: Tensor | None
+    ) -> tuple[Tensor, list[str]]:
+        """The restored image with flat saturated areas near to what they were, and a note if it has such."""
+        if not self._is_ours or name in CLASSICAL or image.shape[1] != 3:
+            return restored, []
+        if level is None and self.options.task == "denoise":
+            estimate = noise_of(image, hidden)
+            level = 0.0 if estimate is None else estimate.sigma
+        guarded = guard(image, restored, level or 0.0)
+        if not guarded.share:
+            return restored, []
+        return guarded.image, [
+            f"flat areas and their edges, {100 * guarded.share:.0f}% of the picture, kept their colours"
+        ]
+
+    def _as_gray(
+        self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None
+    ) -> tuple[Tensor, Report]:
+        """RGB whose channels are equal, restored so that they stay it."""
+        fits = self.options.model is None or info_of(self.model_for(1)[0]).channels != 3
+        if fits:
+            result, report = self._restore(image[:, :1], sigma, progress, hidden)
+        else:
+            model, name = self.model_for(3)
+            result, report = self._through(
+                model, name, image, "auto" if sigma is None else sigma, progress, hidden, False
+            )
+            result = result.mean(1, keepdim=True)
+        note = "the three channels are equal: restored as grey"
+        return result.expand(-1, 3, -1, -1), dataclasses.replace(report, notes=(note, *report.notes))
+
+    def _takes_sigma(self, channels: int, sigma: Sigma | None) -> bool:
+        return info_of(self.model_for(channels, sigma)[0]).sigma_range is not None
+
+    def _one_by_one(
+        self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None
+    ) -> tuple[Tensor, Report]:
         """Each image of a batch with its own estimate of the noise; the report has their mean."""
         count = len(image)
-        parts = [self._restore(image[i : i + 1], "auto", part_of(progress, i, count)) for i in range(count)]
+        masks = [None] * count if hidden is None else [hidden[i : i + 1] for i in range(count)]
+        parts = [
+            self._restore(image[i : i + 1], sigma, part_of(progress, i, count), masks[i])
+            for i in range(count)
+        ]
         return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
 
     def _run(self, model: Model, image: Tensor, sigma: float | None, progress: Progress) -> Tensor:
@@ -191,7 +268,7 @@ class Restorer:
             result = run(torch.float32)
         return result.to(image.device)
 
-    def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> float:
+    def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float:
         """Seconds that an image array of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, _ = self.model_for(channels, sigma)
@@ -202,7 +279,7 @@ class Restorer:
         )
         return seconds * (8 if self.options.ensemble else 1)
 
-    def faster_settings(self, shape: tuple[int, ...], sigma: Sigma = "auto") -> dict[str, Any]:
+    def faster_settings(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> dict[str, Any]:
         """Arguments of `Restorer` that would restore an image array of this shape faster, each by itself."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for(channels, sigma)
@@ -219,7 +296,7 @@ class Restorer:
         return settings
 
     def image(
-        self, image: Image, sigma: Sigma = "auto", progress: Progress | None = None
+        self, image: Image, sigma: Sigma | None = None, progress: Progress | None = None
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
 
@@ -230,7 +307,7 @@ class Restorer:
             ValueError: as `array`.
         """
         restored, report = self._same_kind(image, sigma, progress, grey_levels=True)
-        if report.estimated and image.format == "JPEG":
+        if report.estimated and image.format == "JPEG" and (sigma == "auto" or image.pixels.ndim == 2):
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
         if self.options.task == "upscale":
@@ -238,11 +315,18 @@ class Restorer:
             if image.xmp is not None:
                 note = "XMP data, which may say the old size, is left out"
                 report = dataclasses.replace(report, notes=(*report.notes, note))
-            restored = dataclasses.replace(restored, exif=resized(image.exif, width, height), xmp=None)
+            restored, notes = enlarged(restored, self.scale)
+            restored = dataclasses.replace(restored, exif=resized(restored.exif, width, height), xmp=None)
+            report = dataclasses.replace(report, notes=(*report.notes, *notes))
         return restored, report
 
     def array(
-        self, pixels: np.ndarray, sigma: Sigma = "auto", progress: Progress | None = None
+        self,
+        pixels: np.ndarray,
+        sigma: Sigma | None = None,
+        progress: Progress | None = None,
+        *,
+        channel_axis: int | None = None,
     ) -> tuple[np.ndarray, Report]:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
 
@@ -250,23 +334,36 @@ class Restorer:
             pixels: of any integer or floating-point type.
             sigma: in the units of the array.
             progress: called with the fraction done.
+            channel_axis: the axis of channels none of which is alpha: three are RGB, others restored one by one.
 
         Raises:
             ValueError: as `__call__`, and for other shapes or types, or an image far beyond `data_range`.
         """
-        return self._same_kind(pixels, sigma, progress)
+        if channel_axis is None:
+            result, report = self._same_kind(pixels, sigma, progress)
+            note = alpha_note(pixels)
+            return result, report if note is None else dataclasses.replace(
+                report, notes=(note, *report.notes)
+            )
+        followed = progress or _no_progress
+        return each_channel(
+            pixels,
+            channel_axis,
+            lambda part, index, count: self._same_kind(part, sigma, part_of(followed, index, count)),
+        )
 
     def tensor(
-        self, image: Tensor, sigma: Sigma = "auto", progress: Progress | None = None
+        self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
         """Restores `CHW` or `BCHW` as `array` does; the result is on the same device."""
         return self._same_kind(image, sigma, progress)
 
     def _same_kind(
-        self, image: Kind, sigma: Sigma, progress: Progress | None, *, grey_levels: bool = False
+        self, image: Kind, sigma: Sigma | None, progress: Progress | None, *, grey_levels: bool = False
     ) -> tuple[Kind, Report]:
         """Restores an image of any kind, with sigma in its units, or in 8-bit grey levels."""
-        planes, sigma, given = planes_of(image), check_sigma(sigma), self.options.data_range
+        planes, given = planes_of(image), self.options.data_range
+        sigma = None if sigma is None else check_sigma(sigma)
         alpha = planes.alpha
         if alpha is not None and self.options.task == "upscale":
             alpha = enlarge_alpha(alpha, self.scale, given)
@@ -276,19 +373,22 @@ class Restorer:
         # In grey levels of a type that has a white of its own, sigma does not follow the working range.
         of_type = type_white(color.dtype) if grey_levels and given is None else None
         level = sigma
-        if grey_levels and level != "auto":
+        if grey_levels and level is not None and level != "auto":
             level = unit_sigma(level, ValueRange(0.0, 255.0))
             assert level != "auto"
             level *= of_type or 1.0
-        ranges = [range_of(one[None], given, level) for one in color]
+        ranges = [range_of(one[None], given, "auto" if level is None else level) for one in color]
         parts = [(one[None], values) for one, values in zip(color, ranges, strict=True)]
         if len({(values.low, values.high) for values in ranges}) == 1:
             parts = [(color, widest(ranges))]
         results, reports = [], []
         for index, (part, values) in enumerate(parts):
-            unit = level if grey_levels and of_type is None else unit_sigma(level, values)
+            unit = level
+            if level is not None and not (grey_levels and of_type is None):
+                unit = unit_sigma(level, values)
             share = part_of(progress or _no_progress, index, len(parts))
-            result, report = self._restore(values.to_unit(part), unit, share)
+            mask = None if hidden is None else hidden[index : index + len(part)]
+            result, report = self._restore(values.to_unit(part), unit, share, mask)
             excess = values.excess(part) if self.options.task == "upscale" else None
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])

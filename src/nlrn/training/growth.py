@@ -8,7 +8,7 @@ from torch import Tensor
 from ..models.nlrn import STEP_NORMS
 
 # Layers whose new channels begin with random weights. New channels of all others begin at zero.
-RANDOM = ("input_conv", "conv_a", "attention.query", "stem.", "tail.conv_a")
+RANDOM = ("input_conv", "conv_a", "attention.query", "attention.affinity.theta", "stem.", "tail.conv_a")
 # Layers that read the image and layers that make the residual, without a stem and with one.
 READS_IMAGE = ("input_conv.weight", "stem.conv_a.weight")
 MAKES_RESIDUAL = ("output_conv.", "tail.conv_b.")

@@ -284,6 +284,8 @@ class _Loop:
     def _backend(self, phase: Phase) -> dict[str, str]:
         """The backend of a phase's non-local operation and, if it is not the fastest of this device, the reason."""
         config, block, device = self.config.model, self.trainer.model.attention, self.options.device
+        if config.affinity == "dot_product":
+            return {"backend": "framework"}
         sizes = (config.positions(phase.crop),) * 2
         query, value = (
             torch.zeros(

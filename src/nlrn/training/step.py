@@ -71,7 +71,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.model = NLRN(config.model).to(device).train()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for conv in (self.model.start_conv, self.model.attention.key, self.model.conv_a):
+        attention = self.model.attention
+        keys = [attention.key] if attention.affinity is None else []
+        for conv in (self.model.start_conv, *keys, self.model.conv_a):
             # A batch norm or the softmax takes these away again: their gradient is rounding noise.
             assert conv.bias is not None
             conv.bias.requires_grad_(False)

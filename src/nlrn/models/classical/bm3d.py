@@ -13,18 +13,19 @@ RGB images go through an orthonormal luminance-chrominance transform; groups are
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops.block_matching import BAND, block_matching, reference_positions
-from ...ops.patches import Aggregation, extract_patches
+from ...ops.groups import Filtered, Grouping, filter_groups
+from ...ops.patches import extract_patches
 from ..contract import ModelInfo, Shape
+from .group_denoiser import GroupDenoiser
 
-# Rows of reference patches that are filtered at a time, and groups of them: what lies between is in memory at once.
-ROWS, GROUPS = 16, 2048
+# Groups that are filtered at a time: what lies between is in memory at once.
+GROUPS = 2048
 
 # Taps of the wavelet bior1.5's analysis filters.
 LOW = (0.0165728151840597, -0.0165728151840597, -0.1215339780164379, 0.1215339780164379, 0.7071067811865476)
@@ -54,7 +55,7 @@ class BM3DConfig:
     hard_threshold: float = 2.7
 
 
-class BM3D:
+class BM3D(GroupDenoiser):
     """Block matching and 3D filtering: `model(image, sigma) -> restored`.
 
     Source: Dabov et al., Image Denoising by Sparse 3-D Transform-Domain Collaborative Filtering, IEEE TIP 2007, and for
@@ -68,96 +69,63 @@ class BM3D:
         torch.Size([1, 1, 32, 40])
     """
 
+    name = "bm3d"
+
     def __init__(self, config: BM3DConfig | None = None) -> None:
         self.config = config or BM3DConfig()
+
+    def _grouping(self, stage: int) -> Grouping:
+        config = self.config
+        return Grouping(config.patch_size, config.stride, config.search_size, config.group_sizes[stage])
 
     @property
     def info(self) -> ModelInfo:
         """The method's declaration."""
-        config = self.config
-        # In both stages: from a pixel to a patch of it, to the reference of a group, to another patch, to its pixels.
-        halo = 4 * (config.patch_size - 1 + config.search_size // 2)
-        return ModelInfo("bm3d", "denoise", cut="tiles", halo=halo, grid=config.stride, memory=self._memory)
+        halo = 2 * self._grouping(0).halo
+        return ModelInfo(
+            self.name, "denoise", cut="tiles", halo=halo, grid=self.config.stride, memory=self._memory
+        )
 
     def _memory(self, shape: Shape) -> int:
         """An upper estimate of the bytes of a call in float32, the result included."""
         batch, channels, height, width = shape
         config = self.config
-        across = -(-width // config.stride) + 1
         # Images: the input in two spaces, two estimates, sums and weights, and the results of the batch.
         images = (9 * channels + batch * channels) * height * width
-        distances = 3 * config.search_size**2 * BAND * across
-        # Patches of the groups of some rows: filtered ones, and while they are put together.
-        patches = 4 * ROWS * across * max(config.group_sizes) * channels * config.patch_size**2
+        groups = max(self._grouping(stage).elements(channels, width) for stage in (0, 1))
         spectra = 7 * GROUPS * max(config.group_sizes) * channels * config.patch_size**2
-        return 4 * (images + distances + patches + spectra)
+        return 4 * (images + groups + spectra)
 
-    @torch.no_grad()
-    def __call__(self, image: Tensor, sigma: float | Tensor | None = None) -> Tensor:
-        """The restored image, not clipped.
+    def _smallest(self, sigma: float) -> int:
+        return self.config.patch_size
 
-        Args:
-            image: `[B, C, H, W]`, C = 1 or 3, float in [0, 1].
-            sigma: noise standard deviation in the same units, a number or `[B]`.
-
-        Raises:
-            ValueError: other channels, or a sigma that is missing, negative or not finite.
-        """
-        if image.ndim != 4 or image.shape[1] not in (1, 3) or 0 in image.shape:
-            raise ValueError(f"image must be [B, 1 or 3, H, W] and not empty, got shape {tuple(image.shape)}")
-        if sigma is None:
-            raise ValueError("bm3d needs sigma (in units of [0, 1])")
-        levels = torch.as_tensor(sigma, dtype=torch.float64).expand(image.shape[0]).tolist()
-        if not all(math.isfinite(level) and level >= 0 for level in levels):
-            raise ValueError(f"sigma must be finite and >= 0, got {levels}")
-        return torch.stack(
-            [self._restore(planes, level) for planes, level in zip(image, levels, strict=True)]
-        )
-
-    def _restore(self, planes: Tensor, sigma: float) -> Tensor:
-        if sigma == 0:
-            return planes.clone()
-        height, width = planes.shape[1:]
-        size = self.config.patch_size
-        below, right = max(0, size - height), max(0, size - width)
-        noisy = F.pad(planes[None], (0, right, 0, below), mode="replicate")[0]
-        opponent = opponent_rows(planes) if planes.shape[0] == 3 else torch.eye(1).to(planes)
-        noisy = torch.einsum("dc,chw->dhw", opponent, noisy)
-        basic = self._stage(noisy, None, sigma)
-        final = self._stage(noisy, basic, sigma)
-        return torch.einsum("dc,dhw->chw", opponent, final)[:, :height, :width]
+    def _filter(self, noisy: Tensor, sigma: float) -> Tensor:
+        return self._stage(noisy, self._stage(noisy, None, sigma), sigma)
 
     def _stage(self, noisy: Tensor, basic: Tensor | None, sigma: float) -> Tensor:
         """The first stage, or, given its basic estimate, the second, of planes `[C, H, W]`."""
-        config, (channels, height, width) = self.config, noisy.shape
+        config, channels = self.config, noisy.shape[0]
         size, stage = config.patch_size, 0 if basic is None else 1
         most, (constant, slope) = config.group_sizes[stage], config.distances[stage]
         farthest = channels * constant / 255**2 + slope * sigma**2
         transform = (bior15 if basic is None else dct)(size).to(noisy)
-        guide = noisy[0] if basic is None else basic[0]
         window = torch.kaiser_window(size, periodic=False, beta=2.0, dtype=noisy.dtype, device=noisy.device)
-        total = Aggregation((channels, height, width), torch.outer(window, window).flatten())
-        rows = reference_positions(height, size, config.stride)
-        for band in (rows[i : i + ROWS] for i in range(0, len(rows), ROWS)):
-            positions, distances = block_matching(guide, size, config.stride, config.search_size, most, band)
+
+        def shrink(positions: Tensor, distances: Tensor) -> Iterator[Filtered]:
             alike = (distances <= farthest).sum(1).clamp(min=1)
-            filtered = []
             for count in (2**i for i in range(most.bit_length())):
                 # The largest power of two of them.
                 chosen = positions[(alike >= count) & (alike < 2 * count), :count]
-                filtered += [
-                    self._shrink(noisy, basic, group, transform, sigma)
-                    for group in torch.split(chosen, GROUPS)
-                ]
-            where, patches, weights = zip(*filtered, strict=True)
-            reach = config.search_size // 2
-            top, bottom = max(0, band[0] - reach), min(height, band[-1] + size + reach)
-            total.add(torch.cat(where), torch.cat(patches, 1), torch.cat(weights, 1), top, bottom)
-        return total.mean()
+                for group in torch.split(chosen, GROUPS):
+                    yield self._shrink(noisy, basic, group, transform, sigma)
+
+        guide = noisy[0] if basic is None else basic[0]
+        weights = torch.outer(window, window).flatten()
+        return filter_groups(guide, channels, self._grouping(stage), shrink, weights)
 
     def _shrink(
         self, noisy: Tensor, basic: Tensor | None, positions: Tensor, transform: Tensor, sigma: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> Filtered:
         """Groups at `[G, K]` positions: all their positions `[P]`, patches `[C, P, size^2]` and weights `[C, P]`."""
         size, count = self.config.patch_size, positions.shape[1]
         patch, across = torch.kron(transform, transform), haar(count).to(transform)
@@ -178,12 +146,6 @@ class BM3D:
             coefficients *= gain
         patches = (across.T @ coefficients) @ torch.linalg.inv(patch).T
         return positions.flatten(), patches.flatten(1, 2), weights.to(noisy).repeat_interleave(count, 1)
-
-
-def opponent_rows(like: Tensor) -> Tensor:
-    """Rows of luminance and two chrominances, orthonormal: noise stays as strong, and independent."""
-    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]], dtype=torch.float64)
-    return _unit_rows(rows).to(like)
 
 
 def dct(size: int) -> Tensor:

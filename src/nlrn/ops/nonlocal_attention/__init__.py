@@ -14,6 +14,7 @@ from .dispatch import (
     nonlocal_attention,
     refusals,
     runs_triton,
+    serves_on_request,
 )
 from .state import AttentionState
 
@@ -28,4 +29,5 @@ __all__ = [
     "nonlocal_attention",
     "refusals",
     "runs_triton",
+    "serves_on_request",
 ]

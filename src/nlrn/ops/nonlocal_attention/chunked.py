@@ -182,6 +182,18 @@ def _walk_back(
     return [g.to(x.dtype) for g, x in zip((grad_value, *grad_history), (value, *query, *key), strict=True)]
 
 
+def refusal(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    max_memory: int,
+) -> str | None:
+    """Why this call is not for this backend, or `None`."""
+    return None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
+
+
 def attention(
     query: Tensor,
     key: Tensor,

@@ -10,7 +10,29 @@ import torch
 from torch import Tensor
 
 from ..windows import window_mask
-from .state import AttentionState
+from .memory import dense_step_bytes
+from .state import AttentionState, needs_grad
+
+
+def refusal(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    max_memory: int,
+) -> str | None:
+    """Why this call is not for dense attention, or `None`."""
+    if not value.is_floating_point():
+        return f"needs a floating point dtype, got {value.dtype}"
+    if not needs_grad(query, key, value, state):
+        return "serves training; there are no gradients here"
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return f"adds logits up in {value.dtype}, which is too coarse"
+    if state is not None and state.logits is None:
+        return "cannot continue a history"
+    needed = dense_step_bytes(query, key)
+    return f"needs {needed} bytes a step, max_memory is {max_memory}" if needed > max_memory else None
 
 
 def attention(
@@ -20,7 +42,10 @@ def attention(
     window_size: int | None,
     state: AttentionState | None,
     row_offset: int,
-) -> tuple[Tensor, AttentionState]:
+    *,
+    keep_state: bool,
+    max_memory: int,
+) -> tuple[Tensor, AttentionState | None]:
     """One step; the window enters as logits of -inf with which the first step starts."""
     rows, width = query.shape[-2:]
     if state is None:
@@ -28,8 +53,7 @@ def attention(
         start = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
         start = start.expand(query.shape[0], *start.shape)
     else:
-        assert state.logits is not None
-        start = state.logits.flatten(3).flatten(1, 2)
+        start = state.logits_of_all_pairs(query, key, value).flatten(3).flatten(1, 2)
     logits = torch.baddbmm(start, query.flatten(2).transpose(1, 2), key.flatten(2))
     output = (logits.softmax(-1) @ value.flatten(2).transpose(1, 2)).transpose(1, 2)
     # [batch, query y, query x, key y, key x]: a state of another image is noticed by its shape.
@@ -37,4 +61,4 @@ def attention(
     new_state = (
         AttentionState(logits=logits, backend="dense") if state is None else state.successor(logits=logits)
     )
-    return output.reshape(*output.shape[:2], rows, width), new_state
+    return output.reshape(*output.shape[:2], rows, width), new_state if keep_state else None

@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from . import chunked, dense, native, native_operators, reference, triton, triton_operators
-from .memory import dense_step_bytes
-from .state import AttentionState, needs_grad
+from .state import AttentionState
 
-BACKENDS = ("triton", "native", "dense", "chunked", "reference")
+
+class Backend(Protocol):
+    """What a module of a backend has."""
+
+    def refusal(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        window_size: int | None,
+        state: AttentionState | None,
+        max_memory: int,
+    ) -> str | None:
+        """Why the backend cannot do a call, or `None`."""
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        window_size: int | None,
+        state: AttentionState | None,
+        row_offset: int,
+        *,
+        keep_state: bool,
+        max_memory: int,
+    ) -> tuple[Tensor, AttentionState | None]:
+        """One step."""
+
+
+# The fastest first.
+_MODULES: dict[str, Backend] = {
+    "triton": triton,
+    "native": native,
+    "dense": dense,
+    "chunked": chunked,
+    "reference": reference,
+}
+BACKENDS = tuple(_MODULES)
+# Those that take images in half precision and add logits up in a finer one.
+_TAKES_HALF = ("triton", "native")
 
 DEFAULT_MAX_MEMORY = 2 << 30
 ON_REQUEST = "serves only when asked for by name"
-NO_HISTORY = "cannot continue a history"
 
 
 def choose_backend(
@@ -30,11 +71,19 @@ def choose_backend(
         ValueError: no backend fits; the message lists each one with its reason.
     """
     reasons = refusals(query, key, value, window_size, state, max_memory)
-    for name in BACKENDS:
-        if reasons[name] is None:
+    for name, reason in reasons.items():
+        if reason is None and not serves_on_request(name, value, state):
             return name
-    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    listed = "; ".join(f"{name}: {reason or ON_REQUEST}" for name, reason in reasons.items())
     raise ValueError(f"no backend can compute this non-local attention ({listed})")
+
+
+def serves_on_request(name: str, value: Tensor, state: AttentionState | None = None) -> bool:
+    """True for a backend that is for tests, unless it goes on with logits of its own."""
+    if state is not None and state.backend == name and state.logits is not None:
+        return False
+    # Triton's interpreter runs kernels on the CPU.
+    return name == "reference" or (name == "triton" and value.device.type == "cpu")
 
 
 def refusals(
@@ -46,39 +95,14 @@ def refusals(
     max_memory: int = DEFAULT_MAX_MEMORY,
 ) -> dict[str, str | None]:
     """The reason, by backend, why it cannot do this call, or `None`."""
-    wrong_type = None if value.is_floating_point() else f"needs a floating point dtype, got {value.dtype}"
-    # Triton's interpreter, which runs kernels on the CPU, is for tests.
-    on_request = ON_REQUEST if value.device.type == "cpu" else None
-    native_refuses = native.refusal(query, key, value, window_size, state, max_memory)
-    if state is not None:
-        state = state.as_history()
-    reasons = {
-        "triton": triton.refusal(query, key, value, window_size, state, max_memory) or on_request,
-        "native": native_refuses,
-        "dense": wrong_type or _dense_refuses(query, key, value, state, max_memory),
-        "chunked": wrong_type,
-        "reference": NO_HISTORY if state is not None and state.logits is None else ON_REQUEST,
-    }
-    if state is not None and state.logits is not None:
-        for name in BACKENDS:
-            if name != state.backend:
-                reasons[name] = f"cannot read logits that the {state.backend} backend stored"
-            elif reasons[name] == ON_REQUEST:
-                reasons[name] = None
+    reasons: dict[str, str | None] = {}
+    for name, backend in _MODULES.items():
+        own = state if state is None or state.backend == name else state.as_history()
+        if own is not None and own.logits is not None and own.backend != name:
+            reasons[name] = f"cannot read logits that the {own.backend} backend stored"
+        else:
+            reasons[name] = backend.refusal(query, key, value, window_size, own, max_memory)
     return reasons
-
-
-def _dense_refuses(
-    query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None, max_memory: int
-) -> str | None:
-    if not needs_grad(query, key, value, state):
-        return "serves training; there are no gradients here"
-    if value.dtype in (torch.float16, torch.bfloat16):
-        return f"adds logits up in {value.dtype}, which is too coarse"
-    if state is not None and state.logits is None:
-        return NO_HISTORY
-    needed = dense_step_bytes(query, key)
-    return f"needs {needed} bytes a step, max_memory is {max_memory}" if needed > max_memory else None
 
 
 def nonlocal_attention(
@@ -143,42 +167,24 @@ def nonlocal_attention(
         torch.Size([1, 8, 20, 30])
     """
     _check(query, key, value, window_size, row_offset)
-    if torch.is_autocast_enabled(query.device.type):
-        with torch.autocast(query.device.type, enabled=False):
-            query, key, value = autocast_inputs(query, key, value, window_size, state, max_memory, backend)
-            return nonlocal_attention(
-                query,
-                key,
-                value,
-                window_size,
-                state,
-                keep_state=keep_state,
-                row_offset=row_offset,
-                max_memory=max_memory,
-                backend=backend,
-            )
-    name = backend or choose_backend(query, key, value, window_size, state, max_memory)
-    if name not in BACKENDS:
-        raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
-    if backend is not None:
-        reason = refusals(query, key, value, window_size, state, max_memory)[name]
-        if reason not in (None, ON_REQUEST):
-            raise ValueError(f"backend {name!r} cannot compute this: {reason}")
-    if state is not None and name != state.backend:
-        state = state.as_history()
-    if name in ("reference", "dense"):
-        if state is not None:
-            assert state.logits is not None
-            state.check_shape(state.logits.shape, (value.shape[0], *query.shape[2:], *key.shape[2:]))
-            if not needs_grad(query, key, value, state):
-                state.consume()
-        over_all_pairs = reference.attention if name == "reference" else dense.attention
-        output, new_state = over_all_pairs(query, key, value, window_size, state, row_offset)
-        return output, new_state if keep_state else None
-    attention = {"triton": triton.attention, "native": native.attention, "chunked": chunked.attention}[name]
-    return attention(
-        query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
-    )
+    device = query.device.type
+    without_autocast: AbstractContextManager[object] = nullcontext()
+    if torch.is_autocast_enabled(device):
+        without_autocast = torch.autocast(device, enabled=False)
+        query, key, value = autocast_inputs(query, key, value, window_size, state, max_memory, backend)
+    with without_autocast:
+        name = backend or choose_backend(query, key, value, window_size, state, max_memory)
+        if name not in _MODULES:
+            raise ValueError(f"unknown backend {name!r}; expected one of {', '.join(BACKENDS)}")
+        if backend is not None:
+            reason = refusals(query, key, value, window_size, state, max_memory)[name]
+            if reason is not None:
+                raise ValueError(f"backend {name!r} cannot compute this: {reason}")
+        if state is not None and name != state.backend:
+            state = state.as_history()
+        return _MODULES[name].attention(
+            query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
+        )
 
 
 def autocast_inputs(
@@ -197,8 +203,9 @@ def autocast_inputs(
     dtype = torch.get_autocast_dtype(value.device.type)
     half = query.to(dtype), key.to(dtype), value.to(dtype)
     reasons = refusals(*half, window_size, state, max_memory)
-    for name in ("triton", "native"):
-        if backend in (None, name) and (reasons[name] is None or (backend and reasons[name] == ON_REQUEST)):
+    for name in _TAKES_HALF:
+        asked = backend == name or (backend is None and not serves_on_request(name, value, state))
+        if asked and reasons[name] is None:
             return half
     return query.float(), key.float(), value.float()
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import native_operators as operators
+from .constant import constant_when_compiled
 from .native_operators import (
     GRADIENT_BLOCK,
     PRECISIONS,
@@ -29,7 +30,7 @@ from .native_operators import (
 from .state import AttentionState, needs_grad
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _library_refuses(dtype: torch.dtype, differentiable: bool) -> str | None:
     """Why the library for a dtype is not there, or has no gradients."""
     loaded = operators.loaded_kernel(dtype)
@@ -40,7 +41,7 @@ def _library_refuses(dtype: torch.dtype, differentiable: bool) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def _threads() -> int:
     return torch.get_num_threads()
 

@@ -8,6 +8,18 @@ from ..windows import window_mask
 from .state import AttentionState
 
 
+def refusal(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window_size: int | None,
+    state: AttentionState | None,
+    max_memory: int,
+) -> str | None:
+    """Why this call is not for the reference, or `None`."""
+    return "cannot continue a history" if state is not None and state.logits is None else None
+
+
 def attention(
     query: Tensor,
     key: Tensor,
@@ -15,13 +27,15 @@ def attention(
     window_size: int | None,
     state: AttentionState | None,
     row_offset: int,
-) -> tuple[Tensor, AttentionState]:
+    *,
+    keep_state: bool,
+    max_memory: int,
+) -> tuple[Tensor, AttentionState | None]:
     """`softmax(S) value` with `S = S_previous + query^T key` inside the window; keeps `S` dense."""
     rows, width = query.shape[-2:]
     logits = query.flatten(2).transpose(1, 2) @ key.flatten(2)  # [batch, queries, keys]
     if state is not None:
-        assert state.logits is not None
-        logits = logits + state.logits.flatten(3).flatten(1, 2)
+        logits = logits + state.logits_of_all_pairs(query, key, value).flatten(3).flatten(1, 2)
     mask = window_mask(rows, key.shape[-2], width, window_size, row_offset, query.device)
     weights = logits.masked_fill(~mask, float("-inf")).softmax(-1)
     output = (weights @ value.flatten(2).transpose(1, 2)).transpose(1, 2)
@@ -31,4 +45,4 @@ def attention(
         if state is None
         else state.successor(logits=logits)
     )
-    return output.reshape(*output.shape[:2], rows, width), new_state
+    return output.reshape(*output.shape[:2], rows, width), new_state if keep_state else None

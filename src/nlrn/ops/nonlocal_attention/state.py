@@ -99,6 +99,18 @@ class AttentionState:
         cls.check_shape(state.keys[-1].shape, key.shape)
         return state.successor(queries=(*state.queries, query), keys=(*state.keys, key))
 
+    def logits_of_all_pairs(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """The logits `[B, query y, x, key y, x]` for a step of dense attention, which without gradients uses them up.
+
+        Raises:
+            ValueError: a state of other shapes, or one that was used up.
+        """
+        assert self.logits is not None
+        self.check_shape(self.logits.shape, (value.shape[0], *query.shape[2:], *key.shape[2:]))
+        if not needs_grad(query, key, value, self):
+            self.consume()
+        return self.logits
+
     def consume(self) -> None:
         """Marks this state as used up; raises `ValueError` if it already was."""
         if self.newest[0] != self.step:

@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from .constant import constant_when_compiled
 from .memory import history_bytes
 from .state import AttentionState, Tape, needs_grad
 from .triton_layout import TILE, Geometry, tiles
@@ -24,7 +25,7 @@ COMPUTE_CAPABILITY = (8, 0)
 LARGEST_PRODUCT = 4096.0  # a sixteenth of float16's largest number
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def device_refusal(device: torch.device) -> str | None:
     """Why kernels cannot run on a GPU."""
     # Not cached itself: the compiler would look into a cache, and trace what it holds.

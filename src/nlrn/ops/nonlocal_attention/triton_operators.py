@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, library
 
+from .constant import constant_when_compiled
 from .triton_layout import CHUNK, Geometry
 
 
@@ -30,7 +31,7 @@ def loaded_kernels() -> ModuleType | str:
     return triton_kernels
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_when_compiled
 def interpreted() -> bool:
     """True where kernels run in Triton's interpreter, on the CPU: slow, for tests."""
     # Triton need not be imported to know that it would not interpret.

@@ -1,0 +1,203 @@
+"""The run of a batch: an event for each file, whether it was restored or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..files.image import FORMATS, Image
+from ..files.images import check_holds, check_writable, encode_image, read_image, write_image
+from ..inference import Progress
+from ..models.contract import info_of
+from ..restoration import Report, Restorer, Sigma
+from .journal import Journal
+from .plan import STANDARD_INPUT, Job
+
+# What may be wrong with one file; the rest of the batch goes on.
+FILE_ERRORS = (ValueError, OSError, MemoryError)
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """The options of a batch that are about files and not about the restorer.
+
+    Args:
+        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
+        quality: of JPEG and lossy WebP files.
+        overwrite: whether existing outputs are replaced.
+    """
+
+    sigma: Sigma | None
+    quality: int
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A file that was restored."""
+
+    job: Job
+    report: Report
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A file that was not restored, and the reason."""
+
+    job: Job
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that an earlier run has restored, or that another run is restoring."""
+
+    job: Job
+    elsewhere: bool
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What would become of a file.
+
+    Args:
+        job: the file.
+        model: name of the model.
+        sigma: noise level in 8-bit grey levels, `"auto"` where it is estimated, or `None` for a model that takes none
+            or where nlrn chooses.
+        seconds: about the time that it takes.
+    """
+
+    job: Job
+    model: str
+    sigma: Sigma | None
+    seconds: float
+
+
+Event = Restored | Failed | Skipped | Foreseen
+
+
+def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
+    """Reads a file and says what `restore_file` would do with it; nothing is written."""
+    try:
+        image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
+        job = named(job, image.format)
+        check(job, image, restorer, options)
+        shape = image.pixels.shape
+        model, name = restorer.model_for(1 if image.pixels.ndim == 2 else 3, options.sigma)
+        sigma = None if info_of(model).sigma_range is None else options.sigma
+        return Foreseen(job, name, sigma, restorer.estimate_seconds(shape, options.sigma))
+    except FILE_ERRORS as error:
+        return Failed(job, error)
+
+
+def restore_file(
+    job: Job,
+    restorer: Restorer,
+    options: FileOptions,
+    *,
+    progress: Progress | None = None,
+    on_read: Callable[[Image], None] = lambda image: None,
+) -> Restored:
+    """Reads, restores and writes a file; `on_read` is called before the work.
+
+    Raises:
+        ValueError, OSError, MemoryError: a file that cannot be read, restored or written.
+    """
+    image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
+    job = named(job, image.format)
+    check(job, image, restorer, options)
+    on_read(image)
+    restored, report = restorer.image(image, options.sigma, progress)
+    written: tuple[str, ...] = ()
+    if job.target == "-":
+        stream: BinaryIO = sys.stdout.buffer
+        stream.write(encode_image(restored, image.format, quality=options.quality))
+        stream.flush()
+    else:
+        # What only its owner may see stays so.
+        mode = None if job.source == "-" else os.stat(job.source).st_mode & 0o777
+        written = write_image(
+            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=mode
+        )
+    return Restored(job, dataclasses.replace(report, notes=(*image.notes, *report.notes, *written)))
+
+
+def named(job: Job, format_: str) -> Job:
+    """The job with the suffix of a format, where its target is the name of standard input in a folder."""
+    if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
+        return job
+    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
+
+
+def check(job: Job, image: Image, restorer: Restorer, options: FileOptions) -> None:
+    """Refuses, before the work, a target that exists or cannot hold the result.
+
+    Raises:
+        FileExistsError, ValueError: what is wrong with the target.
+    """
+    if job.target == "-":
+        check_holds(image, image.format, restorer.scale)
+        return
+    check_writable(image, job.target, restorer.scale)
+    if not options.overwrite and os.path.lexists(job.target):
+        raise FileExistsError(f"{job.target} exists")
+
+
+def claimed(job: Job, options: FileOptions, journal: Journal | None) -> FileOptions | Skipped:
+    """The options for a job that this run takes on, or why it does not."""
+    if journal is None:
+        return options
+    claim = journal.claim(job)
+    if claim in ("done", "elsewhere"):
+        return Skipped(job, claim == "elsewhere")
+    return dataclasses.replace(options, overwrite=options.overwrite or claim == "again")
+
+
+def run_batch(
+    jobs: tuple[Job, ...],
+    restorer: Restorer,
+    options: FileOptions,
+    *,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+    on_start: Callable[[int, Job], None] = lambda index, job: None,
+    on_read: Callable[[Image], None] = lambda image: None,
+) -> Iterator[Event]:
+    """Restores one file after the other in this process.
+
+    Args:
+        jobs: the files.
+        restorer: restores all of them.
+        options: of the files.
+        journal: what is done and what others are doing; by default nothing.
+        progress: called with the fraction of a file that is done.
+        on_start: called with the place of a job in the batch before it begins.
+        on_read: called with each image before it is restored.
+    """
+    for index, job in enumerate(jobs):
+        on_start(index, job)
+        own = claimed(job, options, journal)
+        if isinstance(own, Skipped):
+            yield own
+            continue
+        event: Event
+        try:
+            event = restore_file(job, restorer, own, progress=progress, on_read=on_read)
+        except FILE_ERRORS as error:
+            event = Failed(job, error)
+        if journal is not None:
+            record(journal, event)
+        yield event
+
+
+def record(journal: Journal, event: Event) -> None:
+    """Writes an event to the journal."""
+    if isinstance(event, Restored):
+        journal.restored(event.job)
+    elif isinstance(event, Failed):
+        journal.failed(event.job, str(event.error))

@@ -1,0 +1,279 @@
+"""What a batch says: lines on standard error for people, or JSON on standard output for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .options import os_error, worded
+
+if TYPE_CHECKING:
+    from ..batch.plan import Job
+    from ..batch.run import Event
+    from ..files.image import Image
+    from ..restoration import Report, Restorer, Sigma
+
+# The version of the JSON objects; names are added without a new one.
+VERSION = 1
+# A job that will take longer than this says so at the start.
+LONG_JOB_SECONDS = 60.0
+PROGRESS_AFTER_SECONDS = 2.0
+# Options for the settings of `Restorer.faster_settings`.
+FASTER = {
+    "ensemble": "no --ensemble",
+    "precision": "--precision {}",
+    "steps": "--steps {}",
+    "window_size": "--window {} (approximate)",
+    "model": "--model {}",
+    "device": "a CUDA GPU",
+}
+
+
+class Text:
+    """Lines for people, and a progress bar.
+
+    Args:
+        console: standard error.
+        restorer: of the batch, which foresees how long it takes.
+        sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
+        count: number of files.
+    """
+
+    def __init__(self, console: Console, restorer: Restorer, sigma: Sigma | None, count: int) -> None:
+        self._console, self._restorer, self._sigma, self._count = console, restorer, sigma, count
+        self._bar = _Bar(console, count)
+        self._index, self._seen = 0, Counter[str]()
+        self.progress = self._bar.progress
+
+    def notes(self, notes: Sequence[str]) -> None:
+        """Prints notes on the plan."""
+        for note in notes:
+            self._console.print(f"note: {_plain(note)}")
+
+    def start(self, index: int, job: Job) -> None:
+        """Notes which file begins."""
+        self._index = index
+        self._bar.file(index, str(job.source))
+
+    def read(self, image: Image) -> None:
+        """Says at the first file that the batch is long, and what would be faster."""
+        if self._index == 0:
+            announce(
+                self._console, image.pixels.shape, self._restorer, self._sigma, self._count - self._index
+            )
+
+    def event(self, event: Event) -> None:
+        """Prints what became of a file."""
+        from ..batch.run import Failed, Foreseen, Restored
+
+        kind, job = kind_of(event), event.job
+        self._seen[kind] += 1
+        self._bar.done(sum(self._seen.values()), str(job.source))
+        if isinstance(event, Failed):
+            reason = reason_of(event.error)
+            named = reason if str(job.source) in reason else f"{job.source}: {reason}"
+            self._console.print(f"[red]failed:[/red] {_plain(named)}")
+        elif isinstance(event, Restored):
+            self._console.print(_line(job, event.report))
+            for note in event.report.notes:
+                self._console.print(f"  note: {_plain(worded(note))}")
+            for warning in event.report.warnings:
+                self._console.print(f"  [yellow]warning:[/yellow] {_plain(worded(warning))}")
+        elif isinstance(event, Foreseen):
+            level = "" if event.sigma is None else f", sigma {event.sigma}"
+            self._console.print(
+                f"{_plain(job.source)} -> {_plain(job.target)} "
+                f"({_plain(event.model)}{level}, about {event.seconds:.1f} s)"
+            )
+
+    def summary(self, seconds: float) -> None:
+        """Prints the numbers of a batch of several files."""
+        if self._count < 2:
+            return
+        if self._seen["foreseen"]:
+            self._console.print(
+                f"{self._seen['foreseen']} of {self._count} files would be restored; nothing is written"
+            )
+            return
+        others = [f"{self._seen[kind]} {said}" for kind, said in SKIPS.items() if self._seen[kind]]
+        counts = ", ".join(
+            [f"{self._seen['restored']} of {self._count} files restored in {seconds:.1f} s", *others]
+        )
+        self._console.print(counts)
+
+    def close(self) -> None:
+        """Ends the progress bar."""
+        self._bar.close()
+
+
+class Json:
+    """One JSON object a line: one for each file, and a summary.
+
+    Args:
+        stream: standard output.
+    """
+
+    progress: Callable[[float], None] | None = None
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._seen = stream, Counter[str]()
+
+    def notes(self, notes: Sequence[str]) -> None:
+        """Writes notes on the plan."""
+        if notes:
+            self._write({"event": "plan", "notes": list(notes)})
+
+    def start(self, index: int, job: Job) -> None:
+        """Says nothing."""
+
+    def read(self, image: Image) -> None:
+        """Says nothing."""
+
+    def event(self, event: Event) -> None:
+        """Writes what became of a file; sigma is in 8-bit grey levels."""
+        from ..batch.run import Failed, Foreseen, Restored
+
+        kind = kind_of(event)
+        self._seen[kind] += 1
+        entry: dict[str, Any] = {
+            "event": kind,
+            "source": str(event.job.source),
+            "target": str(event.job.target),
+        }
+        if isinstance(event, Failed):
+            entry["reason"] = reason_of(event.error)
+        elif isinstance(event, Restored):
+            report = event.report
+            entry |= {
+                "model": report.model,
+                "sigma": None if report.sigma is None else 255 * report.sigma,
+                "estimated": report.estimated,
+                "seconds": report.seconds,
+                "notes": [worded(note) for note in report.notes],
+                "warnings": [worded(warning) for warning in report.warnings],
+            }
+        elif isinstance(event, Foreseen):
+            entry |= {"model": event.model, "sigma": event.sigma, "seconds": event.seconds}
+        self._write(entry)
+
+    def summary(self, seconds: float) -> None:
+        """Writes the number of files of each kind."""
+        self._write({"event": "summary", "files": dict(self._seen), "seconds": seconds})
+
+    def close(self) -> None:
+        """Says nothing."""
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._stream.write(json.dumps({"version": VERSION, **entry}) + "\n")
+        self._stream.flush()
+
+
+SKIPS = {"done": "done before", "elsewhere": "left to another run"}
+
+
+def kind_of(event: Event) -> str:
+    """The word for an event."""
+    from ..batch.run import Failed, Restored, Skipped
+
+    if isinstance(event, Skipped):
+        return "elsewhere" if event.elsewhere else "done"
+    return (
+        "restored" if isinstance(event, Restored) else "failed" if isinstance(event, Failed) else "foreseen"
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """One line on why a file failed."""
+    if isinstance(error, OSError):
+        return os_error(error)
+    return worded(" ".join(str(error).split())) or type(error).__name__
+
+
+def _line(job: Job, report: Report) -> str:
+    source = "standard input" if job.source == "-" else job.source
+    target = "standard output" if job.target == "-" else job.target
+    level = ""
+    if report.sigma is not None:
+        grey = 255 * report.sigma
+        level = f", sigma {f'{grey:.1f}' if grey >= 1 or not grey else f'{grey:.2g}'}{' (estimated)' if report.estimated else ''}"
+    return f"{_plain(source)} -> {_plain(target)} ({_plain(report.model)}{level}, {report.seconds:.1f} s)"
+
+
+def _plain(text: object) -> str:
+    """Text that rich prints as it is."""
+    return escape(str(text))
+
+
+def announce(
+    console: Console, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma | None, remaining: int
+) -> None:
+    """Says that a batch is long, and what would be faster, from the shape of its first image."""
+    seconds = restorer.estimate_seconds(shape, sigma) * remaining
+    if seconds < LONG_JOB_SECONDS:
+        return
+    faster = restorer.faster_settings(shape, sigma)
+    hints = [FASTER[name].format(value) for name, value in faster.items()]
+    hint = f"; faster: {', '.join(hints)}" if hints else ""
+    what = "this" if remaining == 1 else f"these {remaining} files"
+    console.print(f"{what} will take about {_duration(seconds)}{hint}")
+
+
+class _Bar:
+    """A progress bar on a terminal's standard error, for work of more than two seconds; elsewhere nothing."""
+
+    def __init__(self, console: Console, count: int) -> None:
+        self._console, self._count = console, count
+        self._bar: Progress | None = None
+        self._started = time.perf_counter()
+        self._index, self._name = 0, ""
+        self.progress: Callable[[float], None] | None = self._update if console.is_terminal else None
+
+    def file(self, index: int, name: str) -> None:
+        """Notes which file begins."""
+        self._index, self._name = index, name
+
+    def done(self, count: int, name: str) -> None:
+        """Notes that so many files are done, the last of which is named."""
+        self._index, self._name = count, name
+        if self.progress is not None and count < self._count:
+            self._update(0.0)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, fraction: float) -> None:
+        if self._bar is None:
+            if time.perf_counter() - self._started < PROGRESS_AFTER_SECONDS:
+                return
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.percentage:3.0f}%"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._bar.add_task("", total=1.0)
+        task = self._bar.task_ids[0]
+        name = (
+            self._name
+            if self._count == 1
+            else f"{min(self._index + 1, self._count)}/{self._count} {self._name}"
+        )
+        self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

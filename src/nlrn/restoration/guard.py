@@ -1,0 +1,103 @@
+"""A guard for areas that the networks do not know: flat areas of saturated colour, and what is exactly constant.
+
+Photographs, from which the networks learned, hardly have them, and there a restoration shifts colours by several
+levels. Two properties of a right restoration are put back where it lacks them:
+
+    mean     noise has none, so a flat area keeps its mean: what a restoration adds to it is taken off
+    size     what is removed near a flat area is not much stronger than the noise in it
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Half a window within which an area is flat; how far around a flat area its noise is that of the picture.
+RADIUS, REACH = 2, 6
+# Half a window within which the same value everywhere is no accident, as it is in the blocks of a JPEG file.
+CONSTANT_RADIUS = 8
+# Of a saturated colour the channels lie so far apart, and one of them so near to the end of the range.
+SPREAD, END = 0.35, 0.1
+LEVEL = 1 / 255
+# As many times the noise level may be removed from a pixel.
+STRONGEST = 4.0
+# The mean of noise that is cut off at its own mean, in noise levels.
+CUT_OFF = 0.4
+# Below this share of an image nobody sees the difference, and photographs have it by chance.
+SMALLEST_SHARE = 0.002
+# Offsets of the pixels over which a mean is taken, and how far apart the colours of one area may lie.
+TAPS, SAME_AREA = tuple(range(-12, 13, 3)), 12 * LEVEL
+
+
+@dataclass(frozen=True, eq=False)
+class Guarded:
+    """A restored image, and the share of its pixels that the guard changed."""
+
+    image: Tensor
+    share: float
+
+
+def guard(image: Tensor, restored: Tensor, noise: float) -> Guarded:
+    """The restored image with flat areas of saturated colour near to what they were.
+
+    Args:
+        image: `[B, 3, H, W]` in units of [0, 1], before the restoration.
+        restored: of the same shape, after it.
+        noise: noise level of the image in the same units, by which an area may be uneven and yet flat.
+
+    Returns:
+        The image; `restored` itself where there is nothing to guard.
+    """
+    if image.shape[1] != 3 or min(image.shape[2:]) <= 2 * RADIUS:
+        return Guarded(restored, 0.0)
+    mean = box_mean(image, RADIUS)
+    spread = (box_mean(image * image, RADIUS) - mean * mean).clamp_(min=0).sqrt_().amax(1, keepdim=True)
+    low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
+    saturated = (high - low > SPREAD) & ((low < END) | (high > 1 - END))
+    flat = saturated & (spread <= 1.5 * noise + LEVEL)
+    flat |= (
+        _largest(image, CONSTANT_RADIUS).sub(-_largest(-image, CONSTANT_RADIUS)).amax(1, keepdim=True) == 0
+    )
+    if flat.float().mean() < SMALLEST_SHARE:
+        return Guarded(restored, 0.0)
+    # The noise of the nearest flat area; far from all of them anything may be removed.
+    local = -_largest(-torch.where(flat, spread, torch.inf), REACH)
+    near = torch.isfinite(local)
+    removed = restored - image
+    shift = area_mean(removed, restored)
+    # Cut off at black or white, noise has a mean, which a restoration rightly takes off.
+    removed = removed - (shift - shift.clamp(-CUT_OFF * noise, CUT_OFF * noise))
+    limit = STRONGEST * local.clamp(min=noise)
+    removed = torch.maximum(torch.minimum(removed, limit), -limit)
+    return Guarded(torch.where(near, image + removed, restored), float(near.float().mean()))
+
+
+def box_mean(image: Tensor, radius: int) -> Tensor:
+    """The mean over `2 radius + 1` pixels a side, at the border over those that exist."""
+    size = 2 * radius + 1
+    return F.avg_pool2d(image, size, 1, radius, count_include_pad=False)
+
+
+def area_mean(values: Tensor, guide: Tensor) -> Tensor:
+    """The mean of values over the pixels around each that have its colour in the guide."""
+    reach, (height, width) = TAPS[-1], values.shape[2:]
+    padded = [F.pad(x, [reach] * 4, mode="replicate") for x in (values, guide)]
+    total, weight = torch.zeros_like(values), torch.zeros_like(values[:, :1])
+    for down, across in itertools.product(TAPS, TAPS):
+        rows, columns = (
+            slice(reach + down, reach + down + height),
+            slice(reach + across, reach + across + width),
+        )
+        value, color = (x[:, :, rows, columns] for x in padded)
+        same = ((color - guide).abs().amax(1, keepdim=True) < SAME_AREA).to(values.dtype)
+        total += same * value
+        weight += same
+    return total / weight
+
+
+def _largest(values: Tensor, radius: int) -> Tensor:
+    return F.max_pool2d(values, 2 * radius + 1, 1, radius)

@@ -1,0 +1,33 @@
+"""The noise of an image of any kind, in the units that `sigma` has for it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from torch import Tensor
+
+from ..files.images import Image
+from ..inference.noise_level import NoiseEstimate, estimate_noise
+from .hidden import fill_hidden, hidden_pixels
+from .kinds import planes_of
+from .options import DataRange
+from .value_range import range_of, type_white
+
+
+def measure_noise(image: np.ndarray | Tensor | Image, data_range: DataRange | None = None) -> NoiseEstimate:
+    """The noise level of an image as `sigma` is given for it, and how white the noise is.
+
+    Raises:
+        ValueError: fewer than 16 pixels a side, and what `planes_of` and `range_of` refuse.
+    """
+    planes = planes_of(image)
+    hidden = hidden_pixels(planes)
+    color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+    values = range_of(color, data_range)
+    estimate = estimate_noise(values.to_unit(color), hidden)
+    unit = values.span
+    if isinstance(image, Image):  # in 8-bit grey levels
+        white = type_white(color.dtype) if data_range is None else None
+        unit = 255 * (1.0 if white is None else values.span / white)
+    return dataclasses.replace(estimate, sigma=estimate.sigma * unit)

@@ -1,0 +1,119 @@
+"""Files that other programs write and that are a little odd: long texts, a missing end, chunks on colours."""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+import imagecodecs
+import numpy as np
+import pytest
+from image_files import noise, png16, saved
+
+from nlrn.files.images import Image, ImageError, check_writable, encode_image, read_image, write_image
+from nlrn.files.png16 import insert_chunks, read_chunks
+
+LONG = b"x" * 2_000_000
+PIXELS = noise((6, 7, 3))
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"zTXt", b"workflow\0\0" + zlib.compress(LONG)),
+        (b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(LONG)),
+        (b"tEXt", b"workflow\0" + LONG),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(LONG)),
+    ],
+    ids=["compressed", "international", "plain", "XMP"],
+)
+def test_png_with_long_texts(chunk):
+    image = read_image(insert_chunks(encode_image(Image(PIXELS)), [chunk]))
+    assert np.array_equal(image.pixels, PIXELS)
+    assert image.xmp == (LONG if b"XML" in chunk[1] else None)
+
+
+def test_png_with_a_large_profile():
+    profile = np.random.default_rng(0).bytes(1_500_000)
+    given = insert_chunks(encode_image(Image(PIXELS)), [(b"iCCP", b"icc\0\0" + zlib.compress(profile))])
+    assert read_image(given).icc == profile
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_what_a_png_says_of_its_colors_is_kept(dtype, tmp_path):
+    said = [(b"cICP", bytes([9, 16, 0, 1])), (b"gAMA", (45455).to_bytes(4, "big"))]
+    image = read_image(insert_chunks(encode_image(Image(noise((6, 7, 3), dtype))), said))
+    assert dict(image.color_chunks) == dict(said)
+    chunks = read_chunks(encode_image(image), "it")
+    assert {kind: chunks[kind] for kind, _ in said} == dict(said)
+    assert any("(cICP, such as HDR)" in note for note in write_image(image, tmp_path / "a.tif"))
+    assert write_image(image, tmp_path / "a.png") == ()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_without_its_last_two_bytes(progressive):
+    from PIL import Image as PillowImage
+
+    data = saved(PillowImage.fromarray(noise((40, 56, 3))), "JPEG", progressive=progressive)
+    assert np.array_equal(read_image(data[:-2]).pixels, read_image(data).pixels)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(data[: len(data) * 2 // 3])
+
+
+def test_jpeg_of_12_bits_is_named():
+    data = imagecodecs.jpeg_encode(noise((16, 16, 3), "uint16") // 16, bitspersample=12)
+    with pytest.raises(ImageError, match="12 bits a channel"):
+        read_image(data)
+
+
+def test_interlaced_16_bit_png_is_read_without_a_word(capfd):
+    array = noise((8, 8, 3), "uint16")
+    passes = (
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    )
+    rows = b"".join(
+        b"\0" + row.astype(">u2").tobytes() for y, x, dy, dx in passes for row in array[y::dy, x::dx]
+    )
+    plain = png16(array, 2)
+    header = plain[8:33].replace(bytes([16, 2, 0, 0, 0]), bytes([16, 2, 0, 0, 1]))
+    start = plain[:8] + header[:-4] + zlib.crc32(header[4:-4]).to_bytes(4, "big")
+    data = zlib.compress(rows)
+    body = b"IDAT" + data
+    tail = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
+    found = read_image(
+        start + len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big") + tail
+    )
+    assert np.array_equal(found.pixels, array)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "scale", "message"),
+    [
+        (Image(np.zeros((8, 4200), np.uint8)), "a.webp", 4, "WEBP holds at most 16383 pixels a side, the result has 16800"),
+        (Image(np.zeros((4, 16500), np.uint8)), "a.jpg", 4, "JPEG holds at most 65500 pixels a side, the result has 66000"),
+        (Image(PIXELS, exif=bytes(70000)), "a.jpg", 1, "JPEG has room for 65527 bytes of EXIF data, this image has 70000"),
+    ],
+    ids=["WebP", "JPEG", "EXIF"],
+)  # fmt: skip
+def test_what_is_too_large_for_a_format_is_known_before(image, name, scale, message):
+    with pytest.raises(ImageError, match=message):
+        check_writable(image, name, scale)
+    assert check_writable(image, "a.png", scale) == "PNG"
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    with pytest.raises(OSError, match="File name too long"):
+        check_writable(Image(PIXELS), tmp_path / ("x" * 300 + ".png"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_permissions(tmp_path):
+    write_image(Image(PIXELS), tmp_path / "a.png", mode=0o600)
+    assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o600

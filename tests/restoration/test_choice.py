@@ -1,0 +1,73 @@
+"""The model that is chosen where neither it nor sigma is given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.data import astronaut
+
+import nlrn
+from nlrn.evaluation.metrics import psnr
+from nlrn.files.images import Image, write_image
+from nlrn.restoration import Restorer
+
+CLEAN = astronaut()[0:96, 60:156]
+
+
+def noisy(sigma: float, blur: float = 0.0, gray: bool = False) -> np.ndarray:
+    clean = CLEAN.mean(-1) if gray else CLEAN
+    noise = np.random.default_rng(0).normal(0, 1, clean.shape)
+    if blur:
+        noise = gaussian_filter(noise, (blur, blur, 0)[: noise.ndim])
+    return (clean + noise / noise.std() * sigma).clip(0, 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("blur", "gray", "model", "note"),
+    [
+        (0, False, "nlrn-small-color", "the noise is white"),
+        (1, False, "nlrn-small-photo", None),
+        (0, True, "nlrn-small-gray", None),
+        (1, True, "nlrn-small-photo", "the noise is not white"),
+    ],
+)
+def test_whiteness_chooses_the_model(blur, gray, model, note):
+    result, report = Restorer().array(noisy(15, blur, gray))
+    assert report.model == model
+    assert (report.notes[0].split(":")[0] if report.notes else None) == note
+    assert result.shape == noisy(15, blur, gray).shape
+
+
+def test_white_noise_in_color_is_removed_as_well_as_with_its_level():
+    given = noisy(20)
+    assert psnr(nlrn.denoise(given), CLEAN) > psnr(nlrn.denoise(given, 20), CLEAN) - 0.5
+
+
+def test_auto_is_white_noise_of_an_estimated_level():
+    _, report = Restorer().array(noisy(15, 1), "auto")
+    assert (report.model, report.estimated) == ("nlrn-small-color", True)
+
+
+def test_a_batch_is_chosen_for_image_by_image():
+    import torch
+
+    images = [torch.from_numpy(noisy(15, blur)).permute(2, 0, 1) for blur in (0, 1)]
+    together = nlrn.denoise(torch.stack(images))
+    for one, image in zip(together, images, strict=True):
+        assert torch.equal(one, nlrn.denoise(image))
+
+
+def test_the_estimate_is_in_the_units_of_sigma(tmp_path):
+    gray = noisy(20, gray=True)
+    level = nlrn.estimate_noise(gray).sigma
+    assert level == pytest.approx(20, rel=0.1)
+    assert nlrn.estimate_noise(gray / 255).sigma == pytest.approx(level / 255, rel=1e-4)
+    assert nlrn.estimate_noise(gray.astype(np.uint16) * 257).sigma == pytest.approx(257 * level, rel=1e-4)
+    write_image(Image(gray.astype(np.uint16) * 257), tmp_path / "a.png")
+    assert nlrn.estimate_noise(tmp_path / "a.png").sigma == pytest.approx(level, rel=1e-4)
+
+
+def test_how_white_noise_is():
+    assert nlrn.estimate_noise(noisy(15)).whiteness > 0.8
+    assert nlrn.estimate_noise(noisy(15, 1)).whiteness < 0.55
