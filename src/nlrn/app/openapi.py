@@ -131,11 +131,10 @@ def _options(task: str, models: Collection[str]) -> dict[str, Json]:
         },
     }
     if task == "denoise":
-        about = "auto, or the noise level in 8-bit grey levels."
+        about = "The noise level in 8-bit grey levels, auto for white noise; by default nlrn chooses."
         number = {"type": "number", "minimum": 0, "maximum": 255}
         options["sigma"] = {
             "anyOf": [{"const": "auto"}, number],
-            "default": "auto",
             "examples": [25],
             "description": about,
         }

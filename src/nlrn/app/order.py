@@ -35,7 +35,7 @@ class Order:
     Args:
         task: as `Restorer` has it.
         model: a name of the server's table, or `None` for the default.
-        sigma: noise level in 8-bit grey levels, or `"auto"`.
+        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
         strength: as `Restorer` has it.
         scale: enlargement of each side, for `"upscale"` only.
         steps: recurrent steps, or `None` for all.
@@ -46,7 +46,7 @@ class Order:
 
     task: Task
     model: str | None = None
-    sigma: float | Literal["auto"] = "auto"
+    sigma: float | Literal["auto"] | None = None
     strength: Strength = 1.0
     scale: int | None = None
     steps: int | None = None
@@ -76,7 +76,7 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
     return Order(
         task=task,
         model=model,
-        sigma=_sigma(given.get("sigma", "auto")),
+        sigma=_sigma(given.get("sigma")),
         strength=_strength(given.get("strength", "1")),
         scale=scale if task == "upscale" else None,
         steps=_whole("steps", given, 1, 1000),
@@ -114,9 +114,9 @@ def _whole(name: str, given: Mapping[str, str], low: int, high: int) -> int | No
     return int(text)
 
 
-def _sigma(text: str) -> float | Literal["auto"]:
-    if text == "auto":
-        return "auto"
+def _sigma(text: str | None) -> float | Literal["auto"] | None:
+    if text is None or text == "auto":
+        return "auto" if text else None
     value = _number(text)
     if not 0 <= value <= 255:
         raise _bad("sigma", "auto, or 8-bit grey levels from 0 to 255", text, "is no noise level")

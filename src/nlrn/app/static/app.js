@@ -19,7 +19,7 @@ const task = () => document.querySelector("input[name=task]:checked").value;
 
 function settings() {
   const chosen = { model: get("model").value, steps: get("steps").value };
-  if (task() === "denoise") chosen.sigma = get("auto").checked ? "auto" : get("sigma").value;
+  if (task() === "denoise") chosen.sigma = get("auto").checked ? "" : get("sigma").value;
   if (task() === "upscale") chosen.scale = get("scale").value;
   else chosen.strength = get("strength").value / 100;
   return chosen;
