@@ -157,7 +157,7 @@ Jobs = Annotated[
     typer.Option(
         "--jobs",
         min=1,
-        help="Processes that share the cores: faster for many small images.",
+        help="Processes that share the cores: for hundreds of small images.",
         rich_help_panel=COMPUTING,
     ),
 ]
