@@ -102,8 +102,9 @@ def test_png16_transparent_colour_becomes_alpha(colour_type, channels):
     assert set(np.unique(image.alpha)) == {0, 65535}
 
 
-def test_png16_interlaced():
-    array = noise((8, 8), "uint16")
+@pytest.mark.parametrize(("shape", "color_type"), [((8, 8), 0), ((8, 8, 3), 2)])
+def test_png16_interlaced(shape, color_type, capfd):
+    array = noise(shape, "uint16")
     passes = (
         (0, 0, 8, 8),
         (0, 4, 8, 8),
@@ -114,12 +115,13 @@ def test_png16_interlaced():
         (1, 0, 2, 1),
     )
     rows = b"".join(b"\0" + r.astype(">u2").tobytes() for y, x, dy, dx in passes for r in array[y::dy, x::dx])
-    data = bytearray(png16(array, 0))
-    header = struct.pack(">IIBBBBB", 8, 8, 16, 0, 0, 0, 1)
+    data = bytearray(png16(array, color_type))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, color_type, 0, 0, 1)
     data[16:33] = header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     packed = zlib.compress(rows)
     idat = struct.pack(">I", len(packed)) + b"IDAT" + packed + struct.pack(">I", zlib.crc32(b"IDAT" + packed))
     assert np.array_equal(read_image(bytes(data[:33]) + idat + bytes(data[-12:])).pixels, array)
+    assert capfd.readouterr() == ("", "")  # libpng writes warnings there
 
 
 def test_png16_metadata_as_another_program_reads_it():

@@ -8,7 +8,7 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
-from image_files import noise, png16, saved
+from image_files import noise, saved
 
 from nlrn.files.images import Image, ImageError, check_writable, encode_image, read_image, write_image
 from nlrn.files.png16 import insert_chunks, read_chunks
@@ -64,33 +64,6 @@ def test_jpeg_of_12_bits_is_named():
     data = imagecodecs.jpeg_encode(noise((16, 16, 3), "uint16") // 16, bitspersample=12)
     with pytest.raises(ImageError, match="12 bits a channel"):
         read_image(data)
-
-
-def test_interlaced_16_bit_png_is_read_without_a_word(capfd):
-    array = noise((8, 8, 3), "uint16")
-    passes = (
-        (0, 0, 8, 8),
-        (0, 4, 8, 8),
-        (4, 0, 8, 4),
-        (0, 2, 4, 4),
-        (2, 0, 4, 2),
-        (0, 1, 2, 2),
-        (1, 0, 2, 1),
-    )
-    rows = b"".join(
-        b"\0" + row.astype(">u2").tobytes() for y, x, dy, dx in passes for row in array[y::dy, x::dx]
-    )
-    plain = png16(array, 2)
-    header = plain[8:33].replace(bytes([16, 2, 0, 0, 0]), bytes([16, 2, 0, 0, 1]))
-    start = plain[:8] + header[:-4] + zlib.crc32(header[4:-4]).to_bytes(4, "big")
-    data = zlib.compress(rows)
-    body = b"IDAT" + data
-    tail = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
-    found = read_image(
-        start + len(data).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big") + tail
-    )
-    assert np.array_equal(found.pixels, array)
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,18 @@ def test_no_noise_is_removed_from_a_clean_image_that_is_said_to_be_clean(model):
     assert (model(smooth, 0.0) - smooth).abs().max() < bound
 
 
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_methods_change_what_sigma_says(name):
+    """Nothing at 0, for each image of a batch; and little far below a grey level, beyond rounding of their own."""
+    method = load_model(name)
+    image = torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(method(image, 0.0), image)
+    one = method(image, torch.tensor([0.0, 0.1]))
+    assert torch.equal(one[0], image[0])
+    assert not torch.equal(one[1], image[1])
+    assert (method(image[:1, :1], 1e-6) - image[:1, :1]).abs().max() < 1e-3
+
+
 def test_flips_and_turns(model):
     if not model.info.symmetric:
         pytest.skip("the method does not claim to be symmetric")

@@ -1,4 +1,4 @@
-"""Who may ask: the names of the server, the origin of a page, and the token."""
+"""Access to the server: its names, the origin of a page, and the token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Access:
-    """Who may ask.
+    """The rules of access.
 
     Args:
         hosts: names and addresses under which the server is reached; loopback is always among them.
@@ -49,7 +49,7 @@ class Access:
 
 
 class Guard:
-    """Lets those requests through that may ask; an ASGI application around another one.
+    """An ASGI application around another one, to which it hands the requests that `Access` allows.
 
     A page of another site cannot ask, since a browser states the page's origin, and the name under which it reached
     the server: a foreign name that resolves to this machine (DNS rebinding) is refused.

@@ -30,7 +30,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done to an image.
+    """The work to be done on an image.
 
     Args:
         task: as `Restorer` has it.

@@ -1,4 +1,4 @@
-"""The journal of a batch: what is done, so that a run can go on, and what is being done, so that runs can share.
+"""The journal of a batch: a run goes on from what it says is done, and runs share what it says is taken.
 
 It is a file of JSON lines below `.nlrn` in the output folder. The first line has the options with which the batch was
 begun. Then come a line when a run takes a file and a line when it is done. A line is synced to the disk before the
@@ -229,7 +229,7 @@ class Journal:
 
 
 def _state_of(source: Path) -> dict[str, int]:
-    """What tells that an input has changed."""
+    """Size and time of an input, which differ after a change."""
     state = source.stat()
     return {"size": state.st_size, "modified": state.st_mtime_ns}
 

@@ -62,7 +62,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What would become of a file.
+    """A forecast for a file.
 
     Args:
         job: the file.
@@ -149,7 +149,7 @@ def check(job: Job, image: Image, restorer: Restorer, options: FileOptions) -> N
 
 
 def claimed(job: Job, options: FileOptions, journal: Journal | None) -> FileOptions | Skipped:
-    """The options for a job that this run takes on, or why it does not."""
+    """The options for a job that this run takes on, or a `Skipped` for one that it does not."""
     if journal is None:
         return options
     claim = journal.claim(job)

@@ -15,17 +15,11 @@ from .errors import CliError
 from .options import PrecisionName
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..evaluation.benchmark import Result
     from ..evaluation.protocol import DataSet, Task
-    from ..models.contract import Model
 
 app = typer.Typer(help="Measure PSNR and SSIM of models on image sets.", no_args_is_help=True)
 
 PATCHES = (45, 7)
-# The word for every model of a task.
-ALL = "all"
 
 Data = Annotated[
     Path, typer.Option(help="Folder with a subfolder of images for each set.", show_default=False)
@@ -228,15 +222,6 @@ class _Settings:
         return found
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A model, its name in tables, and the channels of its images."""
-
-    model: Model
-    name: str
-    channels: int
-
-
 def _run(
     task: Task,
     sets: list[DataSet],
@@ -247,70 +232,54 @@ def _run(
     """Measures every model on every set at every level: a table on the terminal, and files with `--out`."""
     import torch
 
-    from ..evaluation import benchmark, tables
-    from ..files.images import ImageError
+    from ..evaluation import benchmark, suite, tables
+    from ..files.images import Image, ImageError, encode_image
     from ..inference.devices import pick_device
     from ..inference.precision import pick_precision
-    from ..models.zoo import fitting_models
     from .options import parse_memory
 
-    console, progress_console = Console(highlight=False), Console(stderr=True)
+    console = Console(highlight=False)
     memory = parse_memory(settings.max_memory)
     targets = _targets(settings.out, settings.overwrite)
     try:
-        chosen = pick_device(settings.device)
-        precision = pick_precision(settings.precision, chosen)
-        work = [
-            (dataset, _load(task, name, channels, chosen, settings.heads))
-            for dataset, channels in ((dataset, _channels(task, dataset)) for dataset in sets)
-            for model in models
-            for name in (fitting_models(task.name, channels) if model == ALL else [model])
-        ]
+        device = pick_device(settings.device)
+        patches = PATCHES if settings.patches else None
+        precision = pick_precision(settings.precision, device)
+        conditions = suite.Conditions(device, precision, patches, memory)
+        chosen = suite.candidates(task, sets, models, settings.heads, device)
     except (ValueError, OSError, ImageError) as error:
         raise CliError(str(error)) from error
-
-    patches = PATCHES if settings.patches else None
-    results: list[tuple[Result, DataSet, _Loaded]] = []
-    with _progress(progress_console) as bar:
-        total = sum(len(dataset.files) for dataset, _ in work) * len(levels) * len(settings.heads)
-        bar_task = bar.add_task("", total=total)
-        for dataset, loaded in work:
-            for level in levels:
-                for head in settings.heads:
-                    place = dataset.name if level is None else f"{dataset.name}, {task.level} {level:g}"
-                    bar.update(bar_task, description=place)
-                    try:
-                        result = benchmark.measure(
-                            loaded.model,
-                            loaded.name,
-                            dataset,
-                            level,
-                            task=task,
-                            channels=loaded.channels,
-                            device=chosen,
-                            steps=head,
-                            patches=patches,
-                            precision=precision,
-                            max_memory=memory,
-                            on_image=lambda *_: bar.advance(bar_task),
-                        )
-                    except (ValueError, OSError, MemoryError) as error:
-                        raise CliError(str(error), exit_code=4) from error
-                    results.append((result, dataset, loaded))
-    figures = [result for result, _, _ in results]
-    console.print(tables.as_rich(figures))
+    with _progress(Console(stderr=True)) as bar:
+        images = sum(len(candidate.dataset.files) for candidate in chosen)
+        row = bar.add_task("", total=images * len(levels) * len(settings.heads))
+        measured = suite.measure_all(
+            task,
+            chosen,
+            levels,
+            settings.heads,
+            conditions,
+            on_cell=lambda place: bar.update(row, description=place),
+            on_image=lambda: bar.advance(row),
+        )
+        try:
+            cells = list(measured)
+        except (ValueError, OSError, MemoryError) as error:
+            raise CliError(str(error), exit_code=4) from error
+    results = [cell.result for cell in cells]
+    console.print(tables.as_rich(results))
     protocol = "official patches 45x45, stride 7" if settings.patches else "whole images"
-    if precision is not torch.float32:
+    if conditions.precision is not torch.float32:
         protocol += f", {settings.precision}"
-    about = benchmark.provenance(chosen, protocol)
+    about = benchmark.provenance(device, protocol)
     beside = " and ".join(tables.BESIDE[task.name])
     console.print(f"PSNR in dB{f', and the difference to the literature ({beside})' if beside else ''};")
     console.print(f"seconds an image; {protocol}; {about['device']}, torch {about['torch']}")
     if settings.out is not None:
         # The JSON and the table first: they are the result, the pictures take a second run.
-        _write(targets[0], benchmark.as_json(figures, about).encode(), settings.overwrite)
-        _write(targets[1], tables.as_markdown(figures).encode(), settings.overwrite)
-        _write(targets[2], _sheet(task, results, chosen, patches, precision, memory), settings.overwrite)
+        _write(targets[0], benchmark.as_json(results, about).encode(), settings.overwrite)
+        _write(targets[1], tables.as_markdown(results).encode(), settings.overwrite)
+        sheet = Image(suite.best_and_worst(task, cells, conditions))
+        _write(targets[2], encode_image(sheet, "PNG"), settings.overwrite)
         for path in targets:
             console.print(f"written: {path}", soft_wrap=True)
 
@@ -353,65 +322,6 @@ def _targets(out: Path | None, overwrite: bool) -> list[Path]:
     except OSError as error:
         raise CliError(f"cannot make the folder {out}: {error.strerror or error}") from error
     return targets
-
-
-def _channels(task: Task, dataset: DataSet) -> int:
-    """The channels of a set's images, as a task restores them."""
-    from ..evaluation.protocol import SUPER_RESOLUTION
-    from ..files.images import read_image
-
-    return 3 if task is not SUPER_RESOLUTION and read_image(dataset.files[0]).pixels.ndim == 3 else 1
-
-
-def _load(
-    task: Task, model: str | None, channels: int, device: torch.device, heads: list[int | None]
-) -> _Loaded:
-    """Loads the model named, or the one for a task and a number of channels."""
-    from ..models.contract import info_of
-    from ..models.zoo import check_task, default_model, load_model
-
-    name = model or default_model(task.name, channels)
-    loaded = load_model(name, device=device)
-    check_task(name, loaded, task.name)
-    info = info_of(loaded)
-    for head in heads:
-        info.check_steps(head)
-    return _Loaded(loaded, Path(name).stem, info.channels or channels)
-
-
-def _sheet(
-    task: Task,
-    results: list[tuple[Result, DataSet, _Loaded]],
-    device: torch.device,
-    patches: tuple[int, int] | None,
-    precision: torch.dtype,
-    max_memory: int | None,
-) -> bytes:
-    """A PNG of each result's images with the largest and the smallest gain: clean, degraded, restored."""
-    from ..evaluation import benchmark
-    from ..evaluation.contact_sheet import contact_sheet
-    from ..evaluation.protocol import to_bytes
-    from ..files.images import Image, encode_image
-
-    rows = []
-    for result, dataset, loaded in results:
-        gains = [image.psnr - image.input_psnr for image in result.images]
-        for kind, index in {"best": gains.index(max(gains)), "worst": gains.index(min(gains))}.items():
-            trial = task.trial(dataset.files[index], loaded.channels, result.level, index)
-            sigma = benchmark.sigma_for(loaded.model, trial)
-            restored, _ = benchmark.run(
-                loaded.model, trial.degraded, sigma, device, result.steps, patches, precision, max_memory
-            )
-            image = result.images[index]
-            before = task.degraded if result.level is None else f"{task.level} {result.level:g}"
-            rows.append(
-                [
-                    (f"{kind}: {result.dataset}/{image.name}", trial.inside(trial.reference)),
-                    (f"{before}: {image.input_psnr:.2f} dB", trial.inside(to_bytes(trial.degraded))),
-                    (f"{result.model}: {image.psnr:.2f} dB", trial.inside(to_bytes(restored))),
-                ]
-            )
-    return encode_image(Image(contact_sheet(rows)), "PNG")
 
 
 def _write(path: Path, content: bytes, overwrite: bool) -> None:

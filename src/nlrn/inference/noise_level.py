@@ -53,12 +53,12 @@ class NoiseEstimate:
         if self.clipped > CLIPPED_SHARE and self.sigma >= 2 / 255:
             found.append(
                 f"{100 * self.clipped:.0f}% of the values are at the end of the range: clipped noise reads too low; "
-                "give --sigma if you know it"
+                "give sigma= if you know it"
             )
         if 0 < self.used < ENOUGH:
             found.append(
                 f"the noise level follows from {100 * self.used:.2g}% of the picture, as the rest is constant or hidden; "
-                "give --sigma if you know it"
+                "give sigma= if you know it"
             )
         return tuple(found)
 

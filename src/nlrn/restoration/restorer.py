@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..inference.devices import pick_device
 from ..inference.noise_level import noise_level
 from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
-from ..models.zoo import CLASSICAL, MODELS, check_task, default_model, load_model, smallest_model
+from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
@@ -28,6 +28,7 @@ from .estimate import faster_settings, seconds_for
 from .guard import guard
 from .hidden import fill_hidden, hidden_pixels
 from .kinds import Kind, like, planes_of
+from .loaded import LoadedModels
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
 from .options import Options, Settings, Task
 from .report import Report, joined
@@ -76,38 +77,11 @@ class Restorer:
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
         self._precision = pick_precision(options.precision, self.device)
-        self._loaded: dict[str, Model] = {}
-        self._approximate: set[str] = set()
-
-    @property
-    def _is_ours(self) -> bool:
-        """True for a model that comes with nlrn: constant images then come back as they are."""
-        return self.options.model is None or self.options.model_name is not None
+        self._models = LoadedModels(options, self.device)
 
     def model_for(self, channels: int, sigma: Sigma | None = None, photo: bool = True) -> tuple[Model, str]:
         """The model and its name, for so many channels and white noise; for `photo` where sigma is `None`."""
-        options = self.options
-        if not self._is_ours:
-            return cast(Model, options.model), type(options.model).__name__
-        if options.model_name is not None:
-            name = options.model_name
-        elif self.options.task == "upscale":
-            name = default_model("upscale", 1)
-        elif self.options.task == "denoise" and channels == 3 and sigma is None and photo:
-            name = default_model("photo", 3)
-        else:
-            name = default_model(self.options.task, channels)
-        if name not in self._loaded:
-            loaded = load_model(name, device=self.device)
-            loaded.info.check_steps(self.options.steps)
-            check_task(name, loaded, self.options.task)
-            if self.options.window_size != "default":
-                halo = loaded.info.halo
-                loaded = load_model(name, device=self.device, window_size=self.options.window_size)
-                if loaded.info.halo != halo:
-                    self._approximate.add(name)
-            self._loaded[name] = loaded
-        return self._loaded[name], name
+        return self._models.get(channels, sigma, photo)
 
     def __call__(
         self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
@@ -135,8 +109,8 @@ class Restorer:
         chosen = own and self.options.task == "denoise" and sigma is None
         if len(image) > 1 and (chosen or (sigma in (None, "auto") and self._takes_sigma(channels, sigma))):
             return self._one_by_one(image, sigma, progress, hidden)
-        constant = self._is_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
-        if self._is_ours and is_gray(image) and not constant:
+        constant = self._models.are_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
+        if self._models.are_ours and is_gray(image) and not constant:
             return self._as_gray(image, sigma, progress, hidden)
         estimate = noise_of(image, hidden) if chosen and not constant else None
         photo = chosen and is_photo(channels, estimate)
@@ -176,7 +150,7 @@ class Restorer:
             raise ValueError(f"model {name} restores RGB images, this one is grey; choose a grey model")
         if model_channels == 1 and channels == 3:
             notes.append(f"{name} is a grey model: each colour channel is restored by itself")
-        if name in self._approximate:
+        if self._models.is_approximate(name):
             notes.append(f"approximate: {name} was not trained with a window of {self.options.window_size}")
 
         level = used = None
@@ -199,7 +173,7 @@ class Restorer:
         self, name: str, image: Tensor, restored: Tensor, level: float | None, hidden: Tensor | None
     ) -> tuple[Tensor, list[str]]:
         """The restored image with flat saturated areas near to what they were, and a note if it has such."""
-        if not self._is_ours or name in CLASSICAL or image.shape[1] != 3:
+        if not self._models.are_ours or name in CLASSICAL or image.shape[1] != 3:
             return restored, []
         if level is None and self.options.task == "denoise":
             estimate = noise_of(image, hidden)
@@ -308,7 +282,7 @@ class Restorer:
         """
         restored, report = self._same_kind(image, sigma, progress, grey_levels=True)
         if report.estimated and image.format == "JPEG" and (sigma == "auto" or image.pixels.ndim == 2):
-            caution = "the noise of a camera JPEG is not white, and the estimate may be off; give --sigma if you know it"
+            caution = "the noise of a camera JPEG is not white, and the estimate may be off; give sigma= if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
         if self.options.task == "upscale":
             height, width = restored.pixels.shape[:2]

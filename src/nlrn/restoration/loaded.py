@@ -1,0 +1,69 @@
+"""The models of a restorer: chosen by task, channels and noise, and loaded once."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from ..models.contract import Model
+from ..models.zoo import check_task, default_model, load_model
+from .options import Options
+from .value_range import Sigma
+
+
+class LoadedModels:
+    """The models that a restorer has needed so far.
+
+    Args:
+        options: those of the restorer.
+        device: the device of models given by name.
+    """
+
+    def __init__(self, options: Options, device: torch.device) -> None:
+        self._options, self._device = options, device
+        self._by_name: dict[str, Model] = {}
+        self._approximate: set[str] = set()
+
+    @property
+    def are_ours(self) -> bool:
+        """True for models that come with nlrn or were written by it, not for a model object."""
+        return self._options.model is None or self._options.model_name is not None
+
+    def name_for(self, channels: int, sigma: Sigma | None, photo: bool) -> str:
+        """The name of the model for so many channels and white noise; for `photo` where sigma is `None`."""
+        options = self._options
+        if options.model_name is not None:
+            return options.model_name
+        if options.task == "upscale":
+            return default_model("upscale", 1)
+        if options.task == "denoise" and channels == 3 and sigma is None and photo:
+            return default_model("photo", 3)
+        return default_model(options.task, channels)
+
+    def get(self, channels: int, sigma: Sigma | None, photo: bool) -> tuple[Model, str]:
+        """The model and its name.
+
+        Raises:
+            ModelError: a model that cannot be loaded or is for another task.
+            ValueError: steps after which it cannot stop.
+        """
+        options = self._options
+        if not self.are_ours:
+            return cast(Model, options.model), type(options.model).__name__
+        name = self.name_for(channels, sigma, photo)
+        if name not in self._by_name:
+            loaded = load_model(name, device=self._device)
+            loaded.info.check_steps(options.steps)
+            check_task(name, loaded, options.task)
+            if options.window_size != "default":
+                halo = loaded.info.halo
+                loaded = load_model(name, device=self._device, window_size=options.window_size)
+                if loaded.info.halo != halo:
+                    self._approximate.add(name)
+            self._by_name[name] = loaded
+        return self._by_name[name], name
+
+    def is_approximate(self, name: str) -> bool:
+        """True for a model that is used with another window than it was trained with."""
+        return name in self._approximate
