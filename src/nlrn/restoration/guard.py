@@ -27,6 +27,8 @@ LEVEL = 1 / 255
 STRONGEST = 4.0
 # The mean of noise that is cut off at its own mean, in noise levels.
 CUT_OFF = 0.4
+# The mean of n pixels may be so many times noise / sqrt(n) by chance.
+CERTAIN = 1.5
 # Below this share of an image nobody sees the difference, and photographs have it by chance.
 SMALLEST_SHARE = 0.002
 # Offsets of the pixels over which a mean is taken, and how far apart the colours of one area may lie.
@@ -54,23 +56,23 @@ def guard(image: Tensor, restored: Tensor, noise: float) -> Guarded:
     """
     if image.shape[1] != 3 or min(image.shape[2:]) <= 2 * RADIUS:
         return Guarded(restored, 0.0)
-    mean = box_mean(image, RADIUS)
-    spread = (box_mean(image * image, RADIUS) - mean * mean).clamp_(min=0).sqrt_().amax(1, keepdim=True)
+    mean, spread = box_mean(image, RADIUS), _spread(image)
+    # Exactly constant, whatever its colour.
+    flat = _largest(image, CONSTANT_RADIUS).sub(-_largest(-image, CONSTANT_RADIUS)).amax(1, keepdim=True) == 0
     low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
     saturated = (high - low > SPREAD) & ((low < END) | (high > 1 - END))
-    flat = saturated & (spread <= 1.5 * noise + LEVEL)
-    flat |= (
-        _largest(image, CONSTANT_RADIUS).sub(-_largest(-image, CONSTANT_RADIUS)).amax(1, keepdim=True) == 0
-    )
+    flat |= saturated & (spread <= 1.5 * noise + LEVEL)
     if flat.float().mean() < SMALLEST_SHARE:
         return Guarded(restored, 0.0)
     # The noise of the nearest flat area; far from all of them anything may be removed.
     local = -_largest(-torch.where(flat, spread, torch.inf), REACH)
     near = torch.isfinite(local)
     removed = restored - image
-    shift = area_mean(removed, restored)
-    # Cut off at black or white, noise has a mean, which a restoration rightly takes off.
-    removed = removed - (shift - shift.clamp(-CUT_OFF * noise, CUT_OFF * noise))
+    shift, count = area_mean(removed, restored)
+    # Noise that is cut off at black or white has a mean, which a restoration rightly takes off, and so has noise in few
+    # pixels.
+    right = noise * (CERTAIN / count.sqrt()).clamp(min=CUT_OFF)
+    removed = removed - (shift - shift.clamp(-right, right))
     limit = STRONGEST * local.clamp(min=noise)
     removed = torch.maximum(torch.minimum(removed, limit), -limit)
     return Guarded(torch.where(near, image + removed, restored), float(near.float().mean()))
@@ -82,8 +84,14 @@ def box_mean(image: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(image, size, 1, radius, count_include_pad=False)
 
 
-def area_mean(values: Tensor, guide: Tensor) -> Tensor:
-    """The mean of values over the pixels around each that have its colour in the guide."""
+def _spread(image: Tensor) -> Tensor:
+    """The largest standard deviation of a channel within RADIUS, `[B, 1, H, W]`."""
+    mean = box_mean(image, RADIUS)
+    return (box_mean(image * image, RADIUS) - mean * mean).clamp_(min=0).sqrt_().amax(1, keepdim=True)
+
+
+def area_mean(values: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of values over the pixels around each that have its colour in the guide, and their number."""
     reach, (height, width) = TAPS[-1], values.shape[2:]
     padded = [F.pad(x, [reach] * 4, mode="replicate") for x in (values, guide)]
     total, weight = torch.zeros_like(values), torch.zeros_like(values[:, :1])
@@ -96,7 +104,7 @@ def area_mean(values: Tensor, guide: Tensor) -> Tensor:
         same = ((color - guide).abs().amax(1, keepdim=True) < SAME_AREA).to(values.dtype)
         total += same * value
         weight += same
-    return total / weight
+    return total / weight, weight
 
 
 def _largest(values: Tensor, radius: int) -> Tensor:

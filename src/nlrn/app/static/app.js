@@ -162,7 +162,9 @@ async function finish(item, report) {
   const level = report.sigma === null ? "" : `, noise level ${report.sigma.toFixed(1)}${report.sigma_estimated ? " (estimated)" : ""}`;
   Object.assign(item, { state: "done", progress: 1, model: report.model, download: downloadName(item, blob.type) });
   item.text = `Done in ${report.seconds.toFixed(1)} s with ${report.model}${level}`;
-  item.notes = [...report.warnings, ...report.notes];
+  // The library names its arguments; the page has fields with these names.
+  const fields = { sigma: "the noise level", model: "the model", data_range: "the range" };
+  item.notes = [...report.warnings, ...report.notes].map((note) => note.replace(/\b(sigma|model|data_range)=/g, (_, name) => fields[name]));
   await learn();
 }
 
