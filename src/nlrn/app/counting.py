@@ -21,7 +21,7 @@ class Counting:
         self._routes = [route for route in routes if isinstance(route, Route)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hands on."""
+        """Passes a request on and counts its answer."""
         own = dict(scope, path=scope["path"].removeprefix(self._prefix))
         label = next((r.path for r in self._routes if r.matches(own)[0] is not Match.NONE), "other")
 

@@ -60,7 +60,7 @@ class Guard:
         self._hosts = {host.lower() for host in (*LOOPBACK, *access.hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or hands on."""
+        """Answers a refused request, or passes it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

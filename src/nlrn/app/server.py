@@ -41,7 +41,7 @@ DISPLAYS = 2
 
 
 def create_app(engine: Engine, access: Access | None = None) -> Guard:
-    """The application for an engine that somebody else starts and closes."""
+    """The application for an engine, which the caller starts and closes."""
     access = access or Access()
     server = _Server(engine)
     routes: list[BaseRoute] = [
@@ -158,7 +158,7 @@ class _Server:
         )
 
     async def health(self, request: Request) -> Response:
-        """That the server runs, and what it does."""
+        """The state of the server."""
         engine = self.engine
         body = {"status": "ok", "version": __version__, "devices": engine.devices}
         return JSONResponse(body | {"waiting": engine.waiting, "running": engine.running})

@@ -33,7 +33,7 @@ class Upload:
         self._engine, self._ours = engine, True
 
     def hand_over(self) -> None:
-        """From now on somebody else lets the bytes go."""
+        """Leaves the bytes to the job, which releases them."""
         self._ours = False
 
     def close(self) -> None:

@@ -163,7 +163,7 @@ async function finish(item, report) {
   Object.assign(item, { state: "done", progress: 1, model: report.model, download: downloadName(item, blob.type) });
   item.text = `Done in ${report.seconds.toFixed(1)} s with ${report.model}${level}`;
   // The library names its arguments; the page has fields with these names.
-  const fields = { sigma: "the noise level", model: "the model", data_range: "the range" };
+  const fields = { sigma: "the field Noise level", model: "the field Model", data_range: "the range" };
   item.notes = [...report.warnings, ...report.notes].map((note) => note.replace(/\b(sigma|model|data_range)=/g, (_, name) => fields[name]));
   await learn();
 }

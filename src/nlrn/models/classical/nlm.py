@@ -37,7 +37,7 @@ class NLMConfig:
     patch_sigma: float | None = None
 
     def affinity(self, sigma: float) -> PatchDistance:
-        """That of the method at a noise level."""
+        """The affinity of the method at a noise level."""
         h = min(0.94 * sigma + 0.007, 1.3 * sigma) if self.h is None else self.h
         spread = 1.25 + 10 * sigma if self.patch_sigma is None else self.patch_sigma
         return PatchDistance(h, self.patch_size, spread)

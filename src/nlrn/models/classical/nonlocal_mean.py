@@ -29,7 +29,7 @@ class NonLocalMeanConfig:
     patch_sigma: float | None = None
 
     def affinity(self, sigma: float) -> PatchDistance:
-        """That of the method at a noise level."""
+        """The affinity of the method at a noise level."""
         h = 0.75 * sigma if self.h is None else self.h
         return PatchDistance(h, self.patch_size, self.patch_sigma)
 
