@@ -10,7 +10,9 @@ from skimage.data import astronaut
 import nlrn
 from nlrn.evaluation.metrics import psnr
 from nlrn.files.images import Image, write_image
+from nlrn.inference.noise_level import NoiseEstimate
 from nlrn.restoration import Restorer
+from nlrn.restoration.choice import is_photo
 
 CLEAN = astronaut()[0:96, 60:156]
 
@@ -37,6 +39,15 @@ def test_whiteness_chooses_the_model(blur, gray, model, note):
     assert report.model == model
     assert (report.notes[0].split(":")[0] if report.notes else None) == note
     assert result.shape == noisy(15, blur, gray).shape
+
+
+@pytest.mark.parametrize(
+    ("channels", "sigma", "whiteness", "photo"),
+    [(3, 10, 0.4, True), (3, 10, 0.8, False), (3, 2, 0.8, True), (1, 10, 0.4, True), (1, 10, 0.8, False)],
+)
+def test_is_photo(channels, sigma, whiteness, photo):
+    estimate = NoiseEstimate(sigma / 255, clipped=0.0, whiteness=whiteness)
+    assert is_photo(channels, estimate) == photo
 
 
 def test_white_noise_in_color_is_removed_as_well_as_with_its_level():
