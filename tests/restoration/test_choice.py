@@ -82,3 +82,24 @@ def test_the_estimate_is_in_the_units_of_sigma(tmp_path):
 def test_how_white_noise_is():
     assert nlrn.estimate_noise(noisy(15)).whiteness > 0.8
     assert nlrn.estimate_noise(noisy(15, 1)).whiteness < 0.55
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_scattered_hidden_pixels_are_no_drawing(share):
+    """Dead pixels under a mask leave no larger area free; the rest is still noisy."""
+    given = noisy(20, gray=True)
+    mask = np.random.default_rng(1).random(given.shape) < share
+    result, report = Restorer().array(np.ma.masked_array(given, mask))
+    assert 255 * report.sigma == pytest.approx(20, rel=0.2)
+    clean = CLEAN.mean(-1)
+    assert np.abs(result.data - clean)[~mask].mean() < 0.5 * np.abs(given - clean)[~mask].mean()
+    assert np.array_equal(result.data[mask], given[mask])
+
+
+def test_hidden_noise_does_not_choose_the_model():
+    """White noise beside a hidden part whose noise is not white."""
+    given = np.concatenate([noisy(15, gray=True), noisy(15, 1, gray=True)], 1)
+    mask = np.zeros(given.shape, bool)
+    mask[:, 96:] = True
+    _, report = Restorer().array(np.ma.masked_array(given, mask))
+    assert report.model == "nlrn-small-gray"

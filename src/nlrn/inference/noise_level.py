@@ -121,14 +121,20 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
 
     details = np.abs(pywt.dwt2(plane, "db2")[1][2])
     varied = _over_support(plane, np.maximum) > _over_support(plane, np.minimum)
-    varied &= ~_over_support(hidden, np.maximum)
+    visible = ~_over_support(hidden, np.maximum)
+    if not visible.any():  # hidden pixels everywhere: what they are filled with is better than nothing
+        visible[:] = True
+    constant, varied = visible & ~varied, visible & varied
     if not varied.any():
         return _PlaneEstimate(0.0, 0.0, False)
     # Beside a constant area lie its edges; noise fills whole areas.
-    rows, columns = (np.pad(varied, 1, mode="edge"),) * 2
-    inner = varied & rows[:-2, 1:-1] & rows[2:, 1:-1] & columns[1:-1, :-2] & columns[1:-1, 2:]
-    share = float(inner.mean())
-    if inner.sum() < DRAWN * varied.sum() and varied.mean() < MOSTLY:
+    around = np.pad(constant, 1, mode="edge")
+    beside = around[:-2, 1:-1] | around[2:, 1:-1] | around[1:-1, :-2] | around[1:-1, 2:]
+    inner = varied & ~beside
+    # Of what is visible, and of the whole, where hidden pixels count as constant ones do.
+    busy = varied.sum() / visible.sum()
+    share = float(inner.mean()) * float(1 - hidden.mean())
+    if inner.sum() < DRAWN * varied.sum() and busy < MOSTLY:
         return _PlaneEstimate(0.0, 0.0, True)
     if inner.sum() < DRAWN * varied.sum():
         inner = varied  # a noise of few levels, which leaves areas constant by chance
@@ -137,7 +143,7 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
     if free.sum() >= max(FEWEST, WHOLE * inner.sum()):
         inner = free
     median, upper = (float(x) for x in np.quantile(details[inner], (0.5, 0.75)))
-    if varied.mean() < MOSTLY and upper > HEAVY * median:
+    if busy < MOSTLY and upper > HEAVY * median:
         return _PlaneEstimate(0.0, 0.0, True)
     return _PlaneEstimate(median / NORMAL_MEDIAN, share, False)
 
