@@ -65,7 +65,7 @@ def stepper(
     crops = Crops([rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(8)], device)
     trainer = Trainer(config, device)
     if compiled == "norms":
-        trainer.model.fuse_norms()
+        trainer.fuse_norms()
     elif compiled == "network":
         trainer.model.all_heads = torch.compile(trainer.model.all_heads)
     take, step = Steps(trainer, crops, phase, captured=captured), 0

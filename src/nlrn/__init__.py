@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .models.contract import ModelInfo as ModelInfo
     from .models.nlrn import NLRN as NLRN
     from .models.nlrn import NLRNConfig as NLRNConfig
-    from .models.nlrn import NonLocalBlock as NonLocalBlock
+    from .models.nonlocal_block import NonLocalBlock as NonLocalBlock
     from .models.zoo import load_model as load_model
     from .ops.nonlocal_attention import nonlocal_attention as nonlocal_attention
     from .restoration import Restorer as Restorer
@@ -29,7 +29,7 @@ _HOMES = {
     "ModelInfo": "models.contract",
     "NLRN": "models.nlrn",
     "NLRNConfig": "models.nlrn",
-    "NonLocalBlock": "models.nlrn",
+    "NonLocalBlock": "models.nonlocal_block",
     "NoiseEstimate": "inference.noise_level",
     "Restorer": "restoration",
     "dejpeg": "api",

@@ -139,11 +139,16 @@ def test_add_noise(nlrn, tmp_path):
     assert (tmp_path / "d.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
-def test_models(nlrn):
+def test_models(nlrn, monkeypatch):
+    """A line a model, on 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     listed = nlrn("models").out
-    for name, entry in MODELS.items():
-        assert name in listed
-        assert f"{entry.parameters:,}" in listed
+    lines = listed.splitlines()[1 : 1 + len(MODELS) + len(CLASSICAL)]
+    for line, (name, entry) in zip(lines, (MODELS | CLASSICAL).items(), strict=True):
+        assert line.split()[0] == name
+        assert line.rstrip().endswith(entry.psnr)
+    for line, entry in zip(lines, MODELS.values(), strict=False):
+        assert f" {round(entry.parameters / 1000)}k " in line
     assert all(name in listed and entry.about in listed for name, entry in CLASSICAL.items())
     backends = nlrn("models", "--backends").out
     assert "chunked" in backends

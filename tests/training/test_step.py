@@ -54,7 +54,7 @@ def test_fused_norms_train_the_same():
     """Loss, gradients and statistics, with those of the batch and with frozen ones."""
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     plain, fused = (Trainer(config(precision="float32"), CPU) for _ in range(2))
-    fused.model.fuse_norms()
+    fused.fuse_norms()
     with torch.no_grad():
         for a, b in zip(plain.model.parameters(), fused.model.parameters(), strict=True):
             b.copy_(a.add_(0.05 * torch.randn_like(a)))  # not the identity that training begins with

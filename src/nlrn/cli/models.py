@@ -29,8 +29,8 @@ def models(
     from ..models.zoo import CLASSICAL, MODELS, WEIGHTS
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("name", "task", "colour", "sigma", "steps", "weights", "PSNR"):
-        table.add_column(heading, no_wrap=heading != "PSNR")
+    for heading in ("name", "task", "color", "sigma", "steps", "size", "PSNR"):
+        table.add_column(heading, no_wrap=True)
     for name, entry in MODELS.items():
         table.add_row(
             name,
@@ -38,13 +38,14 @@ def models(
             "grey" if entry.channels == 1 else "RGB",
             entry.sigma,
             ",".join(str(step) for step in entry.steps),
-            f"{entry.parameters:,}",
+            f"{entry.parameters / 1000:.0f}k",
             entry.psnr,
         )
     for name, method in CLASSICAL.items():
-        table.add_row(name, method.task, "any", method.sigma, "", "none", method.psnr)
+        table.add_row(name, method.task, "any", method.sigma, "", "", method.psnr)
     console.print(table)
-    console.print("\nPSNR in dB. The model cards have all figures. Methods without weights:")
+    console.print("\nSize in parameters, PSNR in dB. The model cards have all figures.")
+    console.print("Methods without weights:")
     for name, method in CLASSICAL.items():
         console.print(f"{name:8}  {method.about}", soft_wrap=True)
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):

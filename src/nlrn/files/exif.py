@@ -12,31 +12,21 @@ import struct
 from dataclasses import dataclass, field, replace
 
 EXIF_POINTER, GPS_POINTER, INTEROPERABILITY_POINTER = 34665, 34853, 40965
-DESCRIPTION, ORIENTATION = 270, 274
 PIXEL_X_DIMENSION, PIXEL_Y_DIMENSION = 40962, 40963
+DESCRIPTION, MAKE, MODEL, ORIENTATION = 270, 271, 272, 274
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+SOFTWARE, DATE_TIME, ARTIST, HOST_COMPUTER, RATING, COPYRIGHT = 305, 306, 315, 316, 18246, 33432
+# Title, comment, author, keywords, subject, as Windows writes them.
+WINDOWS_TEXTS = (40091, 40092, 40093, 40094, 40095)
 # GeoTIFF: where each pixel lies on a map.
 GEOGRAPHIC = (33550, 33922, 34264, 34735, 34736, 34737)
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
-# Statements of a camera or an editor about a picture, as against how a file lays it out: description, make, model,
-# orientation, resolution (3), software, date, artist, host, rating, copyright, Windows' texts (5), GeoTIFF (8).
+GDAL_METADATA, GDAL_NO_DATA = 42112, 42113
+# Statements of a camera or an editor about a picture, as against how a file lays it out.
 DESCRIPTIVE = frozenset(
     (
-        *(
-            DESCRIPTION,
-            271,
-            272,
-            ORIENTATION,
-            X_RESOLUTION,
-            Y_RESOLUTION,
-            RESOLUTION_UNIT,
-            305,
-            306,
-            315,
-            316,
-            18246,
-            33432,
-        ),
-        *(40091, 40092, 40093, 40094, 40095, *GEOGRAPHIC, 42112, 42113),
+        *(DESCRIPTION, MAKE, MODEL, ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT),
+        *(SOFTWARE, DATE_TIME, ARTIST, HOST_COMPUTER, RATING, COPYRIGHT),
+        *(*WINDOWS_TEXTS, *GEOGRAPHIC, GDAL_METADATA, GDAL_NO_DATA),
     )
 )
 # Bytes of a value by type; rationals are two numbers, which matters for the byte order.

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from ..models.nlrn import nearest_known
+from ..models.contract import nearest_known
 
 SMALLEST_SIDE = 16
 CLIPPED_SHARE = 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -96,3 +97,21 @@ def info_of(model: Model) -> ModelInfo:
     if isinstance(declared, ModelInfo):
         return declared
     return ModelInfo(type(model).__name__, "any", precisions=(torch.float32,))
+
+
+def nearest_known(sigma: float, known: tuple[float, float]) -> tuple[float, str | None]:
+    """The noise level nearest to `sigma` in a model's range, and a sentence about it if it is another.
+
+    Raises:
+        ValueError: a sigma that is negative or not finite.
+    """
+    low, high = known
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"sigma must be finite and >= 0, got {sigma}")
+    nearest = min(max(sigma, low), high)
+    if abs(nearest - sigma) <= 1e-6 + 1e-3 * high:
+        return nearest, None
+    return nearest, (
+        f"sigma {sigma * 255:.1f} is outside the range this model was trained for "
+        f"({low * 255:.0f}..{high * 255:.0f}, in 8-bit grey levels); using {nearest * 255:.0f}"
+    )

@@ -1,12 +1,12 @@
-"""The Non-Local Recurrent Network (Liu et al., NeurIPS 2018): configuration, non-local block, network.
+"""The Non-Local Recurrent Network (Liu et al., NeurIPS 2018): configuration and network.
 
 With the image x, the states s and the weights shared over the steps t = 1 .. T:
 
     s^0 = conv(BN(x))
-    s^t = s^0 + conv_b(ReLU(BN_t(conv_a(BN_t(N(ReLU(BN_t(s^{t-1}))))))))     N: the non-local block
+    s^t = s^0 + conv_b(ReLU(BN_t(conv_a(BN_t(N(ReLU(BN_t(s^{t-1}))))))))     N: `NonLocalBlock`
     y   = x + conv(ReLU(BN(s^T)))
 
-The file is long because it reads from top to bottom: configuration, blocks, network.
+The file is long because it reads from top to bottom: configuration, stem and tail, network.
 
 The convolutions are shared by all steps, the batch norms are not. The paper's symbols in this file: theta =
 `query`, psi = `key`, g = `value`, q = `window_size`, T = `num_steps`, l = `embedding`, m = `width`.
@@ -21,8 +21,8 @@ resolution. This form is not the paper's:
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,10 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.depth_to_space import add_depth_to_space
-from ..ops.framework import Affinity, WholeImage, Window, mean_of_neighbours
-from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY, AttentionState, nonlocal_attention
-from .contract import ModelInfo, Shape
-from .learned_affinities import DEFAULT, AffinityName, LearnedAffinity, check_affinity
+from ..ops.nonlocal_attention import AttentionState
+from .contract import ModelInfo, Shape, nearest_known
+from .learned_affinities import DEFAULT, AffinityName, check_affinity
+from .nonlocal_block import NonLocalBlock, glorot
 
 # The batch norms of which each step has one of its own.
 STEP_NORMS = ("attention_norms", "conv_a_norms", "conv_b_norms")
@@ -157,101 +157,13 @@ def add_norm_relu(norm: nn.Module, features: Tensor, added: Tensor) -> Tensor:
     return F.relu(norm(features + added))
 
 
-class NonLocalBlock(nn.Module):
-    """The non-local operation as a residual block for any network: `x_i + sum_j softmax_j(S_ij) value(x_j)`.
+@dataclass(frozen=True)
+class Pointwise:
+    """The elementwise operations between the convolutions of a step. Training may compile each into one kernel."""
 
-    Query, key and value are 1x1 convolutions. The value projection starts at zero, so that a block inserted
-    into a trained network changes nothing at first.
-
-    Args:
-        channels: channels of input and output.
-        embedding: channels of queries and keys; by default half of `channels`.
-        window_size: odd side of the window in pixels; `None` is the whole image.
-        affinity: another weight of the pairs, `sum_j Phi_ij value(x_j) / delta_i`: a name of `LearnedAffinity`, or an
-            affinity of your own, which sees the features. If it is a module too, its parameters are the block's.
-
-    The attributes `max_memory` and `backend` are those of `nonlocal_attention`, and may be changed: the bytes that one
-    call may allocate, and the backend that computes it, `None` for the fastest.
-
-    Example:
-        >>> import torch
-        >>> from nlrn import NonLocalBlock
-        >>> features = torch.randn(2, 32, 24, 24)
-        >>> block = NonLocalBlock(32, window_size=9)
-        >>> torch.equal(block(features), features)
-        True
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        embedding: int | None = None,
-        window_size: int | None = 45,
-        affinity: AffinityName | Affinity = DEFAULT,
-    ) -> None:
-        super().__init__()
-        embedding = max(1, channels // 2) if embedding is None else embedding
-        self.window_size = window_size
-        self.max_memory = DEFAULT_MAX_MEMORY
-        self.backend: str | None = None
-        self.affinity: Affinity | None = None
-        if isinstance(affinity, Affinity):
-            self.affinity = affinity
-        elif affinity != DEFAULT:
-            self.affinity = LearnedAffinity(affinity, channels, embedding)
-        else:
-            self.query = nn.Conv2d(channels, embedding, 1)
-            self.key = nn.Conv2d(channels, embedding, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
-        for projection in self.projections:
-            glorot(projection)
-        for parameter in self.value.parameters():
-            nn.init.zeros_(parameter)
-
-    @property
-    def projections(self) -> list[nn.Conv2d]:
-        """The convolutions that make queries and keys, but for those of an affinity of a user's own."""
-        if self.affinity is None:
-            return [self.query, self.key]
-        return self.affinity.projections if isinstance(self.affinity, LearnedAffinity) else []
-
-    def forward(self, features: Tensor) -> Tensor:
-        """`[B, channels, H, W]` in and out."""
-        return self.propagate(features, keep_state=False)[0]
-
-    def propagate(
-        self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
-    ) -> tuple[Tensor, AttentionState | None]:
-        """One step of a recurrence: `state` is what the previous step returned (correlation propagation).
-
-        An affinity that is not the exponential of an inner product has no state.
-        """
-        average, state = self.average(features, state, keep_state=keep_state)
-        return features + average, state
-
-    def average(
-        self, features: Tensor, state: AttentionState | None = None, *, keep_state: bool = True
-    ) -> tuple[Tensor, AttentionState | None]:
-        """`propagate` without the features themselves: `sum_j softmax_j(S_ij) value(x_j)`."""
-        value, affinity = self.value(features), self.affinity
-        if affinity is None:
-            query, key = self.query(features), self.key(features)
-        else:
-            query, key = affinity.features(features)
-            if not (affinity.exponential and affinity.inner_product):
-                around = WholeImage() if self.window_size is None else Window(self.window_size)
-                memory = self.max_memory
-                return mean_of_neighbours(query, key, value, affinity, around, max_memory=memory), None
-        return nonlocal_attention(
-            query,
-            key,
-            value,
-            self.window_size,
-            state,
-            keep_state=keep_state,
-            max_memory=self.max_memory,
-            backend=self.backend,
-        )
+    norm_relu: Callable[[nn.Module, Tensor], Tensor] = norm_relu
+    add_norm: Callable[[nn.Module, Tensor, Tensor], Tensor] = add_norm
+    add_norm_relu: Callable[[nn.Module, Tensor, Tensor], Tensor] = add_norm_relu
 
 
 class Stem(nn.Module):
@@ -336,7 +248,7 @@ class NLRN(nn.Module):
             self.output_conv = nn.Conv2d(width, config.channels, 3, padding=1)
         else:
             self.tail = Tail(width, config.stem, config.channels, config.stride)
-        self._norm_relu, self._add_norm, self._add_norm_relu = norm_relu, add_norm, add_norm_relu
+        self.pointwise = Pointwise()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -447,30 +359,21 @@ class NLRN(nn.Module):
         keep_state = self.config.correlation_propagation and not last
         features = self._rectified(self.attention_norms[t], start, change)
         average, state = self.attention.average(features, state, keep_state=keep_state)
-        features = self.conv_a(self._add_norm(self.conv_a_norms[t], features, average))
-        change = self.conv_b(self._norm_relu(self.conv_b_norms[t], features))
+        features = self.conv_a(self.pointwise.add_norm(self.conv_a_norms[t], features, average))
+        change = self.conv_b(self.pointwise.norm_relu(self.conv_b_norms[t], features))
         return change, state
 
     def _rectified(self, norm: nn.Module, start: Tensor, change: Tensor | None) -> Tensor:
         """`ReLU(norm(s^t))`, the input of steps and heads."""
-        return self._norm_relu(norm, start) if change is None else self._add_norm_relu(norm, start, change)
+        if change is None:
+            return self.pointwise.norm_relu(norm, start)
+        return self.pointwise.add_norm_relu(norm, start, change)
 
     def head(self, steps: int, start: Tensor, change: Tensor | None, features: Tensor | None) -> Tensor:
         """The residual after some steps; `features` are the stem's, `None` without one."""
         rectified = self._rectified(self.output_norms[str(steps)], start, change)
         residual: Tensor = self.output_conv(rectified) if features is None else self.tail(rectified, features)
         return residual
-
-    def fuse_norms(self) -> None:
-        """Makes `torch.compile` compute additions, norms and ReLUs, and their gradients, in one kernel from now on.
-
-        For training, where norms need the statistics of the batch; inference folds them into the convolutions.
-        """
-        # Whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
-        compiled = (
-            torch.compile(f, dynamic=False, fullgraph=True) for f in (norm_relu, add_norm, add_norm_relu)
-        )
-        self._norm_relu, self._add_norm, self._add_norm_relu = compiled
 
     def noise_level(self, image: Tensor, sigma: float | Tensor | None) -> Tensor | None:
         """The noise channel of an image, `[B, 1, 1, 1]`; `None` for a model that has none.
@@ -526,31 +429,6 @@ class NLRN(nn.Module):
         return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
 
 
-def nearest_known(sigma: float, known: tuple[float, float]) -> tuple[float, str | None]:
-    """The noise level nearest to `sigma` in a model's range, and a sentence about it if it is another.
-
-    Raises:
-        ValueError: a sigma that is negative or not finite.
-    """
-    low, high = known
-    if not (math.isfinite(sigma) and sigma >= 0):
-        raise ValueError(f"sigma must be finite and >= 0, got {sigma}")
-    nearest = min(max(sigma, low), high)
-    if abs(nearest - sigma) <= 1e-6 + 1e-3 * high:
-        return nearest, None
-    return nearest, (
-        f"sigma {sigma * 255:.1f} is outside the range this model was trained for "
-        f"({low * 255:.0f}..{high * 255:.0f}, in 8-bit grey levels); using {nearest * 255:.0f}"
-    )
-
-
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Batch norm with the official eps and momentum (0.99 in TensorFlow's sense)."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
-
-
-def glorot(conv: nn.Conv2d) -> None:
-    """Glorot-uniform weights, zero bias."""
-    nn.init.xavier_uniform_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)

@@ -114,7 +114,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=88_393,
         steps=(2, 4, 6),
         sigma="",
-        psnr="39.49 (PolyU, Canon 600D)",
+        psnr="39.49 (PolyU, 600D)",
         licence=_BSDS_TERMS,
     ),
     "nlrn-small-upscale": ModelEntry(
@@ -136,7 +136,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=86_083,
         steps=(2, 4, 6),
         sigma="",
-        psnr="29.39 (classic5, quality 10)",
+        psnr="29.39 (classic5, q10)",
         licence=_BSDS_TERMS,
     ),
     "nlrn-small-dejpeg-color": ModelEntry(
@@ -147,7 +147,7 @@ MODELS: dict[str, ModelEntry] = {
         parameters=88_393,
         steps=(2, 4, 6),
         sigma="",
-        psnr="27.20 (CBSD68, quality 10)",
+        psnr="27.20 (CBSD68, q10)",
         licence=_BSDS_TERMS,
     ),
 }

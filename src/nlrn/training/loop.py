@@ -124,7 +124,7 @@ def train(config: TrainingConfig, options: Run, resume: bool = False) -> Path:
                 raise ValueError(
                     f"norms are fused for {FUSED_AT_MOST} kinds of phases at most, got {len(kinds)}"
                 )
-            trainer.model.fuse_norms()
+            trainer.fuse_norms()
         crops, held = Crops.of_folder(
             options.data, config.model.channels, config.hold_out, options.device, config.luma
         )

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..inference.precision import computes_bfloat16, tf32
-from ..models.nlrn import NLRN
+from ..models.nlrn import NLRN, Pointwise
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.memory import KEPT
 from .augment import drawn, faded, recolored
@@ -110,6 +110,19 @@ class Trainer:
             )
         self.degrade = degradation(config)
         self._buffers = [b for b in self.model.buffers() if b.is_floating_point()]
+
+    def fuse_norms(self) -> None:
+        """Compiles additions, norms and ReLUs, with their gradients, into one kernel each.
+
+        Norms of a batch's statistics cost much in training; inference folds norms into the convolutions.
+        """
+        plain = Pointwise()
+        # Whole graphs, so that nothing falls back in silence: a ninth size of crops is an error.
+        compiled = (
+            torch.compile(function, dynamic=False, fullgraph=True)
+            for function in (plain.norm_relu, plain.add_norm, plain.add_norm_relu)
+        )
+        self.model.pointwise = Pointwise(*compiled)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the convolutions."""
