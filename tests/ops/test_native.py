@@ -1,4 +1,4 @@
-"""The C++ kernel, in every instruction set that this machine has, against the reference in float64."""
+"""The C++ kernel within the library: choice, memory, registration, networks, compilers; numbers are in test_forward."""
 
 from __future__ import annotations
 
@@ -6,154 +6,30 @@ import dataclasses
 
 import pytest
 import torch
-from test_nonlocal_attention import CASES, inputs
+from operation import Way, images, largest_difference, recur
 from torch import library as torch_library
 
 from nlrn import NLRN, NLRNConfig, denoise, load_model
 from nlrn.inference import restore
 from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators, nonlocal_attention
-from nlrn.ops.nonlocal_attention.compile import LIBRARIES, VARIANTS, CompileError, compile_kernels
+from nlrn.ops.nonlocal_attention.compile import CompileError, compile_kernels
 
 pytestmark = pytest.mark.skipif(
     isinstance(native_operators.loaded_kernel(), str), reason=f"no kernel: {native_operators.loaded_kernel()}"
 )
 
 
-def variants(dtype: str) -> dict[str, native_operators.Library]:
-    """The libraries for a dtype that this machine can run."""
-    found = {}
-    for name, variant in VARIANTS.items():
-        functions = native_operators._open(LIBRARIES / f"{name}.so") if variant.dtype == dtype else ""
-        if not isinstance(functions, str) and functions.nlrn_supports(name.encode()):
-            found[name] = native_operators.Library(name, functions)
-    return found
+def test_a_history_where_memory_is_short():
+    steps = Way("native", torch.float32).images(images(1, 20, 23, 3))
+    query, _, value = steps[0]
+    memory = native.workspace_bytes(query, value, 7, 3)
+    _, state = nonlocal_attention(*steps[0], 7, backend="native", max_memory=memory)
+    assert state.logits is None
+    actual = recur(steps, 7, "native", max_memory=memory)
+    assert largest_difference(actual, recur(steps, 7, "reference")) < 1e-5
 
 
-@pytest.fixture(params=variants("float32").values(), ids=lambda library: library.name)
-def variant(request, monkeypatch):
-    monkeypatch.setattr(native_operators, "loaded_kernel", lambda dtype: request.param)
-    return request.param
-
-
-def recur(steps, window, backend, **options):
-    state, outputs = None, []
-    with torch.no_grad():
-        for query, key, value in steps:
-            output, state = nonlocal_attention(query, key, value, window, state, backend=backend, **options)
-            outputs.append(output)
-    return outputs
-
-
-def error(actual, exact):
-    return max((x.double() - y).abs().max().item() for x, y in zip(actual, exact, strict=True))
-
-
-def check(steps, window, **options):
-    """No more than twice the error of plain PyTorch in the same precision."""
-    single = [[x.float() for x in step] for step in steps]
-    exact = recur([[x.double() for x in step] for step in single], window, "reference")
-    allowed = 2 * error(recur(single, window, "reference"), exact) + 1e-7
-    assert error(recur(single, window, "native", **options), exact) <= allowed
-
-
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("memory", [2 << 30, None], ids=["stored", "history"])
-def test_equals_reference(case, memory, variant):
-    batch, height, width, window, count = case
-    steps = inputs(batch, height, width, count)
-    if memory is None:
-        query, _, value = (x.float() for x in steps[0])
-        memory = native.workspace_bytes(query, value, window, count)
-    check(steps, window, max_memory=memory)
-
-
-@pytest.mark.parametrize("channels", [(1, 1), (32, 64), (64, 128), (64, 80), (7, 48)], ids=str)
-def test_channels(channels, variant):
-    query, value = channels
-    steps = inputs(1, 27, 38, 2, query_channels=query, value_channels=value)
-    check([[q / query**0.25, k / query**0.25, v] for q, k, v in steps], 21)
-
-
-def test_the_sizes_of_the_full_network(variant):
-    steps = inputs(1, 60, 70, 3, query_channels=64, value_channels=128)
-    check([[q / 3, k / 3, v] for q, k, v in steps], 45)
-
-
-def test_band_of_rows(variant):
-    steps = [[x.float() for x in step] for step in inputs(2, 30, 11, 3)]
-    whole = recur(steps, 9, "native")
-    state = None
-    for (query, key, value), expected in zip(steps, whole, strict=True):
-        band, state = nonlocal_attention(
-            query[:, :, 8:19], key[:, :, 4:23], value[:, :, 4:23], 9, state, row_offset=4, backend="native"
-        )
-        assert (band - expected[:, :, 8:19]).abs().max() < 1e-5
-
-
-def test_strides(variant):
-    ((query, key, value),) = inputs(2, 13, 18, 1)
-    plain = [x.float() for x in (query, key, value)]
-    expected = recur([plain], 5, "native")[0]
-    channels_last = [x.contiguous(memory_format=torch.channels_last) for x in plain]
-    slices = [torch.stack([x, x], -1)[..., 1] for x in plain]
-    wider = [torch.cat([x, x], 3).contiguous(memory_format=torch.channels_last)[..., :18] for x in plain]
-    for other in (channels_last, slices, wider):
-        assert torch.equal(recur([other], 5, "native")[0], expected)
-
-
-def test_the_same_bits_every_time_and_with_any_number_of_threads(variant):
-    steps = [[x.float() for x in step] for step in inputs(1, 40, 50, 2)]
-    first = recur(steps, 11, "native")
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads + 3)
-        again = recur(steps, 11, "native")
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_large_logits(variant):
-    ((query, key, value),) = inputs(1, 9, 9, 1)
-    check([(query * 100, key * 100, value)], 5)
-
-
-def test_logits_of_a_history_that_cancel(variant):
-    """The softmax is relative to the largest logit of all steps together, not of any before."""
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 9, 14, 1)]
-    steps = [(query * 20, key * 20, value), (-query * 20, key * 20, value)]
-    memory = native.workspace_bytes(query, value, 5, 2)
-    last = recur(steps, 5, "native", max_memory=memory)[1]
-    average = nonlocal_attention(query * 0, key * 0, value, 5, backend="reference")[0]
-    assert (last - average).abs().max() < 1e-3
-
-
-def test_a_state_is_used_once(variant):
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 8, 8, 1)]
-    _, state = nonlocal_attention(query, key, value, 3)
-    assert state.backend == "native"
-    nonlocal_attention(query, key, value, 3, state)
-    with pytest.raises(ValueError, match="already consumed"):
-        nonlocal_attention(query, key, value, 3, state)
-
-
-def test_a_state_stays_with_its_backend(variant):
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 8, 8, 1)]
-    _, state = nonlocal_attention(query, key, value, 3, backend="chunked")
-    assert choose_backend(query, key, value, 3, state) == "chunked"
-    with pytest.raises(ValueError, match="cannot read logits that the chunked backend stored"):
-        nonlocal_attention(query, key, value, 3, state, backend="native")
-
-
-def test_a_state_of_other_shapes(variant):
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 8, 8, 1)]
-    _, state = nonlocal_attention(query, key, value, 3)
-    larger = [torch.cat([x, x], 3) for x in (query, key, value)]
-    with pytest.raises(ValueError, match="belongs to other shapes"):
-        nonlocal_attention(*larger, 3, state)
-
-
-def test_what_it_leaves_to_others():
+def test_refusals():
     image = torch.zeros(1, 2, 8, 8)
     assert choose_backend(image, image, image, 3) == "native"
     assert choose_backend(image.double(), image.double(), image.double(), 3) == "chunked"
@@ -167,7 +43,7 @@ def test_what_it_leaves_to_others():
 
 
 def test_registered_operator():
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 8, 9, 1)]
+    ((query, key, value),) = Way("native", torch.float32).images(images(1, 8, 9, 1))
     logits = torch.zeros(1, 2, 3, native_operators.state_tile(8, 9, 2))
     arguments = ([query], [key], value, logits, 2, 0, True)
     torch_library.opcheck(

@@ -1,4 +1,4 @@
-"""The Triton backend without gradients: against the reference in float64, in Triton's interpreter and on GPUs."""
+"""The Triton backend without gradients: what is its own, interpreted, compiled and on GPUs; see test_forward."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from benchmarks.instructions import GPUS, KERNELS, compiled, launches, machine_code
 from interpreter import in_interpreter, needs_the_compiler, on_gpu, passes_in_the_interpreter
+from operation import Way, check, images, largest_difference, recur, same_bits, scaled
 from skimage import data
-from test_nonlocal_attention import inputs, largest_difference, recur
 from torch import library as torch_library
 
 from nlrn import NLRN, NLRNConfig, load_model
@@ -23,48 +23,9 @@ from nlrn.ops.nonlocal_attention import (
     triton_layout,
     triton_operators,
 )
-from nlrn.ops.nonlocal_attention.memory import history_bytes
 
-# (batch, height, width, window, steps)
-CASES = {
-    "square": (1, 16, 16, 5, 1),
-    "odd-size": (2, 9, 13, 5, 3),
-    "tall": (1, 26, 5, 5, 2),
-    "wide": (1, 5, 26, 5, 2),
-    "several-tiles": (1, 17, 18, 9, 2),
-    "window-larger-than-image": (1, 9, 11, 45, 2),
-    "whole-image": (2, 7, 10, None, 3),
-    "one-row": (1, 1, 21, 9, 2),
-    "one-column": (1, 21, 1, 9, 2),
-    "one-pixel": (3, 1, 1, 3, 2),
-    "window-of-one": (1, 10, 10, 1, 2),
-}
 HALF = [torch.float16, torch.bfloat16]
-
-
-def history_memory(steps, window):
-    """Just enough for a history, in bands of one tile; less than the stored logits take."""
-    queries, _, values = zip(*steps, strict=True)
-    channels = max(len(queries), 2) * queries[0].shape[1]
-    return history_bytes(values[-1].shape, channels, window, values[-1].itemsize)
-
-
-def check(steps, window, dtype=torch.float32, device="cpu", **options):
-    """No more than twice the error of plain PyTorch in the same precision."""
-    rounded = [[x.to(device, dtype) for x in step] for step in steps]
-    with torch.no_grad():
-        exact = recur([[x.double() for x in step] for step in rounded], window, "reference")
-        plain = recur(rounded, window, "reference")
-        actual = recur(rounded, window, "triton", **options)
-    assert actual[0].dtype == dtype
-    allowed = 2 * largest_difference([x.double() for x in plain], exact) + 1e-7
-    assert largest_difference([x.double() for x in actual], exact) <= allowed
-
-
-def scaled(batch, height, width, steps, channels, value_channels):
-    """Logits of a size that does not depend on the channels."""
-    images = inputs(batch, height, width, steps, query_channels=channels, value_channels=value_channels)
-    return [[query / channels**0.25, key / channels**0.25, value] for query, key, value in images]
+SINGLE = Way("triton", torch.float32)
 
 
 def triton_parts():
@@ -76,43 +37,11 @@ def test_in_the_interpreter():
 
 
 @in_interpreter
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
-def test_equals_reference(case, stored):
-    batch, height, width, window, count = case
-    steps = [[x.float() for x in step] for step in inputs(batch, height, width, count)]
-    memory = 2 << 30 if stored else history_memory(steps, window)
-    _, state = nonlocal_attention(*steps[0], window, backend="triton", max_memory=memory)
-    assert (state.logits is not None) == stored
-    check(steps, window, max_memory=memory)
-
-
-@in_interpreter
 @pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
 def test_several_strips(stored, monkeypatch):
     """Of two tiles, the last of one, in place of 32."""
     monkeypatch.setattr(triton_parts(), "STRIP", 2)
-    steps = [[x.float() for x in step] for step in inputs(2, 9, 37, 2)]
-    check(steps, 3, max_memory=2 << 30 if stored else history_memory(steps, 3))
-
-
-@in_interpreter
-@pytest.mark.parametrize("dtype", HALF, ids=["float16", "bfloat16"])
-@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
-def test_half_precision(dtype, stored):
-    steps = scaled(1, 9, 13, 3, 16, 16)
-    rounded = [[x.to(dtype) for x in step] for step in steps]
-    memory = 2 << 30 if stored else history_memory(rounded, 9)
-    _, state = nonlocal_attention(*rounded[0], 9, backend="triton", max_memory=memory)
-    assert not stored or state.logits.dtype == torch.float16
-    check(steps, 9, dtype, max_memory=memory)
-
-
-@in_interpreter
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
-@pytest.mark.parametrize("channels", [(1, 1), (7, 20), (70, 140)], ids=str)
-def test_channels(channels, dtype):
-    check(scaled(1, 9, 10, 2, *channels), 7, dtype)
+    check(images(2, 9, 37, 2), 3, Way("triton", torch.float32, history=not stored))
 
 
 @in_interpreter
@@ -121,10 +50,10 @@ def test_channels(channels, dtype):
 )  # NumPy's, at what becomes -inf
 def test_large_logits():
     """Beyond float16, whose largest number is 65504: as exact as float32, but for the rounding of the output."""
-    (query, key, value), second = inputs(1, 9, 9, 2)
+    (query, key, value), second = images(1, 9, 9, 2)
     steps = [[x.half() for x in step] for step in ([150 * query, 150 * key, value], second)]
     single = [[x.float() for x in step] for step in steps]
-    check(single, 5)
+    check(single, 5, SINGLE)
     exact = recur([[x.double() for x in step] for step in steps], 5, "reference")
     allowed = 2 * largest_difference([x.double() for x in recur(single, 5, "reference")], exact)
     allowed += max(x.abs().max().item() for x in exact) * torch.finfo(torch.float16).eps
@@ -132,35 +61,10 @@ def test_large_logits():
 
 
 @in_interpreter
-@pytest.mark.parametrize("stored", [True, False], ids=["stored", "history"])
-def test_band_of_rows(stored):
-    steps = inputs(1, 25, 7, 2)
-    whole = recur(steps, 7, "reference")
-    # Two rows of keys on either side are beyond the windows.
-    bands = [[query[:, :, 8:17], key[:, :, 3:22], value[:, :, 3:22]] for query, key, value in steps]
-    bands = [[x.float() for x in band] for band in bands]
-    memory = 2 << 30 if stored else history_memory(bands, 7)
-    actual = recur(bands, 7, "triton", row_offset=5, max_memory=memory)
-    assert largest_difference(actual, [x[:, :, 8:17] for x in whole]) < 1e-5
-
-
-@in_interpreter
-def test_strides():
-    ((query, key, value),) = inputs(2, 7, 9, 1)
-    plain = [x.float() for x in (query, key, value)]
-    expected = recur([plain], 5, "triton")[0]
-    channels_last = [x.contiguous(memory_format=torch.channels_last) for x in plain]
-    slices = [torch.stack([x, x], -1)[..., 1] for x in plain]
-    wider = [torch.cat([x, x], 3).contiguous(memory_format=torch.channels_last)[..., :9] for x in plain]
-    for other in (channels_last, slices, wider):
-        assert torch.equal(recur([other], 5, "triton")[0], expected)
-
-
-@in_interpreter
 @pytest.mark.parametrize("width", [1, 9])
 def test_parts_of_one_image(width, monkeypatch):
     """As one matrix product makes them; nothing is copied."""
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(2, 7, width, 1)]
+    ((query, key, value),) = SINGLE.images(images(2, 7, width, 1))
     expected = recur([[query, key, value]], 5, "triton")[0]
     together = torch.cat([query, key, value], 1).contiguous(memory_format=torch.channels_last)
     parts = together.split([query.shape[1], key.shape[1], value.shape[1]], 1)
@@ -170,23 +74,9 @@ def test_parts_of_one_image(width, monkeypatch):
 
 
 @in_interpreter
-def test_the_same_bits_every_time():
-    steps = [[x.float() for x in step] for step in inputs(1, 9, 12, 2)]
-    first, again = recur(steps, 5, "triton"), recur(steps, 5, "triton")
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-@in_interpreter
-def test_constant_value_is_a_fixed_point():
-    ((query, key, value),) = [[x.float() for x in step] for step in inputs(1, 9, 12, 1)]
-    output, _ = nonlocal_attention(query, key, torch.full_like(value, 0.7), 5, backend="triton")
-    assert (output - 0.7).abs().max() < 1e-6
-
-
-@in_interpreter
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
 def test_the_last_step_writes_no_logits(dtype):
-    first, second = [[x.to(dtype) for x in step] for step in inputs(1, 9, 9, 2)]
+    first, second = [[x.to(dtype) for x in step] for step in images(1, 9, 9, 2)]
     _, state = nonlocal_attention(*first, 5, backend="triton")
     before = state.logits.clone()
     assert nonlocal_attention(*second, 5, state, keep_state=False)[1] is None
@@ -230,7 +120,7 @@ def test_autocast():
 
 
 @in_interpreter
-def test_what_it_leaves_to_others():
+def test_refusals():
     image = torch.zeros(1, 2, 8, 8)
     assert choose_backend(image, image, image, 3) != "triton"
     for dtype in (torch.float64, torch.int32):
@@ -254,7 +144,7 @@ def test_refusals_without_a_gpu_or_without_triton(monkeypatch):
 
 @in_interpreter
 def test_registered_operator():
-    query, key, value = [x.float() for x in inputs(1, 8, 9, 1)[0]]
+    query, key, value = [x.float() for x in images(1, 8, 9, 1)[0]]
     for exact in (False, True):
         geometry = triton_layout.Geometry.with_radius(query, key, 2, aligned=exact)
         logits = torch.zeros(geometry.state_shape(torch.float32))
@@ -267,7 +157,7 @@ def test_registered_operator():
 
 @in_interpreter
 def test_torch_compile_sees_through_it():
-    query, key, value = [x.float() for x in inputs(1, 5, 6, 1)[0]]
+    query, key, value = [x.float() for x in images(1, 5, 6, 1)[0]]
 
     def step(query, key, value):
         assert triton.refusal(query, key, value, 5, None, 1 << 30) is None
@@ -366,18 +256,15 @@ class TestOnGPU:
     pytestmark = on_gpu
 
     def test_equals_reference(self, dtype, stored):
-        steps = [[x.to("cuda", dtype) for x in step] for step in scaled(2, 96, 80, 3, 64, 128)]
-        memory = 4 << 30 if stored else history_memory(steps, 45)
-        check(steps, 45, dtype, "cuda", max_memory=memory)
+        way = Way("triton", dtype, history=not stored, device="cuda")
+        check(scaled(2, 96, 80, 3, 64, 128), 45, way, max_memory=4 << 30)
 
     def test_odd_sizes(self, dtype, stored):
+        way = Way("triton", dtype, history=not stored, device="cuda")
         for size in ((1, 1), (1, 77), (61, 35)):
-            steps = [[x.to("cuda", dtype) for x in step] for step in scaled(2, *size, 2, 20, 140)]
-            memory = 4 << 30 if stored else history_memory(steps, 21)
-            check(steps, 21, dtype, "cuda", max_memory=memory)
+            check(scaled(2, *size, 2, 20, 140), 21, way, max_memory=4 << 30)
 
     def test_the_same_bits_every_time(self, dtype, stored):
-        steps = [[x.to("cuda", dtype) for x in step] for step in scaled(1, 96, 80, 2, 64, 128)]
-        memory = 4 << 30 if stored else history_memory(steps, 45)
-        first, again = (recur(steps, 45, "triton", max_memory=memory) for _ in range(2))
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        steps = Way("triton", dtype, device="cuda").images(scaled(1, 96, 80, 2, 64, 128))
+        first, again = (recur(steps, 45, "triton", history=not stored, max_memory=4 << 30) for _ in range(2))
+        assert same_bits(first, again)

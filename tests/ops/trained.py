@@ -6,7 +6,7 @@ import torch
 from skimage import data
 
 from nlrn import NLRN, load_model
-from nlrn.models import nlrn as network
+from nlrn.models import nonlocal_block
 from nlrn.ops.nonlocal_attention import nonlocal_attention
 from nlrn.training.growth import adapt_weights
 
@@ -26,7 +26,7 @@ def trained_steps(monkeypatch, side=20, grown=None):
         steps.append([query, key, value])
         return nonlocal_attention(query, key, value, *rest, **options)
 
-    monkeypatch.setattr(network, "nonlocal_attention", recorded)
+    monkeypatch.setattr(nonlocal_block, "nonlocal_attention", recorded)
     with torch.no_grad():
         model(crop + 25 / 255 * noise, 25 / 255)
     return steps
