@@ -109,8 +109,8 @@ def test_python_of_the_guide(folder, monkeypatch):
     names = {
         "image": image,
         "tensor": torch.from_numpy(image.copy()).permute(2, 0, 1) / 255,
-        "stack": 0.5 + 0.1 * np.random.default_rng(0).random((4, 24, 20), np.float32),
-        "heights": np.where(np.eye(30, dtype=bool), np.nan, np.eye(30)[::-1]),
+        "stack": np.stack([data.camera()[i : i + 40, 200:248] for i in (60, 100, 140, 180)]),
+        "heights": np.where(np.eye(48, dtype=bool), np.nan, data.camera()[100:148, 200:248] / 9.0),
         "pillow_image": Image.fromarray(image),
         "counts": np.random.default_rng(0).poisson(40.0, (48, 56)).astype(np.uint16),
     }

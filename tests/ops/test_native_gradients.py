@@ -13,6 +13,7 @@ from trained import no_worse_than_plain_pytorch, trained_steps
 from nlrn.models import nonlocal_block
 from nlrn.models.zoo import load_model
 from nlrn.ops.nonlocal_attention import choose_backend, native, native_operators, nonlocal_attention
+from nlrn.ops.nonlocal_attention.state import History
 
 WAY = Way("native", torch.bfloat16)
 leaves = WAY.leaves
@@ -48,7 +49,7 @@ def test_memory():
     state, stored = None, []
     for step in steps:
         _, state = nonlocal_attention(*step, 15, state, max_memory=memory)
-        stored.append(state.logits is not None)
+        stored.append(not isinstance(state, History))
     assert stored == [True, True, False, False]
     for x, y in zip(gradients(steps, 15, "native", max_memory=memory), exact, strict=True):
         assert (x.double() - y).norm() < 0.01 * y.norm()
@@ -101,7 +102,7 @@ def test_a_state_is_a_value():
     first, second = leaves(images(1, 9, 33, 2))
     _, state = nonlocal_attention(*first, 5)
     outputs = [nonlocal_attention(*second, 5, state)[0] for _ in range(2)]
-    assert state.logits is not None
+    assert isinstance(state, native.RecordedLogits)
     once = torch.autograd.grad(outputs[0].float().square().sum(), first[:2], retain_graph=True)
     again = torch.autograd.grad(outputs[1].float().square().sum(), first[:2], retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
@@ -134,7 +135,7 @@ def test_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         output, state = nonlocal_attention(query, key, value, 5)
     assert output.dtype == torch.bfloat16
-    assert state.queries[0].dtype == torch.bfloat16
+    assert state.history.queries[0].dtype == torch.bfloat16
     output.float().sum().backward()
     assert query.grad.dtype == torch.float32
     torch.testing.assert_close(value.grad.sum(), torch.tensor(5.0 * 12 * 40), rtol=1e-2, atol=0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..windows import DoesNotFit, Layout, WindowBias, plan_tiling
-from .state import AttentionState, needs_grad
+from .state import AttentionState, History, StoredLogits, check_shape, needs_grad
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -219,7 +219,7 @@ def attention(
     layout = partial(Layout, transposed=query.shape[-2] >= query.shape[-1])
     differentiable = needs_grad(query, key, value, state)
 
-    if state is not None and state.logits is not None:
+    if isinstance(state, StoredLogits):
         if differentiable:
             raise ValueError(
                 "a state made without gradients holds stored logits and cannot be differentiated; "
@@ -227,10 +227,10 @@ def attention(
             )
         tile = (state.logits.shape[4], state.logits.shape[3])
         tiling = plan(logit_channels=query.shape[1], logit_buffers=1, max_memory=max_memory, tile=tile)
-        state.check_shape(state.logits.shape, tiling.state_shape(query.shape[0]))
+        check_shape(state.logits.shape, tiling.state_shape(query.shape[0]))
         state.consume()
         output, _ = _walk([query], [key], value, layout(tiling), state.logits, False, False)
-        return output, state.successor(logits=state.logits) if keep_state else None
+        return output, state.after_a_step(state.logits) if keep_state else None
 
     if state is None and keep_state and not differentiable:
         try:
@@ -245,9 +245,9 @@ def attention(
         else:
             logits = torch.empty(tiling.state_shape(query.shape[0]), dtype=dtype, device=value.device)
             output, _ = _walk([query], [key], value, layout(tiling), logits, True, False)
-            return output, AttentionState(logits=logits)
+            return output, StoredLogits(logits, "chunked")
 
-    history = AttentionState.extended(state, query, key)
+    history = History.extended(state, query, key)
     # The backward pass holds a gradient beside each gathered query, key and value, and one for the logits.
     factor = 2 if differentiable else 1
     channels = factor * sum(q.shape[1] for q in history.queries)

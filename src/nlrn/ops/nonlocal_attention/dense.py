@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..windows import window_mask
 from .memory import dense_step_bytes
-from .state import AttentionState, needs_grad
+from .state import AttentionState, History, StoredLogits, dense_logits, needs_grad
 
 
 def refusal(
@@ -29,7 +29,7 @@ def refusal(
         return "serves training; there are no gradients here"
     if value.dtype in (torch.float16, torch.bfloat16):
         return f"adds logits up in {value.dtype}, which is too coarse"
-    if state is not None and state.logits is None:
+    if isinstance(state, History):
         return "cannot continue a history"
     needed = dense_step_bytes(query, key)
     return f"needs {needed} bytes a step, max_memory is {max_memory}" if needed > max_memory else None
@@ -53,12 +53,12 @@ def attention(
         start = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, float("-inf"))
         start = start.expand(query.shape[0], *start.shape)
     else:
-        start = state.logits_of_all_pairs(query, key, value).flatten(3).flatten(1, 2)
+        start = dense_logits(state, query, key, value).flatten(3).flatten(1, 2)
     logits = torch.baddbmm(start, query.flatten(2).transpose(1, 2), key.flatten(2))
     output = (logits.softmax(-1) @ value.flatten(2).transpose(1, 2)).transpose(1, 2)
     # [batch, query y, query x, key y, key x]: a state of another image is noticed by its shape.
     logits = logits.view(-1, rows, width, key.shape[-2], width)
-    new_state = (
-        AttentionState(logits=logits, backend="dense") if state is None else state.successor(logits=logits)
-    )
+    new_state = StoredLogits(logits, "dense")
+    if isinstance(state, StoredLogits):
+        new_state = state.after_a_step(logits)
     return output.reshape(*output.shape[:2], rows, width), new_state if keep_state else None

@@ -80,7 +80,7 @@ def choose_backend(
 
 def serves_on_request(name: str, value: Tensor, state: AttentionState | None = None) -> bool:
     """True for a backend that is for tests, unless it goes on with logits of its own."""
-    if state is not None and state.backend == name and state.logits is not None:
+    if state is not None and state.backend == name:
         return False
     # Triton's interpreter runs kernels on the CPU.
     return name == "reference" or (name == "triton" and value.device.type == "cpu")
@@ -97,9 +97,9 @@ def refusals(
     """The reason, by backend, why it cannot do this call, or `None`."""
     reasons: dict[str, str | None] = {}
     for name, backend in _MODULES.items():
-        own = state if state is None or state.backend == name else state.as_history()
-        if own is not None and own.logits is not None and own.backend != name:
-            reasons[name] = f"cannot read logits that the {own.backend} backend stored"
+        own = None if state is None else state.read_by(name)
+        if state is not None and own is None:
+            reasons[name] = f"cannot read logits that the {state.backend} backend stored"
         else:
             reasons[name] = backend.refusal(query, key, value, window_size, own, max_memory)
     return reasons
@@ -180,8 +180,8 @@ def nonlocal_attention(
             reason = refusals(query, key, value, window_size, state, max_memory)[name]
             if reason is not None:
                 raise ValueError(f"backend {name!r} cannot compute this: {reason}")
-        if state is not None and name != state.backend:
-            state = state.as_history()
+        if state is not None:
+            state = state.read_by(name)
         return _MODULES[name].attention(
             query, key, value, window_size, state, row_offset, keep_state=keep_state, max_memory=max_memory
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from .native_operators import (
     window_attention_backward,
     window_step,
 )
-from .state import AttentionState, needs_grad
+from .state import AttentionState, History, StoredLogits, check_shape, needs_grad
 
 
 @constant_when_compiled
@@ -44,6 +45,27 @@ def _library_refuses(dtype: torch.dtype, differentiable: bool) -> str | None:
 @constant_when_compiled
 def _threads() -> int:
     return torch.get_num_threads()
+
+
+@final
+class RecordedLogits(AttentionState):
+    """Logits that backward passes need, and the history that other backends read.
+
+    Autograd does not see the logits. The token stands for them in its graph: a step returns one, takes that of the
+    step before, and gets its gradient from the step after.
+    """
+
+    def __init__(self, history: History, logits: Tensor, token: Tensor) -> None:
+        super().__init__("native", history.steps, history.turn)
+        self._history, self.logits, self.token = history, logits, token
+
+    @property
+    def history(self) -> History:
+        return self._history
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        return (*self._history.tensors, self.token)
 
 
 def refusal(
@@ -63,12 +85,11 @@ def refusal(
     reason: str | None = _library_refuses(value.dtype, differentiable)
     if reason is not None:
         return reason
-    steps = 1 if state is None else 1 + len(state.queries)
-    stored = None if state is None or state.queries else state.logits
-    if stored is not None and stored.dtype != PRECISIONS[value.dtype].logits:
-        return f"cannot read logits in {stored.dtype} for images in {value.dtype}"
+    steps = 1 if state is None or state.history is None else 1 + state.steps
+    if isinstance(state, StoredLogits) and state.logits.dtype != PRECISIONS[value.dtype].logits:
+        return f"cannot read logits in {state.logits.dtype} for images in {value.dtype}"
     if differentiable:
-        if stored is not None:
+        if isinstance(state, StoredLogits):
             return "cannot differentiate stored logits"
         if _differentiates_stored(query, key, value, window_size, state, max_memory):
             return None
@@ -224,9 +245,9 @@ def _differentiates_stored(
     max_memory: int,
 ) -> bool:
     """True where a step of a recurrence under autograd stores its logits, given those of the step before."""
-    if state is not None and state.token is None:
+    if not (state is None or isinstance(state, RecordedLogits)):
         return False
-    step = 1 if state is None else state.step + 1
+    step = 1 if state is None else state.steps + 1
     return stored_gradient_bytes(query, key, value, window_size, step) <= max_memory
 
 
@@ -243,18 +264,16 @@ def _step_under_autograd(
     radius = _radius(window_size, *value.shape[2:])
     alone = state is None and not keep_state
     if not alone and _differentiates_stored(query, key, value, window_size, state, max_memory):
-        earlier, token = (value.new_empty(0), None) if state is None else (state.logits, state.token)
-        if state is not None:
-            assert earlier is not None
-            state.check_shape(earlier.shape, state_shape(value, query.shape[2], radius))
+        earlier, token = value.new_empty(0), None
+        if isinstance(state, RecordedLogits):
+            check_shape(state.logits.shape, state_shape(value, query.shape[2], radius))
+            earlier, token = state.logits, state.token
         output, logits, token = _Step.apply(query, key, value, earlier, token, radius, row_offset)  # type: ignore[no-untyped-call]
         if not keep_state:
             return output, None
-        if state is None:
-            return output, AttentionState((query,), (key,), logits, backend="native", token=token)
-        queries, keys = (*state.queries, query), (*state.keys, key)
-        return output, state.successor(queries=queries, keys=keys, logits=logits, token=token)
-    history = AttentionState.extended(None if state is None else state.as_history(), query, key)
+        history = History.extended(state, query, key)
+        return output, RecordedLogits(history, logits, token)
+    history = History.extended(state, query, key)
     output = _StepOfHistory.apply(radius, row_offset, value, *history.queries, *history.keys)  # type: ignore[no-untyped-call]
     return output, history if keep_state else None
 
@@ -275,27 +294,25 @@ def attention(
         return _step_under_autograd(query, key, value, window_size, state, row_offset, keep_state, max_memory)
     radius = _radius(window_size, *value.shape[2:])
     shape = state_shape(value, query.shape[2], radius)
-    if state is not None:
-        # Logits that backward passes need are not to be written to.
-        state = state.as_history()
 
     def step(queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Tensor, fresh: bool) -> Tensor:
         output: Tensor = window_step(list(queries), list(keys), value, logits, radius, row_offset, fresh)
         return output
 
-    if state is not None and state.logits is not None:
-        state.check_shape(state.logits.shape, shape)
+    if isinstance(state, StoredLogits):
+        check_shape(state.logits.shape, shape)
         state.consume()
         output = step([query], [key], state.logits, False)
-        return output, state.successor(logits=state.logits) if keep_state else None
+        return output, state.after_a_step(state.logits) if keep_state else None
 
     stored = PRECISIONS[value.dtype].logits
     needed = workspace_bytes(query, value, window_size) + stored.itemsize * math.prod(shape)
     if state is None and keep_state and needed <= max_memory:
         logits = torch.empty(shape, dtype=stored)
-        return step([query], [key], logits, True), AttentionState(logits=logits, backend="native")
+        return step([query], [key], logits, True), StoredLogits(logits, "native")
 
-    history = AttentionState.extended(state, query, key)
+    # Logits that backward passes need are not to be written to: their history takes their place.
+    history = History.extended(state, query, key)
     if state is not None:
         state.consume()
     output = step(history.queries, history.keys, value.new_empty(0), True)

@@ -1,162 +1,167 @@
-"""The state that one propagated step hands to the next."""
+"""The state that one propagated step hands to the next: the summed logits `S_t`, or what they follow from.
+
+`S_t = [query_1 .. query_t] [key_1 .. key_t]^T`: the logits can be stored, `O(N q^2)` memory, or computed anew from the
+queries and keys of all steps, `O(N t)`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
+ANY = "any"
 
+
+@final
 @dataclass(eq=False)
-class Tape:
-    """One buffer of logits for all steps of a recurrence under autograd, wound back by their backward passes.
+class Turn:
+    """The number of steps that a recurrence has taken, shared by its states."""
 
-    It begins at step 0; each forward pass advances it to its own step. The backward pass of step t finds it at step
-    t, adds to `gradient` and leaves it at step t-1: the query, key and normaliser of step t are then the `later` ones.
-    Their products are still to be subtracted from the logits, which the next backward pass does: it reads and writes
-    all logits anyway.
-    """
+    steps: int
 
-    logits: Tensor
-    position: int = 0
-    gradient: Tensor | None = None
-    scale: Tensor | None = None
-    later: list[Tensor] = field(default_factory=list)
-
-    def advance(self) -> None:
-        """To the next step, whose forward pass is about to add its products."""
-        self.position += 1
-
-    def rewind(self, step: int, continued: bool) -> None:
-        """To the step before `step`, whose backward pass is about to run.
-
-        `continued` says that the step after it has run in the same backward pass: `gradient` is then of this pass too.
+    def take(self, step: int) -> None:
+        """Marks the state after `step` steps as used up.
 
         Raises:
-            RuntimeError: the tape is at another step, so that its logits are not those of `step`, or `gradient` is of
-                another pass.
+            ValueError: a state that is not the newest.
         """
-        if self.position != step or bool(self.later) != continued:
-            raise RuntimeError(
-                f"the backward pass of attention step {step} needs the logits of that step and the gradient of the "
-                f"steps after it, but they are those of step {self.position}"
-                f"{' in another backward pass' if self.position == step else ''}: the triton backend keeps one buffer "
-                "for all steps, so one backward pass must go through every step that was computed, and no second "
-                "one can follow; backend='chunked' has no such limits"
+        if self.steps != step:
+            raise ValueError(
+                f"this attention state (step {step}) was already consumed by a later step; "
+                "without gradients, and in the triton backend, a state can be used once"
             )
-        self.position -= 1
+        self.steps += 1
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionState:
-    """The summed logits `S_t` of correlation propagation; opaque to callers.
-
-    Held either as `logits` (in the layout of the backend that made them: fast, `O(N q^2)` memory) or as the
-    history of queries and keys, from which they can be computed anew, because
-    `S_t = [query_1 .. query_t] [key_1 .. key_t]^T` (`O(N t)` memory).
+class AttentionState(ABC):
+    """The summed logits of correlation propagation after some steps; opaque to callers.
 
     Without gradients a state is consumed by the step that takes it, which may update it in place; taking it
     twice raises `ValueError`. Under autograd it is a value and may be used any number of times, except in the triton
-    backend: there too it can be used once, and one backward pass must go through all steps (see `Tape`).
+    backend: there too it can be used once, and one backward pass must go through all steps (see `TapedLogits`).
     Stored logits can be read only by the backend that made them; a history by any. The native backend under autograd
     keeps both.
     """
 
-    queries: tuple[Tensor, ...] = ()
-    keys: tuple[Tensor, ...] = ()
-    logits: Tensor | None = None
-    step: int = 1
-    backend: str = "chunked"
-    # What stands for the logits in autograd's graph, which does not see them: a step returns a token, takes that of the
-    # step before, and gets its gradient from the step after.
-    token: Tensor | None = None
-    # Of the triton backend. It does not hold the token, since the backward passes hold it: nothing holds itself alive.
-    tape: Tape | None = None
-    # One number shared by all states of a recurrence: that of the newest state.
-    newest: list[int] = field(default_factory=lambda: [1])
+    def __init__(self, backend: str, steps: int, turn: Turn | None = None) -> None:
+        self.backend = backend  # the one that reads it, or `ANY`
+        self.steps = steps
+        self.turn = turn or Turn(steps)
 
-    @classmethod
-    def from_history(cls, queries: tuple[Tensor, ...], keys: tuple[Tensor, ...]) -> AttentionState:
-        """The state after `len(queries)` steps, given all their queries `[B, D, H, W]` and keys."""
+    @staticmethod
+    def from_history(queries: tuple[Tensor, ...], keys: tuple[Tensor, ...]) -> History:
+        """The state after `len(queries)` steps, given all their queries `[B, D, H, W]` and keys.
+
+        Raises:
+            ValueError: no queries, or another number of keys.
+        """
         if not queries or len(queries) != len(keys):
             raise ValueError(
                 f"a history needs as many keys as queries and at least one, got {len(queries)} and {len(keys)}"
             )
-        return cls(queries=queries, keys=keys)
+        return History(queries, keys)
 
-    @classmethod
-    def extended(cls, state: AttentionState | None, query: Tensor, key: Tensor) -> AttentionState:
-        """The history of `state` with one more step.
+    @property
+    @abstractmethod
+    def history(self) -> History | None:
+        """The queries and keys of all steps, where the state has them."""
+
+    @property
+    @abstractmethod
+    def tensors(self) -> Sequence[Tensor]:
+        """The tensors through which gradients may flow."""
+
+    def read_by(self, backend: str) -> AttentionState | None:
+        """This state in a form that a backend reads; `None` where there is none."""
+        return self if self.backend in (backend, ANY) else self.history
+
+    def consume(self) -> None:
+        """Marks this state as used up; raises `ValueError` if it already was."""
+        self.turn.take(self.steps)
+
+
+@final
+class History(AttentionState):
+    """Queries `[B, D, H, W]` and keys of all steps, from which any backend computes the logits anew."""
+
+    def __init__(
+        self, queries: tuple[Tensor, ...], keys: tuple[Tensor, ...], turn: Turn | None = None
+    ) -> None:
+        super().__init__(ANY, len(queries), turn)
+        self.queries, self.keys = queries, keys
+
+    @staticmethod
+    def extended(state: AttentionState | None, query: Tensor, key: Tensor) -> History:
+        """The history of a state that has one, with one more step.
 
         Raises:
             ValueError: a query or key of other shapes than those before.
         """
         if state is None:
-            return cls((query,), (key,))
-        cls.check_shape(state.queries[-1].shape, query.shape)
-        cls.check_shape(state.keys[-1].shape, key.shape)
-        return state.successor(queries=(*state.queries, query), keys=(*state.keys, key))
+            return History((query,), (key,))
+        before = state.history
+        assert before is not None
+        check_shape(before.queries[-1].shape, query.shape)
+        check_shape(before.keys[-1].shape, key.shape)
+        return History((*before.queries, query), (*before.keys, key), before.turn)
 
-    def logits_of_all_pairs(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """The logits `[B, query y, x, key y, x]` for a step of dense attention, which without gradients uses them up.
+    @property
+    def history(self) -> History:
+        return self
 
-        Raises:
-            ValueError: a state of other shapes, or one that was used up.
-        """
-        assert self.logits is not None
-        self.check_shape(self.logits.shape, (value.shape[0], *query.shape[2:], *key.shape[2:]))
-        if not needs_grad(query, key, value, self):
-            self.consume()
-        return self.logits
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        return (*self.queries, *self.keys)
 
-    def consume(self) -> None:
-        """Marks this state as used up; raises `ValueError` if it already was."""
-        if self.newest[0] != self.step:
-            raise ValueError(
-                f"this attention state (step {self.step}) was already consumed by a later step; "
-                "without gradients, and in the triton backend, a state can be used once"
-            )
-        if self.tape is not None and self.tape.position != self.step:
-            raise ValueError(
-                f"this attention state (step {self.step}) was wound back by a backward pass; "
-                "in the triton backend the steps after it must come before that"
-            )
-        self.newest[0] += 1
 
-    @staticmethod
-    def check_shape(of_state: Sequence[int], of_call: Sequence[int]) -> None:
-        """Raises `ValueError` if a state belongs to other shapes than those of a call."""
-        if tuple(of_state) != tuple(of_call):
-            raise ValueError(
-                f"the attention state belongs to other shapes: it has {tuple(of_state)}, this call {tuple(of_call)}"
-            )
+@final
+class StoredLogits(AttentionState):
+    """Logits in the layout of the backend that made them."""
 
-    def successor(
-        self,
-        *,
-        queries: tuple[Tensor, ...] = (),
-        keys: tuple[Tensor, ...] = (),
-        logits: Tensor | None = None,
-        token: Tensor | None = None,
-    ) -> AttentionState:
+    def __init__(self, logits: Tensor, backend: str, steps: int = 1, turn: Turn | None = None) -> None:
+        super().__init__(backend, steps, turn)
+        self.logits = logits
+
+    @property
+    def history(self) -> None:
+        return None
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        return (self.logits,)
+
+    def after_a_step(self, logits: Tensor) -> StoredLogits:
         """The next state of the same recurrence."""
-        return AttentionState(
-            queries, keys, logits, self.step + 1, self.backend, token, self.tape, self.newest
-        )
+        return StoredLogits(logits, self.backend, self.steps + 1, self.turn)
 
-    def as_history(self) -> AttentionState:
-        """The same state for those that cannot read its logits, if it has a history."""
-        if not self.queries:
-            return self
-        return AttentionState(self.queries, self.keys, step=self.step, newest=self.newest)
+
+def dense_logits(state: AttentionState, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The logits `[B, query y, x, key y, x]` for a step of dense attention, which without gradients uses them up.
+
+    Raises:
+        ValueError: a state of other shapes, or one that was used up.
+    """
+    assert isinstance(state, StoredLogits)
+    check_shape(state.logits.shape, (value.shape[0], *query.shape[2:], *key.shape[2:]))
+    if not needs_grad(query, key, value, state):
+        state.consume()
+    return state.logits
+
+
+def check_shape(of_state: Sequence[int], of_call: Sequence[int]) -> None:
+    """Raises `ValueError` if a state belongs to other shapes than those of a call."""
+    if tuple(of_state) != tuple(of_call):
+        raise ValueError(
+            f"the attention state belongs to other shapes: it has {tuple(of_state)}, this call {tuple(of_call)}"
+        )
 
 
 def needs_grad(query: Tensor, key: Tensor, value: Tensor, state: AttentionState | None) -> bool:
     """True where gradients flow through a call."""
-    tensors = [query, key, value]
-    if state is not None:
-        tensors += [*state.queries, *state.keys]
-        tensors += [x for x in (state.logits, state.token) if x is not None]
+    tensors = [query, key, value, *(() if state is None else state.tensors)]
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)

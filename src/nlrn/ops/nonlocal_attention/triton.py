@@ -16,9 +16,10 @@ from torch import Tensor
 
 from .constant import constant_when_compiled
 from .memory import history_bytes
-from .state import AttentionState, Tape, needs_grad
+from .state import AttentionState, History, StoredLogits, check_shape, needs_grad
 from .triton_layout import TILE, Geometry, tiles
 from .triton_operators import interpreted, loaded_kernels, triton_attention, triton_attention_backward
+from .triton_tape import Tape, TapedLogits
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
@@ -67,16 +68,16 @@ def refusal(
     if reason is not None:
         return reason
     if not needs_grad(query, key, value, state):
-        if state is None or state.logits is not None:
+        if not isinstance(state, History):
             return None
-        channels = query.shape[1] * (len(state.queries) + 1)
+        channels = query.shape[1] * (state.steps + 1)
         needed = history_bytes(value.shape, channels, window_size, value.element_size())
         purpose = "a history"
     elif state is None:
         stored = stored_dtype(value)
         shape = Geometry.of(query, key, window_size, aligned=True).state_shape(stored)
         needed, purpose = 2 * stored.itemsize * math.prod(shape), "the logits of all steps and their gradient"
-    elif state.tape is None:
+    elif not isinstance(state, TapedLogits):
         return (
             "needs logits made under autograd, and this state's cannot be differentiated; "
             "run all steps of a recurrence under autograd, or none"
@@ -178,22 +179,20 @@ def _step_under_autograd(
     row_offset: int,
     keep_state: bool,
 ) -> tuple[Tensor, AttentionState | None]:
-    token = query.new_empty(0) if state is None else state.token
-    tape = None if state is None else state.tape
-    if state is None and keep_state:
+    taped = state if isinstance(state, TapedLogits) else None
+    token, tape = (query.new_empty(0), None) if taped is None else (taped.token, taped.tape)
+    if taped is None and keep_state:
         stored = stored_dtype(value)
         tape = Tape(torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device))
     output, token = _Step.apply(query, key, value, token, tape, geometry.radius, row_offset)  # type: ignore[no-untyped-call]
     if not keep_state:
         return output, None
     assert tape is not None
-    if state is None:
-        return output, AttentionState(logits=tape.logits, backend="triton", tape=tape, token=token)
-    return output, state.successor(logits=tape.logits, token=token)
+    return output, TapedLogits(tape, token) if taped is None else taped.after_a_step(token)
 
 
 def _attention_of_history(
-    state: AttentionState,
+    history: History,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -204,18 +203,17 @@ def _attention_of_history(
     """Bands of rows, as high as the memory allows: to the kernel, a history is one query with many channels."""
     (rows, height), radius = (query.shape[2], key.shape[2]), Geometry.of(query, key, window_size).radius
     band, item = tiles(rows) * TILE, value.element_size()
-    channels = query.shape[1] * (len(state.queries) + 1)
+    channels = query.shape[1] * history.steps
     while band > TILE and history_bytes(value.shape, channels, window_size, item, band) > max_memory:
         band = tiles(band // 2) * TILE
-    queries, keys = (*state.queries, query), (*state.keys, key)
     shape = (query.shape[0], rows, query.shape[3], value.shape[1])
     output = torch.empty(shape, dtype=value.dtype, device=value.device).permute(0, 3, 1, 2)
     for a in range(0, rows, band):
         b = min(rows, a + band)
         first, last = max(0, a + row_offset - radius), min(height, b + row_offset + radius)
         output[:, :, a:b], _ = triton_attention(
-            _side_by_side(queries, a, b),
-            _side_by_side(keys, first, last),
+            _side_by_side(history.queries, a, b),
+            _side_by_side(history.keys, first, last),
             value[:, :, first:last],
             _no_logits(value),
             radius,
@@ -253,10 +251,10 @@ def attention(
     """One step; chooses between a stored and a recomputed state (see `AttentionState`)."""
     recorded = needs_grad(query, key, value, state)
     # Logits that a tape keeps are aligned, also in steps that are not recorded.
-    aligned = recorded or (state is not None and state.tape is not None)
+    aligned = recorded or isinstance(state, TapedLogits)
     geometry = Geometry.of(query, key, window_size, aligned=aligned)
-    if state is not None and state.logits is not None:
-        state.check_shape(state.logits.shape, geometry.state_shape(state.logits.dtype))
+    if isinstance(state, StoredLogits | TapedLogits):
+        check_shape(state.logits.shape, geometry.state_shape(state.logits.dtype))
         if state.logits.dtype == torch.float16 and value.dtype == torch.float32:
             raise ValueError("the attention state belongs to half precision, this call is in torch.float32")
         state.consume()
@@ -274,11 +272,11 @@ def attention(
         )[0]
         return output
 
-    if state is not None and state.logits is not None:
-        if state.tape is not None:
-            state.tape.advance()
-        output = step(state.logits, True, keep_state)
-        return output, state.successor(logits=state.logits, token=state.token) if keep_state else None
+    if isinstance(state, TapedLogits):
+        state.tape.advance()
+        return step(state.logits, True, keep_state), state.after_a_step(state.token) if keep_state else None
+    if isinstance(state, StoredLogits):
+        return step(state.logits, True, keep_state), state.after_a_step(state.logits) if keep_state else None
 
     if state is None:
         dtype = stored_dtype(value)
@@ -287,10 +285,10 @@ def attention(
             return step(_no_logits(value), False, False), None
         if dtype.itemsize * math.prod(shape) <= max_memory:
             logits = torch.empty(shape, dtype=dtype, device=value.device)
-            return step(logits, False, True), AttentionState(logits=logits, backend="triton")
-        return step(_no_logits(value), False, False), AttentionState.extended(None, query, key)
+            return step(logits, False, True), StoredLogits(logits, "triton")
+        return step(_no_logits(value), False, False), History.extended(None, query, key)
 
-    history = AttentionState.extended(state, query, key)
+    history = History.extended(state, query, key)
     state.consume()
-    output = _attention_of_history(state, query, key, value, window_size, row_offset, max_memory)
+    output = _attention_of_history(history, query, key, value, window_size, row_offset, max_memory)
     return output, history if keep_state else None
