@@ -4,12 +4,14 @@
 
 `DIR` holds BSD68, on which PSNR at sigma 25 is measured for nlrn's own models. The others' PSNR is the published one,
 and their times are those of their architectures with random weights (`benchmarks/peers.py`). Times are for 256x256
-pixels.
+pixels. PSNR that `results/psnr.json` has from an earlier run for the same weights is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,41 +26,72 @@ from .common import seconds, show, tell, write
 from .peers import PEERS
 
 SIDE, SIGMA = 256, 25
+CPU = torch.device("cpu")
 BM3D_PSNR = 28.57  # published, BSD68 at sigma 25
+
+
+def own_figures(dataset: DataSet, known: Path | None) -> dict[str, float]:
+    """PSNR of every grey denoiser, head and precision; what `known` has for the same weights and images is kept."""
+    figures: dict[str, float] = json.loads(known.read_text()) if known and known.is_file() else {}
+    for name, steps, precision in own_methods():
+        key = f"{label(name, steps, precision)}, {MODELS[name].sha256[:12]}, {len(dataset.files)} images"
+        if key not in figures:
+            result = measure(
+                load_model(name),
+                name,
+                dataset,
+                SIGMA,
+                channels=1,
+                steps=steps,
+                precision=precision,
+                device=CPU,
+            )
+            figures[key] = result.psnr
+            tell(f"{key}: {result.psnr:.2f} dB")
+            if known:
+                known.parent.mkdir(parents=True, exist_ok=True)
+                known.write_text(json.dumps(figures, indent=1))
+        figures[label(name, steps, precision)] = figures[key]
+    return figures
+
+
+def own_methods() -> Iterator[tuple[str, int, torch.dtype]]:
+    """The names, steps and precisions of the grey denoisers of nlrn."""
+    for name, entry in MODELS.items():
+        if (entry.task, entry.channels) == ("denoise", 1):
+            yield from ((name, steps, p) for steps in entry.steps for p in (torch.float32, torch.bfloat16))
+
+
+def label(name: str, steps: int, precision: torch.dtype) -> str:
+    """The name of a row."""
+    return f"{name}, {steps} steps{', bfloat16' if precision is torch.bfloat16 else ''}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder that holds BSD68")
-    parser.add_argument("--out", type=Path, help="folder for frontier.jsonl and frontier.png")
+    parser.add_argument("--out", type=Path, help="folder for frontier.jsonl, frontier.png and psnr.json")
     parser.add_argument("--images", type=int, default=68, help="the first of BSD68, for a quick look")
     options = parser.parse_args()
-    device = torch.device("cpu")
     dataset = DataSet.find(options.data, "BSD68")
     dataset = DataSet(dataset.name, dataset.files[: options.images])
     image = torch.rand(1, 1, SIDE, SIDE)
     rows: list[dict[str, object]] = []
+    # First all figures, which need no quiet machine, then all times.
+    figures = own_figures(dataset, options.out and options.out / "psnr.json")
 
     def add(name: str, psnr: float, source: str, run) -> None:
-        took = seconds(run, device, repeats=5)
+        took = seconds(run, CPU, repeats=5)
         rows.append({"method": name, "PSNR": psnr, "PSNR from": source, "seconds": took})
         tell(f"{name}: {psnr:.2f} dB, {took:.3f} s")
 
-    for name, entry in MODELS.items():
-        if (entry.task, entry.channels) != ("denoise", 1):
-            continue
+    for name, steps, precision in own_methods():
         model = load_model(name)
-        for steps in entry.steps:
-            for precision in (torch.float32, torch.bfloat16):
-                suffix = ", bfloat16" if precision is torch.bfloat16 else ""
-                result = measure(
-                    model, name, dataset, SIGMA, channels=1, device=device, steps=steps, precision=precision
-                )
 
-                def run(model=model, steps=steps, precision=precision) -> object:
-                    return restore(model, image, SIGMA / 255, steps=steps, precision=precision)
+        def run(model=model, steps=steps, precision=precision) -> object:
+            return restore(model, image, SIGMA / 255, steps=steps, precision=precision)
 
-                add(f"{name}, {steps} steps{suffix}", result.psnr, "measured", run)
+        add(label(name, steps, precision), figures[label(name, steps, precision)], "measured", run)
     bm3d = load_model("bm3d")
     add("BM3D (ours)", BM3D_PSNR, "published", lambda: bm3d(image, SIGMA / 255))
     for name, peer in PEERS.items():
@@ -77,7 +110,7 @@ def main() -> None:
         best = max(best, row["PSNR"])
     show(f"BSD68 at sigma {SIGMA}, seconds for {SIDE}x{SIDE}, {torch.get_num_threads()} threads", rows)
     if options.out:
-        write(options.out / "frontier.jsonl", rows, device, f"BSD68, sigma {SIGMA}, {SIDE}x{SIDE}")
+        write(options.out / "frontier.jsonl", rows, CPU, f"BSD68, sigma {SIGMA}, {SIDE}x{SIDE}")
         plot(options.out / "frontier.png", rows)
 
 
