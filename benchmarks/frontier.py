@@ -32,10 +32,11 @@ BM3D_PSNR = 28.57  # published, BSD68 at sigma 25
 
 def own_figures(dataset: DataSet, known: Path | None) -> dict[str, float]:
     """PSNR of every grey denoiser, head and precision; what `known` has for the same weights and images is kept."""
-    figures: dict[str, float] = json.loads(known.read_text()) if known and known.is_file() else {}
+    kept: dict[str, float] = json.loads(known.read_text()) if known and known.is_file() else {}
+    figures = {}
     for name, steps, precision in own_methods():
         key = f"{label(name, steps, precision)}, {MODELS[name].sha256[:12]}, {len(dataset.files)} images"
-        if key not in figures:
+        if key not in kept:
             result = measure(
                 load_model(name),
                 name,
@@ -46,12 +47,12 @@ def own_figures(dataset: DataSet, known: Path | None) -> dict[str, float]:
                 precision=precision,
                 device=CPU,
             )
-            figures[key] = result.psnr
+            kept[key] = result.psnr
             tell(f"{key}: {result.psnr:.2f} dB")
             if known:
                 known.parent.mkdir(parents=True, exist_ok=True)
-                known.write_text(json.dumps(figures, indent=1))
-        figures[label(name, steps, precision)] = figures[key]
+                known.write_text(json.dumps(kept, indent=1))
+        figures[label(name, steps, precision)] = kept[key]
     return figures
 
 
