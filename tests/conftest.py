@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from browser import CHROMIUM, Browser
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +45,18 @@ def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty_like", poisoned_empty_like)
     new_empty = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: poison(new_empty(*args, **kwargs)))
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    """A headless Chromium, which must have met no error in the end."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
+    browser = Browser(tmp_path / "profile")
+    yield browser
+    faults = browser.faults()
+    browser.close()
+    assert not faults
 
 
 def _tiny_model(folder: Path, channels: int, task: str = "denoise") -> Path:

@@ -23,15 +23,19 @@ if TYPE_CHECKING:
     from .models.zoo import load_model as load_model
     from .ops.nonlocal_attention import nonlocal_attention as nonlocal_attention
     from .restoration import Restorer as Restorer
+    from .viewer import Comparison as Comparison
+    from .viewer import compare as compare
 
 
 _HOMES = {
+    "Comparison": "viewer",
     "ModelInfo": "models.contract",
     "NLRN": "models.nlrn",
     "NLRNConfig": "models.nlrn",
     "NonLocalBlock": "models.nonlocal_block",
     "NoiseEstimate": "inference.noise_level",
     "Restorer": "restoration",
+    "compare": "viewer",
     "dejpeg": "api",
     "denoise": "api",
     "estimate_noise": "api",
@@ -42,11 +46,13 @@ _HOMES = {
 
 __all__ = [
     "NLRN",
+    "Comparison",
     "ModelInfo",
     "NLRNConfig",
     "NoiseEstimate",
     "NonLocalBlock",
     "Restorer",
+    "compare",
     "dejpeg",
     "denoise",
     "estimate_noise",

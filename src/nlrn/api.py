@@ -19,6 +19,7 @@ from .inference import Progress
 from .inference.noise_level import NoiseEstimate
 from .models.contract import Model
 from .restoration import DataRange, Report, Restorer, Settings, Sigma, Task, measure_noise
+from .restoration.kinds import of_pillow
 from .restoration.options import check_options
 
 log = logging.getLogger(__name__)
@@ -290,16 +291,8 @@ def _restore_pillow(
     """A Pillow image as one of the same mode; palettes become RGB, and 1-bit images grey."""
     from PIL import Image as Pillow
 
-    mode = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "PA": "RGBA"}.get(
-        image.mode, image.mode
-    )
-    if mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I", "F"):
-        raise ValueError(f"a Pillow image must be grey or RGB, got mode {image.mode}; convert it first")
-    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
-    alpha = pixels[..., -1].copy() if mode in ("LA", "RGBA") else None
-    color = pixels if alpha is None else pixels[..., 0] if mode == "LA" else pixels[..., :3]
     # As an image of a file: sigma is in grey levels, and alpha is what the mode says.
-    restored, report = restorer.image(Image(np.ascontiguousarray(color), alpha), sigma, progress)
+    restored, report = restorer.image(of_pillow(image), sigma, progress)
     result = Pillow.fromarray(merge_alpha(restored))
     result.info = dict(image.info)
     return result, report

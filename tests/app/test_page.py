@@ -8,7 +8,6 @@ import threading
 import numpy as np
 import pytest
 import uvicorn
-from browser import CHROMIUM, Browser
 
 from nlrn.app.engine import Engine
 from nlrn.app.guard import Access
@@ -16,10 +15,9 @@ from nlrn.app.limits import Limits
 from nlrn.app.server import create_app
 from nlrn.files.images import Image, encode_image
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
-
 STATUS = "document.querySelector('#status').textContent"
 READY = "!document.querySelector('#restore').disabled"
+CANVAS = ".slider-canvas"
 DONE = "!document.querySelector('#download').hidden"
 
 
@@ -41,13 +39,6 @@ def address(request):
     listener.close()
 
 
-@pytest.fixture
-def browser(tmp_path):
-    browser = Browser(tmp_path / "profile")
-    yield browser
-    browser.close()
-
-
 def photo(path, shape=(160, 200, 3)):
     rng = np.random.default_rng(0)
     ramp = np.linspace(60, 190, shape[1])[:, None] * np.ones(3)
@@ -56,31 +47,19 @@ def photo(path, shape=(160, 200, 3)):
     return path
 
 
-def requests(browser):
-    sent = (
-        e["params"]["request"]["url"]
-        for e in browser.events
-        if e.get("method") == "Network.requestWillBeSent"
-    )
-    return {url for url in sent if not url.startswith(("blob:", "data:"))}
-
-
 def test_a_photograph(browser, address, tmp_path):
     browser.size(1280, 860)
     browser.open(address)
     browser.choose(photo(tmp_path / "cat.png"))
     browser.wait(READY)
     browser.click("#try")
-    browser.click("#canvas")
+    browser.click(CANVAS)
     browser.wait(f"{STATUS}.startsWith('A spot')", 120)
     browser.click("#restore")
     browser.wait(DONE, 120)
     assert browser.run("document.querySelector('#download').download").startswith("cat")
     assert "nlrn-small" in browser.run(STATUS)
-    size = browser.run("document.querySelector('#canvas').width")
-    assert size > 100
-    assert not [e for e in browser.events if e.get("method") == "Runtime.exceptionThrown"]
-    assert all(url.startswith(address.rpartition(":")[0]) for url in requests(browser))
+    assert all(url.startswith(address.rpartition(":")[0]) for url in browser.requests())
     browser.size(390, 844, phone=True)
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
 

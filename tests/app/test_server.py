@@ -6,6 +6,7 @@ import json
 import re
 import time
 
+import numpy as np
 import pytest
 from slow_work import Slow, wait
 from starlette.testclient import TestClient
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from nlrn.app.guard import Access
 from nlrn.app.server import create_app
 from nlrn.cli import main
+from nlrn.files import exif
 from nlrn.files.images import Image, encode_image, read_image
 from pictures import picture
 
@@ -328,11 +330,28 @@ def test_the_description_names_every_route(client):
 
 
 def test_view(client):
-    deep = encode_image(Image(picture((9, 7), "uint16")), "TIFF")
-    response = client.post("/v1/view", content=deep)
+    """The numbers of the file where a PNG file can hold them, upright."""
+    pixels = picture((9, 7), "uint16")
+    turned = exif.build(exif.Directories(main={exif.ORIENTATION: exif.Tag(3, b"\6\0")}))
+    response = client.post("/v1/view", content=encode_image(Image(pixels, exif=turned), "TIFF"))
     assert response.headers["content-type"] == "image/png"
-    assert read_image(response.content).pixels.dtype == "uint8"
+    assert (response.headers["nlrn-exact"], response.headers["nlrn-range"]) == ("1", "0.0,65535.0")
+    np.testing.assert_array_equal(read_image(response.content).pixels, np.rot90(pixels, -1))
     assert client.engine.held == 0
+
+
+def test_view_of_floats(client):
+    """On the range of the picture, or on one that is given, so that two can be shown alike."""
+    floats = encode_image(Image(np.array([[0, 1000.0, 4000.0]] * 3, np.float32)), "TIFF")
+    own = client.post("/v1/view", content=floats)
+    assert own.headers["nlrn-exact"] == "0"
+    low, high = map(float, own.headers["nlrn-range"].split(","))
+    assert low <= 0
+    assert 4000 <= high < 5000
+    given = client.post("/v1/view?range=0,8000", content=floats)
+    np.testing.assert_array_equal(read_image(given.content).pixels[0], [0, 32, 128])
+    for text in ("1", "5,1", "a,b", "0,inf"):
+        assert "is no range" in error(client.post(f"/v1/view?range={text}", content=floats), 422)["message"]
 
 
 def test_a_result_stays_until_it_is_deleted(client, photo):

@@ -107,7 +107,52 @@ def test_compare_says_that_it_leaves_alpha_out(nlrn, tmp_path):
     pixels = np.zeros((16, 16), np.uint8)
     write_image(Image(pixels, alpha=pixels), tmp_path / "a.png")
     write_image(Image(pixels, alpha=pixels + 9), tmp_path / "b.png")
-    assert nlrn("compare", "a.png", "b.png").err == "note: transparency is not compared\n"
+    assert nlrn("compare", "a.png", "b.png").err == "note: transparency is not measured\n"
+
+
+def test_compare_against_a_clean_image(nlrn, tmp_path):
+    for name, value in (("clean", 128), ("before", 138), ("after", 130)):
+        write(tmp_path / f"{name}.png", np.full((16, 16), value, np.uint8))
+    pair = ("compare", "before.png", "after.png", "--reference", "clean.png")
+    lines = nlrn(*pair).out.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["before  PSNR 28.13 dB", "after   PSNR 42.11 dB"]
+    assert json.loads(nlrn(*pair, "--json").out)["after"]["psnr"] == pytest.approx(42.1102)
+    write(tmp_path / "small.png", np.zeros((8, 8), np.uint8))
+    smaller = nlrn("compare", "small.png", "after.png", "--reference", "clean.png")
+    assert smaller.out.startswith("before  is of another size\nafter   PSNR 42.11 dB")
+    other = nlrn("compare", "after.png", "clean.png", "--reference", "small.png")
+    assert "after.png has 16x16 pixels and small.png has 8x8; sizes must agree" in other.err
+
+
+def test_compare_as_a_page(nlrn, tmp_path):
+    for name, value in (("a", 128), ("b", 130)):
+        write(tmp_path / f"{name}.png", np.full((16, 16), value, np.uint8))
+    outcome = nlrn("compare", "a.png", "b.png", "--html", "page.html", "--reference", "a.png")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[-1] == "page.html  0.0 MB"
+    page = (tmp_path / "page.html").read_text()
+    assert "<title>a.png and b.png</title>" in page
+    assert "Before: identical; After: PSNR 42.11 dB" in page
+    told = nlrn("compare", "a.png", "b.png", "--html", "page.html", "--overwrite", "--json")
+    assert json.loads(told.out) == {"html": "page.html", "bytes": (tmp_path / "page.html").stat().st_size}
+
+
+def test_compare_refuses_pages(nlrn, tmp_path):
+    write(tmp_path / "a.png", np.zeros((16, 16), np.uint8))
+    write(tmp_path / "b.png", np.zeros((16, 17), np.uint8))
+    (tmp_path / "old.html").write_text("mine")
+    for arguments, message in (
+        (("a.png", "a.png", "--html", "old.html"), "old.html exists; pass --overwrite to replace it"),
+        (("a.png", "a.png", "--html", "a.png", "--overwrite"), "the page a.png is an input itself"),
+        (("a.png", "a.png", "--html", "."), "the page . is a folder"),
+        (("a.png", "a.png", "--html", "no/page.html"), "the folder of the page no/page.html does not exist"),
+        (("a.png", "b.png", "--html", "page.html"), "before has 16x16 pixels and after has 17x16"),
+    ):
+        outcome = nlrn("compare", *arguments)
+        assert outcome.code == 2
+        assert message in outcome.err
+    assert (tmp_path / "old.html").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "old.html"]
 
 
 def test_inputs_are_not_overwritten(nlrn, tmp_path):

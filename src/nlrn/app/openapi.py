@@ -56,9 +56,13 @@ def document(models: Collection[str], limits: Limits) -> Json:
         "parameters": [_ID],
         "get": _operation("The progress of a job, until its end", {200: events}, 404),
     }
-    png = {"description": "A PNG file of 8 bit.", "content": {"image/png": {"schema": {}}}}
+    about_png = (
+        "An upright PNG file; nlrn-exact is 1 where its numbers are the file's, nlrn-range black and white."
+    )
+    png = {"description": about_png, "content": {"image/png": {"schema": {}}}}
     view = _operation("A picture of any file that nlrn reads, for display", {200: png}, *_UPLOAD_ERRORS)
-    paths["/v1/view"] = {"post": view | {"requestBody": _body(())}}
+    ends = {"type": "string", "examples": ["0,4095"], "description": "Values of black and white."}
+    paths["/v1/view"] = {"post": view | {"parameters": _query([("range", ends)]), "requestBody": _body(())}}
     anything = {"description": "JSON.", "content": {"application/json": {"schema": {"type": "object"}}}}
     text = {"description": "Text.", "content": {"text/plain": {"schema": _TEXT}}}
     paths["/v1/models"] = {"get": _operation("The models and their speed here", {200: anything})}
@@ -158,10 +162,12 @@ def _restore(task: str, models: Collection[str], limits: Limits) -> Json:
         f"At most {limits.upload} bytes, {limits.pixels} pixels in the result, {limits.seconds:g} s of work. "
         "Options are in the query, or fields of the form."
     )
-    operation["parameters"] = [
-        {"name": name, "in": "query", "schema": schema} for name, schema in options.items()
-    ]
+    operation["parameters"] = _query(options.items())
     return operation | {"requestBody": _body(options.items())}
+
+
+def _query(options: Collection[tuple[str, Json]]) -> list[Json]:
+    return [{"name": name, "in": "query", "schema": schema} for name, schema in options]
 
 
 def _body(options: Collection[tuple[str, Json]]) -> Json:

@@ -140,3 +140,17 @@ def _region(text: str | None) -> Region | None:
     if not width or not height:
         raise _bad("region", "x,y,width,height with a width and a height", text, "is empty")
     return Region(x, y, width, height)
+
+
+def read_range(text: str | None) -> tuple[float, float] | None:
+    """The values of black and white from `0,4095`.
+
+    Raises:
+        Refused: 422, no two finite numbers that rise.
+    """
+    if not text:
+        return None
+    ends = [_number(part) for part in text.split(",")]
+    if len(ends) != 2 or not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] < ends[1]):
+        raise _bad("range", "the values of black and white, such as 0,4095", text, "is no range")
+    return ends[0], ends[1]

@@ -1,9 +1,11 @@
-"""The files of the page, read once; a name that is not among them leads nowhere."""
+"""The files of the page and of the slider on it, read once; a name that is not among them leads nowhere."""
 
 from __future__ import annotations
 
 import hashlib
 from importlib import resources
+
+from ..viewer.assets import asset
 
 MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -13,13 +15,18 @@ MEDIA_TYPES = {
 }
 
 
+SLIDER = ("slider.js", "pixels.js", "slider.css")
+
+
 def read_page() -> dict[str, tuple[bytes, str, str]]:
     """Content, media type and tag of each file, by name."""
+    own = resources.files(__package__).joinpath("static").iterdir()
+    texts = {entry.name: entry.read_text("utf-8") for entry in own if entry.is_file()}
+    texts |= {name: asset(name) for name in SLIDER}
     files = {}
-    for entry in resources.files(__package__).joinpath("static").iterdir():
-        kind = entry.name.rpartition(".")[2]
-        if entry.is_file() and kind in MEDIA_TYPES:
-            data = entry.read_bytes()
-            tag = f'"{hashlib.sha256(data).hexdigest()[:20]}"'
-            files[entry.name] = (data, MEDIA_TYPES[kind], tag)
+    for name, text in texts.items():
+        kind = name.rpartition(".")[2]
+        if kind in MEDIA_TYPES:
+            data = text.encode()
+            files[name] = (data, MEDIA_TYPES[kind], f'"{hashlib.sha256(data).hexdigest()[:20]}"')
     return files

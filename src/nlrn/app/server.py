@@ -26,10 +26,10 @@ from .jobs import Job, describe
 from .limits import Refused
 from .metrics import Metrics
 from .openapi import document
-from .order import read_order
+from .order import read_order, read_range
 from .page import read_page
 from .uploads import receive
-from .work import Result, for_display
+from .work import Result, view_of
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +136,10 @@ class _Server:
                     expected=f"at most {self.engine.limits.pixels}",
                     got=f"{width}x{height}",
                 )
-            data = await asyncio.to_thread(for_display, upload.data)
-        return Response(data, media_type="image/png")
+            view = await asyncio.to_thread(view_of, upload.data, read_range(upload.fields.get("range")))
+        low, high = view.ends
+        headers = {"nlrn-range": f"{low!r},{high!r}", "nlrn-exact": str(int(view.exact))}
+        return Response(view.png, media_type="image/png", headers=headers)
 
     async def models(self, request: Request) -> Response:
         """The models that an order may name."""

@@ -8,14 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..files import exif
 from ..files.image import FORMATS
 from ..files.images import Image, check_writable, encode_image, read_image
+from ..files.orientation import upright
 from ..inference import Progress
 from ..inference.precision import Precision
 from ..restoration import Report, Restorer
+from ..restoration.kinds import planes_of
+from ..restoration.value_range import range_of
+from ..viewer.embedded import shown_png
 from .limits import Refused
 from .order import Order, Region
 
@@ -100,22 +102,33 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
     return Result(data, name, width, height, report)
 
 
-def for_display(upload: bytes) -> bytes:
-    """A PNG file of 8 bit of what a file shows, for a browser that cannot read the file.
+@dataclass(frozen=True)
+class View:
+    """A picture of a file for a browser that cannot read the file.
+
+    Args:
+        png: an upright PNG file, of 16 bit where the file has 16.
+        ends: the values of black and white.
+        exact: whether the numbers in `png` are those of the file.
+    """
+
+    png: bytes
+    ends: tuple[float, float]
+    exact: bool
+
+
+def view_of(upload: bytes, ends: tuple[float, float] | None = None) -> View:
+    """A picture of a file, whose values between `ends` are shown, by default those of its range.
 
     Raises:
-        ValueError: not an image.
+        ValueError: not an image, or values without a range.
     """
-    image = read_image(upload)
-    pixels, alpha = image.pixels, image.alpha
-    if pixels.dtype == np.float32:
-        low, high = min(float(pixels.min()), 0.0), max(float(pixels.max()), 1.0)
-        pixels = np.rint((pixels - low) / (high - low) * 255).astype(np.uint8)
-        alpha = None if alpha is None else np.rint(np.clip(alpha, 0, 1) * 255).astype(np.uint8)
-    elif pixels.dtype == np.uint16:
-        pixels = (pixels // 257).astype(np.uint8)
-        alpha = None if alpha is None else (alpha // 257).astype(np.uint8)
-    return encode_image(dataclasses.replace(image, pixels=pixels, alpha=alpha, xmp=None), "PNG")
+    image = upright(read_image(upload))
+    if ends is None:
+        values = range_of(planes_of(image).color, None)
+        ends = (values.low, values.high)
+    png, exact = shown_png(image, *ends)
+    return View(png, ends, exact)
 
 
 def crop(image: Image, region: Region) -> Image:

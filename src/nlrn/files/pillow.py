@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from . import exif
 from .image import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
+from .orientation import turned
 from .png16 import color_chunks, insert_chunks, read_chunks, read_profile, read_xmp, without_texts, xmp_text
 
 # The multi-picture format of cameras marks what belongs together, as against previews and gain maps of one picture.
@@ -174,7 +175,7 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
         options = {"lossless": image.lossless, "quality": 90 if image.lossless else quality, "exact": True}
     if format_ == "BMP":
         orientation = exif.parse(image.exif or b"").orientation
-        image = replace(image, pixels=_upright(image.pixels, orientation))
+        image = replace(image, pixels=turned(image.pixels, orientation))
         if image.resolution and orientation >= 5:
             image = replace(image, resolution=image.resolution[::-1])
     else:
@@ -217,11 +218,3 @@ def _with_end(data: bytes, name: str) -> bytes:
     first, second = (PillowImage.open(io.BytesIO(one), formats=["JPEG"]) for one in (whole, filled))
     check_size(*first.size, name)
     return whole if first.tobytes() == second.tobytes() else data
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels turned and flipped as an EXIF orientation asks."""
-    pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
-    rows = slice(None, None, -1 if orientation in (3, 4, 7, 8) else 1)
-    columns = slice(None, None, -1 if orientation in (2, 3, 6, 7) else 1)
-    return pixels[rows, columns]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL.Image import Image as PillowImage
 from torch import Tensor
 
 from ..files.images import Image, from_planes, to_planes
@@ -60,6 +61,23 @@ def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
     planes = _split(_tensor(image.data))
     mask = torch.from_numpy(to_planes(np.ma.getmaskarray(image)).copy())[None]
     return dataclasses.replace(planes, masked=mask[:, : planes.color.shape[1]].any(1, keepdim=True))
+
+
+def of_pillow(image: PillowImage) -> Image:
+    """A Pillow image as one of a file, without metadata; palettes become RGB, and 1-bit images grey.
+
+    Raises:
+        ValueError: a mode other than grey and RGB.
+    """
+    mode = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB", "PA": "RGBA"}.get(
+        image.mode, image.mode
+    )
+    if mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I", "F"):
+        raise ValueError(f"a Pillow image must be grey or RGB, got mode {image.mode}; convert it first")
+    pixels = np.asarray(image if mode == image.mode else image.convert(mode))
+    alpha = pixels[..., -1].copy() if mode in ("LA", "RGBA") else None
+    color = pixels if alpha is None else pixels[..., 0] if mode == "LA" else pixels[..., :3]
+    return Image(np.ascontiguousarray(color), alpha)
 
 
 def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:

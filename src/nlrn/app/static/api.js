@@ -30,12 +30,17 @@ export function describe(error, status) {
 
 export const models = async () => (await call("v1/models")).json();
 
-export const view = async (file) => (await call("v1/view", { method: "POST", body: file })).blob();
-
 const query = (options) => {
   const given = Object.entries(options).filter(([, value]) => value !== "" && value != null);
   return new URLSearchParams(given).toString();
 };
+
+// A PNG file of what a file shows; `range` has the values of black and white, and `exact` says if its numbers are the file's.
+export async function view(file, range = null) {
+  const response = await call(`v1/view?${query({ range })}`, { method: "POST", body: file });
+  const { headers } = response;
+  return { blob: await response.blob(), range: headers.get("nlrn-range"), exact: headers.get("nlrn-exact") === "1" };
+}
 
 export async function restoreNow(task, file, options, signal) {
   const response = await call(`v1/${task}?${query(options)}`, { method: "POST", body: file, signal });

@@ -1,7 +1,8 @@
 // The page: images that were dropped, their jobs, and the controls.
 
 import * as api from "./api.js";
-import { Viewer } from "./viewer.js";
+import { Picture, readPixels, readPng } from "./pixels.js";
+import { Slider } from "./slider.js";
 
 const SPOT = 256; // side of the region that is tried first
 const SUFFIX = { denoise: "-denoised", dejpeg: "-dejpeg", upscale: "-x" };
@@ -11,7 +12,9 @@ const get = (id) => document.getElementById(id);
 const items = [];
 let current = null;
 let known = { models: [], speeds: [] };
-const viewer = new Viewer(get("canvas"), trySpot);
+const empty = Object.assign(document.createElement("label"), { htmlFor: "files", textContent: "Drop a photograph here, or choose one" });
+const viewer = new Slider(get("viewer"), { onSpot: trySpot, empty });
+viewer.bar.append(get("try"), get("download"));
 
 // --- settings
 
@@ -67,12 +70,20 @@ const learn = async () => {
 
 // --- images
 
-async function bitmap(file) {
+// A picture of a file; what the browser cannot read, the server shows, on the range of values of the picture beside it.
+async function picture(file, beside = null) {
   try {
-    return await createImageBitmap(file);
+    return await Picture.of(file, () => numbers(file));
   } catch {
-    return createImageBitmap(await api.view(file)); // a format that the browser does not read
+    const { blob, range, exact } = await api.view(file, beside?.range);
+    return Object.assign(await Picture.of(blob, async () => (exact ? readPng(blob) : null)), { range });
   }
+}
+
+// Of a PNG file that the page does not understand, the server makes a plain one.
+async function numbers(file) {
+  if (file.type !== "image/png") return readPixels(file);
+  return (await readPng(file)) ?? readPng((await api.view(file)).blob);
 }
 
 async function add(files) {
@@ -81,7 +92,7 @@ async function add(files) {
     items.push(item);
     thumbnail(item);
     try {
-      item.before = await bitmap(file);
+      item.before = await picture(file);
     } catch (error) {
       Object.assign(item, { state: "failed", text: error.message });
     }
@@ -106,13 +117,13 @@ function thumbnail(item) {
 }
 
 function paintThumbnail(item) {
-  const picture = item.after ?? item.before;
-  if (!picture) return;
-  const size = Math.min(240 / picture.width, 144 / picture.height);
+  const shown = item.after ?? item.before;
+  if (!shown) return;
+  const size = Math.min(240 / shown.width, 144 / shown.height);
   item.thumb.width = 240;
   item.thumb.height = 144;
-  const width = picture.width * size, height = picture.height * size;
-  item.thumb.getContext("2d").drawImage(picture, (240 - width) / 2, (144 - height) / 2, width, height);
+  const width = shown.width * size, height = shown.height * size;
+  shown.draw(item.thumb.getContext("2d"), (240 - width) / 2, (144 - height) / 2, width, height);
 }
 
 // --- work
@@ -156,7 +167,7 @@ async function restore(item) {
 async function finish(item, report) {
   const blob = await api.result(item.job);
   await api.remove(item.job);
-  item.after = await bitmap(blob);
+  item.after = await picture(blob, item.before);
   if (item.url) URL.revokeObjectURL(item.url);
   item.url = URL.createObjectURL(blob);
   const level = report.sigma === null ? "" : `, noise level ${report.sigma.toFixed(1)}${report.sigma_estimated ? " (estimated)" : ""}`;
@@ -185,7 +196,7 @@ async function trySpot({ x, y }) {
   try {
     const options = { ...settings(), region: [region.x, region.y, region.width, region.height].join(",") };
     const { blob, report } = await api.restoreNow(task(), item.file, options);
-    item.preview = { picture: await bitmap(blob), region, strength: options.strength };
+    item.preview = { picture: await picture(blob, item.before), region, strength: options.strength };
     item.model = report.model;
     item.text = `A spot of ${region.width}x${region.height} in ${report.seconds.toFixed(1)} s; approximate at its edge`;
     await learn();
@@ -204,7 +215,6 @@ function showCurrent() {
     one.label.textContent = one.state === "running" ? `${Math.round(100 * one.progress)}% ${one.name}` : `${one.state === "done" ? "✓ " : one.state === "failed" ? "✗ " : ""}${one.name}`;
   }
   const ready = items.filter((one) => one.before && one.state !== "queued" && one.state !== "running");
-  get("empty").hidden = Boolean(item?.before);
   get("restore").disabled = !item?.before || busy;
   get("all").hidden = items.length < 2;
   get("all").disabled = !ready.length;
@@ -214,17 +224,12 @@ function showCurrent() {
   get("try").disabled = !item?.before || busy;
   const preview = item?.preview, after = preview?.picture ?? item?.after ?? null;
   showDownload(item);
-  get("divider").disabled = !after;
-  get("tag-before").hidden = get("tag-after").hidden = !after;
-  get("tag-after").textContent = preview ? "After: a spot, approximate at its edge" : "After";
-  get("size").textContent = item?.before ? `${item.before.width}x${item.before.height}` : "";
-  get("canvas").setAttribute("aria-label", item?.before ? `${item.name}${after ? ", before and after" : ""}` : "No image yet");
   get("estimate").textContent = estimate();
   const turned = strengthNow(item);
-  viewer.opacity = turned ?? 1;
   get("status").textContent = (item?.text ?? "") + (turned === null || turned === 1 ? "" : ". The view follows the strength; restore again to download it.");
   get("notes").replaceChildren(...(item?.notes ?? []).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
-  viewer.show(item?.before ?? null, after, preview?.region);
+  const labels = ["Before", preview ? "After: a spot, approximate at its edge" : "After"];
+  viewer.show({ before: item?.before, after, region: preview?.region, opacity: turned ?? 1, labels });
 }
 
 // The share of the change to show when the strength was turned down after the work: what is shown is linear in it.
@@ -240,26 +245,10 @@ function showDownload(item) {
   if (!link.hidden) Object.assign(link, { href: item.url, download: item.download });
 }
 
-function pressZoom(zoom) {
-  for (const button of document.querySelectorAll("[data-zoom]")) button.setAttribute("aria-pressed", button.dataset.zoom === String(zoom));
-}
-
-for (const button of document.querySelectorAll("[data-zoom]")) {
-  button.addEventListener("click", () => {
-    const zoom = button.dataset.zoom === "fit" ? "fit" : Number(button.dataset.zoom);
-    viewer.setZoom(zoom);
-    pressZoom(zoom);
-  });
-}
-get("canvas").addEventListener("zoomed", () => pressZoom(viewer.zoom));
-get("divider").addEventListener("input", (event) => {
-  viewer.split = event.target.value / 1000;
-  viewer.draw();
-});
 get("try").addEventListener("click", (event) => {
   viewer.trying = !viewer.trying;
   event.target.setAttribute("aria-pressed", viewer.trying);
-  get("canvas").classList.toggle("trying", viewer.trying);
+  get("viewer").classList.toggle("trying", viewer.trying);
   if (viewer.trying && current) {
     current.text = "Click the spot to try, or press Enter in the picture for its middle";
     showCurrent();

@@ -46,7 +46,7 @@ class Browser:
         targets = self.send("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "DOM"):
+        for domain in ("Page", "Runtime", "Network", "DOM", "Log"):
             self.send(f"{domain}.enable")
 
     def close(self) -> None:
@@ -115,19 +115,70 @@ class Browser:
         node = self.send("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
 
-    def click(self, selector: str, dx: float = 0, dy: float = 0) -> None:
-        """Clicks the middle of an element, or beside it."""
+    def place(self, selector: str, dx: float = 0, dy: float = 0) -> dict[str, float]:
+        """The middle of an element in the window, or a place beside it."""
         self.run(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
         box = self.run(f"document.querySelector({selector!r}).getBoundingClientRect().toJSON()")
-        at = {"x": box["x"] + box["width"] / 2 + dx, "y": box["y"] + box["height"] / 2 + dy}
-        for kind in ("mousePressed", "mouseReleased"):
-            self.send("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **at)
+        return {"x": box["x"] + box["width"] / 2 + dx, "y": box["y"] + box["height"] / 2 + dy}
 
-    def key(self, key: str, code: int) -> None:
-        text = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
+    def mouse(self, kind: str, at: dict[str, float], **extra: Any) -> None:
+        """An event of the mouse: Pressed, Released, Moved (with the button down if `buttons` is 1), or Wheel."""
+        button = "none" if kind == "Wheel" or (kind == "Moved" and not extra.get("buttons")) else "left"
+        self.send("Input.dispatchMouseEvent", type=f"mouse{kind}", button=button, clickCount=1, **at, **extra)
+
+    def click(self, selector: str, dx: float = 0, dy: float = 0) -> None:
+        """Clicks the middle of an element, or beside it."""
+        at = self.place(selector, dx, dy)
+        for kind in ("Pressed", "Released"):
+            self.mouse(kind, at)
+
+    def drag(self, selector: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Drags the mouse from one place beside the middle of an element to another one."""
+        first, last = self.place(selector, *start), self.place(selector, *end)
+        self.mouse("Moved", first)
+        self.mouse("Pressed", first)
+        self.mouse("Moved", {"x": (first["x"] + last["x"]) / 2, "y": (first["y"] + last["y"]) / 2}, buttons=1)
+        self.mouse("Moved", last, buttons=1)
+        self.mouse("Released", last)
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The errors that the page met: exceptions, and what it or the browser wrote as an error.
+
+        Answers with a status of an error are no faults of the page.
+        """
+        self.run("1")  # so that what was sent before has come
+        found = []
+        for event in self.events:
+            name, parameters = event.get("method"), event.get("params", {})
+            failed = name == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert")
+            entry = parameters.get("entry", {}) if name == "Log.entryAdded" else {}
+            logged = entry.get("level") == "error" and entry["source"] != "network"
+            if failed or logged or name == "Runtime.exceptionThrown":
+                found.append(parameters)
+        return found
+
+    def requests(self) -> set[str]:
+        """The addresses that were asked for, but not those of data that the page itself has."""
+        sent = [
+            e["params"]["request"]["url"]
+            for e in self.events
+            if e.get("method") == "Network.requestWillBeSent"
+        ]
+        return {url for url in sent if not url.startswith(("blob:", "data:"))}
+
+    def key(self, key: str, code: int, modifiers: int = 0) -> None:
+        """Presses a key; modifiers: 1 alt, 2 control, 4 meta, 8 shift."""
+        text = {"text": "\r" if key == "Enter" else key} if key == "Enter" or len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             extra = text if kind == "keyDown" else {}
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **extra)
+            self.send(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=code,
+                modifiers=modifiers,
+                **extra,
+            )
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))

@@ -1,0 +1,47 @@
+"""The modules and the style of the slider, and the page around it."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+
+from .embedded import Embedded
+
+
+@cache
+def asset(name: str) -> str:
+    """The text of a file of the slider: `slider.js`, `pixels.js`, `slider.css` or `compare.html`."""
+    return resources.files(__package__).joinpath("static", name).read_text("utf-8")
+
+
+def compare_page(title: str, about: str, labels: Sequence[str], pictures: Sequence[Embedded]) -> bytes:
+    """A page of one file, which asks no host for anything.
+
+    Args:
+        title: of the page.
+        about: a line under the pictures.
+        labels: a name for either side.
+        pictures: before and after.
+    """
+    names = ("before", "after")
+    described = [picture.described(name) for name, picture in zip(names, pictures, strict=True)]
+    about_data = json.dumps({"labels": list(labels), "pictures": described}).replace("<", "\\u003c")
+    blocks = [_block("about-data", "application/json", about_data)]
+    for name, picture in zip(names, pictures, strict=True):
+        blocks += [_block(id_, "text/plain", data) for id_, data in picture.encoded(name).items()]
+    parts = {
+        "title": html.escape(title),
+        "about": html.escape(about),
+        "data": "\n".join(blocks),
+        **{name: asset(name) for name in ("slider.css", "slider.js", "pixels.js")},
+    }
+    # In one pass: what stands in a title is no mark.
+    return re.sub(r"\{\{([\w.]+)\}\}", lambda mark: parts[mark[1]], asset("compare.html")).encode()
+
+
+def _block(id_: str, kind: str, text: str) -> str:
+    return f'<script type="{kind}" id="{id_}">{text}</script>'
