@@ -109,11 +109,20 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
-    def choose(self, *files: Path) -> None:
-        """Chooses files in the page's only file input."""
+    def choose(self, *files: Path, into: str = "#files") -> None:
+        """Chooses files in a file input."""
         root = self.send("DOM.getDocument")["root"]["nodeId"]
-        node = self.send("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=into)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def drop(self, selector: str, *files: Path) -> None:
+        """Drops files onto an element, as from a file manager."""
+        at, data = (
+            self.place(selector),
+            {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1},
+        )
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.send("Input.dispatchDragEvent", type=kind, data=data, **at)
 
     def place(self, selector: str, dx: float = 0, dy: float = 0) -> dict[str, float]:
         """The middle of an element in the window, or a place beside it."""

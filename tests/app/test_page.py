@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
+import time
+import zipfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,8 +16,12 @@ import uvicorn
 from nlrn.app.engine import Engine
 from nlrn.app.guard import Access
 from nlrn.app.limits import Limits
+from nlrn.app.page import read_page
 from nlrn.app.server import create_app
-from nlrn.files.images import Image, encode_image
+from nlrn.cli import main
+from nlrn.evaluation.score import score
+from nlrn.files.images import Image, encode_image, read_image
+from nlrn.restoration import Restorer
 
 STATUS = "document.querySelector('#status').textContent"
 READY = "!document.querySelector('#restore').disabled"
@@ -21,22 +29,29 @@ CANVAS = ".slider-canvas"
 DONE = "!document.querySelector('#download').hidden"
 
 
-@pytest.fixture(params=["", "/nlrn"], ids=["root", "prefix"])
-def address(request):
+@contextmanager
+def running(prefix=""):
+    """The address of a server."""
     engine = Engine(Limits(), devices=("cpu",))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    app = create_app(engine, Access(prefix=request.param))
+    app = create_app(engine, Access(prefix=prefix))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     engine.start()
-    yield f"http://localhost:{listener.getsockname()[1]}{request.param}/"
+    yield f"http://localhost:{listener.getsockname()[1]}{prefix}/"
     server.should_exit = True
     thread.join(10)
     engine.close()
     listener.close()
+
+
+@pytest.fixture
+def address():
+    with running() as address:
+        yield address
 
 
 def photo(path, shape=(160, 200, 3)):
@@ -47,7 +62,13 @@ def photo(path, shape=(160, 200, 3)):
     return path
 
 
-def test_a_photograph(browser, address, tmp_path):
+@pytest.mark.parametrize("prefix", ["", "/nlrn"], ids=["root", "prefix"])
+def test_a_photograph(browser, prefix, tmp_path):
+    with running(prefix) as address:
+        restore_a_photograph(browser, address, tmp_path)
+
+
+def restore_a_photograph(browser, address, tmp_path):
     browser.size(1280, 860)
     browser.open(address)
     browser.choose(photo(tmp_path / "cat.png"))
@@ -81,3 +102,145 @@ def test_cancelled(browser, address, tmp_path):
     browser.click("#cancel")
     browser.wait(f"/cancel|stop/i.test({STATUS})")
     assert browser.run("document.querySelector('#download').hidden")
+
+
+QUEUE = "[...document.querySelectorAll('#queue li')].map((row) => row.innerText.trim())"
+VALUES = "document.querySelector('.slider-values').textContent"
+
+
+def set_simply(browser):
+    """A method that takes no time."""
+    browser.run("document.querySelector('#model').value = 'gaussian'")
+
+
+def test_dropped_and_pasted_files(browser, address, tmp_path):
+    browser.open(address)
+    browser.drop("#viewer", photo(tmp_path / "one.png"), photo(tmp_path / "two.png"))
+    browser.wait(f"{QUEUE}.length === 2 && {READY}")
+    data = list(photo(tmp_path / "three.png").read_bytes())
+    browser.run(
+        f"""{{ const data = new DataTransfer();
+        data.items.add(new File([new Uint8Array({data})], "three.png", {{ type: "image/png" }}));
+        dispatchEvent(new ClipboardEvent("paste", {{ clipboardData: data }})); }}"""
+    )
+    browser.wait(f"{QUEUE}.length === 3")
+    assert [name.split()[0] for name in browser.run(QUEUE)] == ["one.png", "two.png", "three.png"]
+
+
+def test_buttons_of_the_queue(browser, address, tmp_path):
+    shown = "document.querySelector('.slider-size').textContent"
+    browser.open(address)
+    browser.choose(photo(tmp_path / "one.png"), photo(tmp_path / "two.png", (100, 120, 3)))
+    browser.wait(f"{QUEUE}.length === 2 && {READY}")
+    assert browser.run(shown) == "200x160"
+    browser.click("#queue li:nth-child(2) button")
+    assert browser.run(shown) == "120x100"
+    pressed = (
+        "[...document.querySelectorAll('#queue [aria-pressed]')].map((b) => b.getAttribute('aria-pressed'))"
+    )
+    assert browser.run(pressed) == ["false", "true"]
+    browser.click("#queue li:nth-child(2) .remove")
+    assert browser.run(shown) == "200x160"
+    browser.click("#queue li .remove")
+    assert browser.run(f"{QUEUE}.length") == 0
+    assert browser.run("document.querySelector('#restore').disabled")
+    assert not browser.run("document.querySelector('.slider-empty').hidden")
+
+
+def test_all_results_as_a_zip_file(browser, address, tmp_path, monkeypatch):
+    """With the names and the bytes of the command line."""
+    folder = tmp_path / "downloads"
+    browser.send("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    browser.open(address)
+    names = ["café.png", "b.c.png", "twice.png"]
+    files = [photo(tmp_path / name, (60, 70 + i, 3)) for i, name in enumerate(names)]
+    (tmp_path / "other").mkdir()
+    browser.choose(*files, photo(tmp_path / "other" / "twice.png", (50, 50, 3)))
+    browser.wait(f"{QUEUE}.length === 4 && {READY}")
+    set_simply(browser)
+    browser.click("#all")
+    browser.wait(f"{QUEUE}.every((name) => name.startsWith('✓'))")
+    browser.click("#zip")
+    done = folder / "nlrn-results.zip"
+    deadline = time.monotonic() + 30
+    while not (done.exists() and done.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with zipfile.ZipFile(io.BytesIO(done.read_bytes())) as found:
+        assert found.testzip() is None
+        suffixed = ["café-denoised.png", "b.c-denoised.png", "twice-denoised.png", "twice-denoised-2.png"]
+        assert found.namelist() == suffixed
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit):
+            main(["denoise", *names, "--model", "gaussian"])
+        for name in suffixed[:3]:
+            assert found.read(name) == (tmp_path / name).read_bytes()
+
+
+def test_values_of_a_file_of_16_bit(browser, address, tmp_path):
+    """Before and after, of PNG and, through the server, of TIFF."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(20000, 40000, (61, 81), np.uint16)
+    browser.open(address)
+    for name, format_ in (("a.png", "PNG"), ("a.tif", "TIFF")):
+        (tmp_path / name).write_bytes(encode_image(Image(pixels), format_))
+        browser.choose(tmp_path / name)
+        place = 1 if format_ == "PNG" else 2
+        browser.wait(f"{QUEUE}.length === {place}")
+        browser.click(f"#queue li:nth-child({place}) button")
+        browser.wait(READY)
+        browser.run("Object.assign(document.querySelector('#auto'), { checked: false })")
+        set_simply(browser)
+        browser.click("#restore")
+        browser.wait(DONE)
+        browser.mouse("Moved", browser.place(CANVAS))
+        browser.wait(f"!{VALUES}.includes('…') && {VALUES}.includes('difference')")
+        restored, _ = Restorer("gaussian").image(Image(pixels), 15)
+        before, after = int(pixels[30, 40]), int(restored.pixels[30, 40])
+        expected = f"x 40, y 30 · Before {before} · After {after} · difference {after - before}"
+        assert browser.run(VALUES) == expected
+        browser.mouse("Moved", browser.place("#restore"))
+
+
+def test_methods_are_compared_on_a_spot(browser, address, tmp_path):
+    table = (
+        "[...document.querySelectorAll('#measured tr')].map((row) => [...row.cells].map((c) => c.innerText))"
+    )
+    browser.open(address)
+    noisy = photo(tmp_path / "noisy.png", (300, 320, 3))
+    ramp = np.linspace(60, 190, 320)[:, None] * np.ones((300, 1, 3))
+    clean = np.rint(ramp).astype(np.uint8)
+    (tmp_path / "clean.png").write_bytes(encode_image(Image(clean)))
+    browser.choose(noisy)
+    browser.wait(READY)
+    browser.run("document.querySelector('#methods').open = true")
+    choices = ["gaussian", "nlm", "none", "none"]
+    browser.run(
+        f"document.querySelectorAll('#method-choices select').forEach((s, i) => (s.value = {choices}[i]))"
+    )
+    browser.click("#measure")
+    browser.wait(f"{table}.length === 2 && !document.querySelector('#measure').disabled")
+    assert [row[2] for row in browser.run(table)] == ["", ""]
+    browser.drop("#clean-drop", tmp_path / "clean.png")
+    browser.wait("document.querySelector('#clean-name').textContent === 'clean.png'")
+    browser.click("#measure")
+    browser.wait(f"{table}.length === 3 && !document.querySelector('#measure').disabled")
+    rows = browser.run(table)
+    assert [row[0] for row in rows] == ["as it is", "gaussian", "nlm"]
+    spot = np.s_[22:278, 32:288]
+    expected = score(read_image(noisy).pixels[spot], clean[spot])
+    assert rows[0][2:4] == [f"{expected.psnr:.2f}", f"{expected.ssim:.4f}"]
+    assert float(rows[1][2]) > expected.psnr + 5
+    browser.click("#measured tr:nth-child(3) button")
+    browser.wait("document.querySelector('.slider-tag.right').textContent.startsWith('nlm')")
+
+
+def test_on_a_phone_the_picture_comes_first(browser, address):
+    browser.size(390, 844, phone=True)
+    browser.open(address)
+    top = "document.querySelector('{}').getBoundingClientRect().top"
+    assert browser.run(top.format(CANVAS)) < browser.run(top.format(".controls"))
+
+
+def test_the_page_is_small():
+    assert sum(len(data) for data, *_ in read_page().values()) < 300_000

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from nlrn.app.guard import Access
 from nlrn.app.server import create_app
 from nlrn.cli import main
+from nlrn.evaluation.score import score
 from nlrn.files import exif
 from nlrn.files.images import Image, encode_image, read_image
 from pictures import picture
@@ -317,7 +318,7 @@ def test_the_description_names_every_route(client):
     operations = {
         (path, method) for path, o in document["paths"].items() for method in o if method != "parameters"
     }
-    assert len(operations) == 11
+    assert len(operations) == 12
     for path, method in operations:
         response = client.request(method, path.replace("{id}", "x"))
         assert str(response.status_code) in document["paths"][path][method]["responses"], path
@@ -350,8 +351,38 @@ def test_view_of_floats(client):
     assert 4000 <= high < 5000
     given = client.post("/v1/view?range=0,8000", content=floats)
     np.testing.assert_array_equal(read_image(given.content).pixels[0], [0, 32, 128])
+    numbers = client.post("/v1/view?numbers=1", content=floats)
+    assert numbers.headers["nlrn-floats"] == "1"
+    planes = read_image(numbers.content).pixels.reshape(3, 4, 3)
+    found = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<f4")[..., 0]
+    np.testing.assert_array_equal(found, read_image(floats).pixels)
     for text in ("1", "5,1", "a,b", "0,inf"):
         assert "is no range" in error(client.post(f"/v1/view?range={text}", content=floats), 422)["message"]
+
+
+def test_score(client):
+    """Equal to that of the command line, on the whole and on a region."""
+    clean = picture((40, 48, 3))
+    noisy = clean ^ np.uint8(16)
+    files = {"image": encode_image(Image(noisy)), "reference": encode_image(Image(clean))}
+    whole = client.post("/v1/score", files=files).json()
+    assert whole == pytest.approx(score(noisy, clean).as_json())
+    part = np.s_[10:30, 5:30]
+    expected = pytest.approx(score(noisy[part], clean[part]).as_json())
+    assert client.post("/v1/score?region=5,10,25,20", files=files).json() == expected
+    files["image"] = encode_image(Image(noisy[part]))
+    assert client.post("/v1/score?region=5,10,25,20", files=files).json() == expected
+    assert "differ in size" in error(client.post("/v1/score", files=files), 422)["message"]
+    assert client.engine.held == 0
+
+
+def test_score_refuses(client, photo):
+    body = error(client.post("/v1/score", files={"image": photo}), 422)
+    assert (body["expected"], body["got"]) == ("files image and reference", "image")
+    assert error(client.post("/v1/score", content=photo), 415)["message"] == "the body is no form"
+    pair = {"image": photo, "reference": b""}
+    assert "no image came" in error(client.post("/v1/score", files=pair), 422)["message"]
+    assert client.engine.held == 0
 
 
 def test_a_result_stays_until_it_is_deleted(client, photo):

@@ -62,7 +62,18 @@ def document(models: Collection[str], limits: Limits) -> Json:
     png = {"description": about_png, "content": {"image/png": {"schema": {}}}}
     view = _operation("A picture of any file that nlrn reads, for display", {200: png}, *_UPLOAD_ERRORS)
     ends = {"type": "string", "examples": ["0,4095"], "description": "Values of black and white."}
-    paths["/v1/view"] = {"post": view | {"parameters": _query([("range", ends)]), "requestBody": _body(())}}
+    paths["/v1/view"] = {
+        "post": view
+        | {"parameters": _query([("range", ends), ("numbers", {"enum": ["1"]})]), "requestBody": _body(())}
+    }
+    figures = {"psnr": 32.86, "ssim": 0.9012, "identical": False}
+    scored = {
+        "description": "In dB; null if identical.",
+        "content": {"application/json": {"example": figures}},
+    }
+    part = ("region", {"type": "string", "examples": ["0,0,256,256"], "description": "The part that counts."})
+    score = _operation("PSNR and SSIM of an image against a clean one", {200: scored}, *_UPLOAD_ERRORS)
+    paths["/v1/score"] = {"post": score | {"parameters": _query([part]), "requestBody": _PAIR}}
     anything = {"description": "JSON.", "content": {"application/json": {"schema": {"type": "object"}}}}
     text = {"description": "Text.", "content": {"text/plain": {"schema": _TEXT}}}
     paths["/v1/models"] = {"get": _operation("The models and their speed here", {200: anything})}
@@ -86,6 +97,19 @@ _ID: Json = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "exa
 _IMAGE: Json = {
     "description": "The restored file; the header nlrn-report has model, noise level, time, notes and warnings.",
     "content": {f"image/{name.lower()}": {"schema": {}} for name in FORMATS},
+}
+_FILE: Json = {"type": "string", "format": "binary"}
+_PAIR: Json = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image", "reference"],
+                "properties": {"image": _FILE, "reference": _FILE},
+            }
+        }
+    },
 }
 _UPLOAD_ERRORS = (400, 408, 413, 415, 422, 503)
 _JOB_SCHEMA: Json = {
@@ -171,8 +195,7 @@ def _query(options: Collection[tuple[str, Json]]) -> list[Json]:
 
 
 def _body(options: Collection[tuple[str, Json]]) -> Json:
-    file = {"type": "string", "format": "binary"}
-    form = {"type": "object", "required": ["image"], "properties": {"image": file, **dict(options)}}
+    form = {"type": "object", "required": ["image"], "properties": {"image": _FILE, **dict(options)}}
     raw: Json = {f"image/{name.lower()}": {"schema": {}} for name in FORMATS}
     return {"required": True, "content": {**raw, "multipart/form-data": {"schema": form}}}
 

@@ -82,7 +82,7 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
         steps=_whole("steps", given, 1, 1000),
         format=None if format_ is None else FORMAT_NAMES[format_.lower()],
         quality=_whole("quality", given, 1, MAX_QUALITY) or 95,
-        region=_region(given.get("region")),
+        region=read_region(given.get("region")),
     )
 
 
@@ -130,7 +130,12 @@ def _strength(text: str) -> Strength:
     return values[0] if len(values) == 1 else (values[0], values[1])
 
 
-def _region(text: str | None) -> Region | None:
+def read_region(text: str | None) -> Region | None:
+    """The rectangle of `x,y,width,height`.
+
+    Raises:
+        Refused: 422, no rectangle, or an empty one.
+    """
     if text is None:
         return None
     parts = text.split(",")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 
 from starlette.applications import Starlette
@@ -26,10 +27,10 @@ from .jobs import Job, describe
 from .limits import Refused
 from .metrics import Metrics
 from .openapi import document
-from .order import read_order, read_range
+from .order import read_order, read_range, read_region
 from .page import read_page
-from .uploads import receive
-from .work import Result, view_of
+from .uploads import Upload, receive
+from .work import Result, numbers, score_of, shown
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def create_app(engine: Engine, access: Access | None = None) -> Guard:
         Route("/v1/jobs/{id}/result", server.result, methods=["GET"]),
         Route("/v1/jobs/{id}/events", server.events, methods=["GET"]),
         Route("/v1/view", server.view, methods=["POST"]),
+        Route("/v1/score", server.score, methods=["POST"]),
         Route("/v1/models", server.models, methods=["GET"]),
         Route("/health", server.health, methods=["GET"]),
         Route("/metrics", server.metrics_page, methods=["GET"]),
@@ -126,9 +128,29 @@ class _Server:
         )
 
     async def view(self, request: Request) -> Response:
-        """A PNG file of what an image file shows, for browsers that cannot read it."""
+        """A PNG file of what an image file shows, or with its numbers, for browsers that cannot read it."""
         async with receive(request, self.engine) as upload, self._displays:
-            width, height = image_size(upload.data)
+            self._check_pixels(upload)
+            work: Callable[[bytes], tuple[bytes, dict[str, str]]] = partial(
+                shown, ends=read_range(upload.fields.get("range"))
+            )
+            if upload.fields.get("numbers") == "1":
+                work = numbers
+            png, headers = await asyncio.to_thread(work, upload.data)
+        return Response(png, media_type="image/png", headers=headers)
+
+    async def score(self, request: Request) -> Response:
+        """PSNR and SSIM of an image against a clean one."""
+        async with receive(request, self.engine, ("image", "reference")) as upload, self._displays:
+            self._check_pixels(upload)
+            image, reference = upload.files
+            region = read_region(upload.fields.get("region"))
+            found = await asyncio.to_thread(score_of, image, reference, region)
+        return JSONResponse(found.as_json())
+
+    def _check_pixels(self, upload: Upload) -> None:
+        for file in upload.files:
+            width, height = image_size(file)
             if width * height > self.engine.limits.pixels:
                 raise Refused(
                     413,
@@ -136,10 +158,6 @@ class _Server:
                     expected=f"at most {self.engine.limits.pixels}",
                     got=f"{width}x{height}",
                 )
-            view = await asyncio.to_thread(view_of, upload.data, read_range(upload.fields.get("range")))
-        low, high = view.ends
-        headers = {"nlrn-range": f"{low!r},{high!r}", "nlrn-exact": str(int(view.exact))}
-        return Response(view.png, media_type="image/png", headers=headers)
 
     async def models(self, request: Request) -> Response:
         """The models that an order may name."""

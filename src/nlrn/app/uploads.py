@@ -1,9 +1,9 @@
-"""The body of a request: an image as it is, or a form with one; in memory, within the bounds of the engine."""
+"""The body of a request: an image, or a form with one or more; in memory, within the bounds of the engine."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from python_multipart.exceptions import FormParserError
@@ -21,16 +21,21 @@ PARTS = 20
 
 
 class Upload:
-    """An image that has arrived, and the options that came with it.
+    """Images that have arrived, and the options that came with them.
 
     Args:
-        data: the file's content, counted by the engine.
+        files: their content, counted by the engine.
         fields: options, those of the form over those of the query.
     """
 
-    def __init__(self, engine: Engine, data: bytes, fields: dict[str, str]) -> None:
-        self.data, self.fields = data, fields
+    def __init__(self, engine: Engine, files: Sequence[bytes], fields: dict[str, str]) -> None:
+        self.files, self.fields = files, fields
         self._engine, self._ours = engine, True
+
+    @property
+    def data(self) -> bytes:
+        """The content of the first file."""
+        return self.files[0]
 
     def hand_over(self) -> None:
         """Leaves the bytes to the job, which releases them."""
@@ -39,13 +44,15 @@ class Upload:
     def close(self) -> None:
         """Lets the bytes go, if they are still ours."""
         if self._ours:
-            self._engine.release(len(self.data))
+            self._engine.release(sum(map(len, self.files)))
             self._ours = False
 
 
 @asynccontextmanager
-async def receive(request: Request, engine: Engine) -> AsyncIterator[Upload]:
-    """Reads the upload of a request.
+async def receive(
+    request: Request, engine: Engine, names: Sequence[str] = ("image",)
+) -> AsyncIterator[Upload]:
+    """Reads the upload of a request: one image, or as many as there are `names`, in a form with parts of these names.
 
     Raises:
         Refused: 408 too slow, 413 too long, 415 another kind of form, 422 no image or a broken form, 503 no memory.
@@ -55,7 +62,11 @@ async def receive(request: Request, engine: Engine) -> AsyncIterator[Upload]:
         raise Refused(
             415, "the body is a form without a file", expected=f"an image, or {MULTIPART} with one", got=kind
         )
-    allowed = engine.limits.upload + (FORM_BYTES if kind == MULTIPART else 0)
+    if len(names) > 1 and kind != MULTIPART:
+        raise Refused(
+            415, "the body is no form", expected=f"{MULTIPART} with {' and '.join(names)}", got=kind
+        )
+    allowed = len(names) * engine.limits.upload + (FORM_BYTES if kind == MULTIPART else 0)
     with _counted(engine) as counter:
         try:
             async with asyncio.timeout(engine.limits.receive_seconds):
@@ -67,16 +78,20 @@ async def receive(request: Request, engine: Engine) -> AsyncIterator[Upload]:
                 expected=f"all of it within {engine.limits.receive_seconds:g} s",
                 got=f"{counter.count} bytes",
             ) from None
-        fields = dict(request.query_params)
+        fields, files = dict(request.query_params), [body]
         if kind == MULTIPART:
-            body, form = await asyncio.to_thread(_parse, request.headers["content-type"], body)
+            files, form = await asyncio.to_thread(_parse, request.headers["content-type"], body, names)
             fields |= form
-        if not body:
-            raise Refused(422, "no image came", expected="an image as the body, or in a form", got="0 bytes")
-        if len(body) > engine.limits.upload:
-            raise _too_long(engine.limits, len(body))
-        counter.shrink(len(body))
-        upload = Upload(engine, body, fields)
+        del body
+        for file in files:
+            if not file:
+                raise Refused(
+                    422, "no image came", expected="an image as the body, or in a form", got="0 bytes"
+                )
+            if len(file) > engine.limits.upload:
+                raise _too_long(engine.limits, len(file))
+        counter.shrink(sum(map(len, files)))
+        upload = Upload(engine, files, fields)
         counter.count = 0
     try:
         yield upload
@@ -134,14 +149,14 @@ def _too_long(limits: Limits, count: int, *, more: bool = False) -> Refused:
     )
 
 
-def _parse(content_type: str, body: bytes) -> tuple[bytes, dict[str, str]]:
-    """The one file of a form, and its fields."""
-    files: list[bytes] = []
+def _parse(content_type: str, body: bytes, names: Sequence[str]) -> tuple[list[bytes], dict[str, str]]:
+    """The files of a form in the order of their names, of which a single one may have any, and its fields."""
+    files: list[tuple[str, bytes]] = []
     fields: dict[str, str] = {}
 
     def on_file(file: File) -> None:
         file.file_object.seek(0)
-        files.append(file.file_object.read())
+        files.append(((file.field_name or b"").decode("utf-8", "replace"), file.file_object.read()))
         file.close()
 
     def on_field(field: Field) -> None:
@@ -167,8 +182,13 @@ def _parse(content_type: str, body: bytes) -> tuple[bytes, dict[str, str]]:
     except (FormParserError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise Refused(422, f"the form is broken ({reason})", expected=f"{MULTIPART} with one file") from error
-    if len(files) != 1:
-        raise Refused(
-            422, "a form must have one image", expected="one part with a file name", got=f"{len(files)}"
-        )
-    return files[0], fields
+    if len(names) == 1:
+        if len(files) != 1:
+            raise Refused(
+                422, "a form must have one image", expected="one part with a file name", got=f"{len(files)}"
+            )
+        return [files[0][1]], fields
+    if sorted(name for name, _ in files) != sorted(names):
+        got = ", ".join(name[:40] for name, _ in files[:PARTS]) or "none"
+        raise Refused(422, "the form has other files", expected=f"files {' and '.join(names)}", got=got)
+    return [dict(files)[name] for name in names], fields

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..evaluation.score import Score, score
 from ..files import exif
 from ..files.image import FORMATS
 from ..files.images import Image, check_writable, encode_image, read_image
@@ -17,7 +18,7 @@ from ..inference.precision import Precision
 from ..restoration import Report, Restorer
 from ..restoration.kinds import planes_of
 from ..restoration.value_range import range_of
-from ..viewer.embedded import shown_png
+from ..viewer.embedded import numbers_png, shown_png
 from .limits import Refused
 from .order import Order, Region
 
@@ -102,33 +103,61 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
     return Result(data, name, width, height, report)
 
 
-@dataclass(frozen=True)
-class View:
-    """A picture of a file for a browser that cannot read the file.
+def shown(upload: bytes, ends: tuple[float, float] | None = None) -> tuple[bytes, dict[str, str]]:
+    """A PNG file of what a file shows, upright, for a browser that cannot read it, and headers that describe it.
 
     Args:
-        png: an upright PNG file, of 16 bit where the file has 16.
-        ends: the values of black and white.
-        exact: whether the numbers in `png` are those of the file.
-    """
-
-    png: bytes
-    ends: tuple[float, float]
-    exact: bool
-
-
-def view_of(upload: bytes, ends: tuple[float, float] | None = None) -> View:
-    """A picture of a file, whose values between `ends` are shown, by default those of its range.
+        upload: the file.
+        ends: the values of black and white, by default those of the picture's range.
 
     Raises:
-        ValueError: not an image, or values without a range.
+        ImageError: not an image.
     """
     image = upright(read_image(upload))
     if ends is None:
         values = range_of(planes_of(image).color, None)
         ends = (values.low, values.high)
     png, exact = shown_png(image, *ends)
-    return View(png, ends, exact)
+    return png, {"nlrn-range": f"{ends[0]!r},{ends[1]!r}", "nlrn-exact": str(int(exact))}
+
+
+def numbers(upload: bytes) -> tuple[bytes, dict[str, str]]:
+    """A PNG file with the numbers of a file, as `numbers_png` has them, and headers that describe it.
+
+    Raises:
+        ImageError: not an image.
+    """
+    png, channels = numbers_png(upright(read_image(upload)))
+    return png, {"nlrn-floats": str(channels)}
+
+
+def score_of(upload: bytes, reference: bytes, region: Region | None = None) -> Score:
+    """PSNR and SSIM of an image file against a clean one.
+
+    Args:
+        upload: the image.
+        reference: the clean image.
+        region: the part of the clean image that counts, and of the other one too if that is as large.
+
+    Raises:
+        Refused: 422, sizes or kinds that differ, values without a white, or a region outside.
+        ImageError: not an image.
+    """
+    image, clean = read_image(upload), read_image(reference)
+    if region is not None:
+        whole = clean.pixels.shape[:2]
+        clean = crop(clean, region)
+        image = crop(image, region) if image.pixels.shape[:2] == whole else image
+    one, other = upright(image).pixels, upright(clean).pixels
+    if one.shape != other.shape:
+        expected, got = (
+            f"{'grey' if p.ndim == 2 else 'RGB'} of {p.shape[1]}x{p.shape[0]} pixels" for p in (other, one)
+        )
+        raise Refused(422, "the image and the clean one differ in size or kind", expected=expected, got=got)
+    try:
+        return score(one, other)
+    except ValueError as error:
+        raise Refused(422, " ".join(str(error).split())) from error
 
 
 def crop(image: Image, region: Region) -> Image:

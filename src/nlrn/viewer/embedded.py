@@ -76,19 +76,21 @@ def shown_png(image: Image, low: float, high: float) -> tuple[bytes, bool]:
     return encode_image(mapped, "PNG"), False
 
 
+def numbers_png(image: Image) -> tuple[bytes, int]:
+    """A PNG file with the numbers of an upright picture, and their channels if they are the bytes of floats, else 0."""
+    if image.pixels.dtype.name in WHITES:
+        return encode_image(replace(_plain(image), icc=None, color_chunks=()), "PNG"), 0
+    height, width = image.pixels.shape[:2]
+    numbers = merge_alpha(image).reshape(height, -1).astype("<f4")
+    in_planes = numbers.view(np.uint8).reshape(height, -1, 4).transpose(0, 2, 1).reshape(height, -1)
+    return encode_image(Image(np.ascontiguousarray(in_planes)), "PNG"), numbers.shape[1] // width
+
+
 def embed(image: Image, low: float, high: float) -> Embedded:
     """The files of a picture; arguments as for `shown_png`."""
     height, width = image.pixels.shape[:2]
     shown, exact = shown_png(image, low, high)
-    if exact:
-        return Embedded(width, height, shown)
-    if image.pixels.dtype.name in WHITES:
-        numbers_only = replace(_plain(image), icc=None, color_chunks=())
-        return Embedded(width, height, shown, encode_image(numbers_only, "PNG"))
-    numbers = merge_alpha(image).reshape(height, -1).astype("<f4")
-    in_planes = numbers.view(np.uint8).reshape(height, -1, 4).transpose(0, 2, 1).reshape(height, -1)
-    values = encode_image(Image(np.ascontiguousarray(in_planes)), "PNG")
-    return Embedded(width, height, shown, values, numbers.shape[1] // width)
+    return Embedded(width, height, shown, *((None, 0) if exact else numbers_png(image)))
 
 
 def _plain(image: Image) -> Image:

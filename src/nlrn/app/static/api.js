@@ -37,14 +37,27 @@ const query = (options) => {
 
 // A PNG file of what a file shows; `range` has the values of black and white, and `exact` says if its numbers are the file's.
 export async function view(file, range = null) {
-  const response = await call(`v1/view?${query({ range })}`, { method: "POST", body: file });
-  const { headers } = response;
+  const response = await call(`v1/view?${query({ range })}`, { method: "POST", body: file }), { headers } = response;
   return { blob: await response.blob(), range: headers.get("nlrn-range"), exact: headers.get("nlrn-exact") === "1" };
+}
+
+// A PNG file with the numbers of a file; `floats` is the number of channels if they are the bytes of floats, else 0.
+export async function numbers(file) {
+  const response = await call("v1/view?numbers=1", { method: "POST", body: file });
+  return { blob: await response.blob(), floats: Number(response.headers.get("nlrn-floats")) };
 }
 
 export async function restoreNow(task, file, options, signal) {
   const response = await call(`v1/${task}?${query(options)}`, { method: "POST", body: file, signal });
   return { blob: await response.blob(), report: JSON.parse(response.headers.get("nlrn-report")) };
+}
+
+// PSNR and SSIM of an image against a clean one, in a region of both, or of the clean one if the image is no larger.
+export async function score(image, reference, region) {
+  const body = new FormData();
+  body.append("image", image, "image");
+  body.append("reference", reference, "reference");
+  return (await call(`v1/score?${query({ region: region.join(",") })}`, { method: "POST", body })).json();
 }
 
 export async function submit(task, file, options) {

@@ -1,12 +1,13 @@
 // The page: images that were dropped, their jobs, and the controls.
 
 import * as api from "./api.js";
-import { Picture, readPixels, readPng } from "./pixels.js";
+import { Methods } from "./methods.js";
+import { pictureOf } from "./pictures.js";
+import { Queue } from "./queue.js";
+import { resultName, zip } from "./results.js";
 import { Slider } from "./slider.js";
 
 const SPOT = 256; // side of the region that is tried first
-const SUFFIX = { denoise: "-denoised", dejpeg: "-dejpeg", upscale: "-x" };
-const EXTENSIONS = { "image/jpeg": ["jpg", "jpeg"], "image/png": ["png"], "image/tiff": ["tif", "tiff"], "image/webp": ["webp"], "image/bmp": ["bmp"] };
 const get = (id) => document.getElementById(id);
 
 const items = [];
@@ -40,7 +41,9 @@ function fill(select, choices) {
 
 function settingsChanged() {
   for (const field of document.querySelectorAll("[data-for]")) field.hidden = !field.dataset.for.split(" ").includes(task());
-  fill(get("model"), [["", "Automatic"], ...known.models.filter(fitsTask).map(({ name }) => [name, name])]);
+  const names = known.models.filter(fitsTask).map(({ name }) => name);
+  fill(get("model"), [["", "Automatic"], ...names.map((name) => [name, name])]);
+  methods.offer(names);
   const model = known.models.find(({ name }) => name === get("model").value);
   const steps = model ? model.steps : [2, 4, 6];
   fill(get("steps"), [["", "All (most accurate)"], ...steps.slice(0, -1).map((count) => [count, `${count} (faster)`])]);
@@ -70,70 +73,40 @@ const learn = async () => {
 
 // --- images
 
-// A picture of a file; what the browser cannot read, the server shows, on the range of values of the picture beside it.
-async function picture(file, beside = null) {
-  try {
-    return await Picture.of(file, () => numbers(file));
-  } catch {
-    const { blob, range, exact } = await api.view(file, beside?.range);
-    return Object.assign(await Picture.of(blob, async () => (exact ? readPng(blob) : null)), { range });
-  }
-}
-
-// Of a PNG file that the page does not understand, the server makes a plain one.
-async function numbers(file) {
-  if (file.type !== "image/png") return readPixels(file);
-  return (await readPng(file)) ?? readPng((await api.view(file)).blob);
-}
-
 async function add(files) {
   for (const file of files) {
     const item = { file, name: file.name || "pasted.png", state: "new", progress: 0, text: "", notes: [] };
     items.push(item);
-    thumbnail(item);
+    queue.add(item);
     try {
-      item.before = await picture(file);
+      item.before = await pictureOf(file);
     } catch (error) {
       Object.assign(item, { state: "failed", text: error.message });
     }
-    paintThumbnail(item);
+    queue.paint(item);
+    if (!items.includes(item)) continue; // removed meanwhile
     if (!current || current.state === "failed") current = item;
     showCurrent();
   }
 }
 
-function thumbnail(item) {
-  item.button = document.createElement("button");
-  item.thumb = document.createElement("canvas");
-  item.label = document.createElement("span");
-  item.button.append(item.thumb, item.label);
-  item.button.addEventListener("click", () => {
+const queue = new Queue(get("queue"), {
+  chosen(item) {
+    if (item.after) item.preview = null; // back to the whole
     current = item;
     showCurrent();
-  });
-  const row = document.createElement("li");
-  row.append(item.button);
-  get("queue").append(row);
-}
-
-function paintThumbnail(item) {
-  const shown = item.after ?? item.before;
-  if (!shown) return;
-  const size = Math.min(240 / shown.width, 144 / shown.height);
-  item.thumb.width = 240;
-  item.thumb.height = 144;
-  const width = shown.width * size, height = shown.height * size;
-  shown.draw(item.thumb.getContext("2d"), (240 - width) / 2, (144 - height) / 2, width, height);
-}
+  },
+  removed(item) {
+    if (item.state === "queued" || item.state === "running") cancel(item);
+    if (item.url) URL.revokeObjectURL(item.url);
+    const place = items.indexOf(item);
+    items.splice(place, 1);
+    if (item === current) current = items[Math.min(place, items.length - 1)] ?? null;
+    showCurrent();
+  },
+});
 
 // --- work
-
-function downloadName(item, type) {
-  const stem = item.name.replace(/\.[^.]+$/, ""), given = item.name.slice(stem.length + 1);
-  const known = EXTENSIONS[type] ?? ["png"];
-  const suffix = SUFFIX[item.task] + (item.task === "upscale" ? item.options.scale : "");
-  return `${stem}${suffix}.${known.includes(given.toLowerCase()) ? given : known[0]}`;
-}
 
 async function restore(item) {
   if (!item.before || item.state === "running" || item.state === "queued") return;
@@ -160,18 +133,19 @@ async function restore(item) {
     Object.assign(item, { state, text: item.cancelled ? "Cancelled" : error.message });
   }
   Object.assign(item, { cancelled: false, job: null });
-  paintThumbnail(item);
+  queue.paint(item);
   showCurrent();
 }
 
 async function finish(item, report) {
   const blob = await api.result(item.job);
   await api.remove(item.job);
-  item.after = await picture(blob, item.before);
+  item.after = await pictureOf(blob, item.before);
   if (item.url) URL.revokeObjectURL(item.url);
   item.url = URL.createObjectURL(blob);
   const level = report.sigma === null ? "" : `, noise level ${report.sigma.toFixed(1)}${report.sigma_estimated ? " (estimated)" : ""}`;
-  Object.assign(item, { state: "done", progress: 1, model: report.model, download: downloadName(item, blob.type) });
+  Object.assign(item, { state: "done", progress: 1, model: report.model, result: blob });
+  item.download = resultName(item.name, blob.type, item.task, item.options.scale);
   item.text = `Done in ${report.seconds.toFixed(1)} s with ${report.model}${level}`;
   // The library names its arguments; the page has fields with these names.
   const fields = { sigma: "the field Noise level", model: "the field Model", data_range: "the range" };
@@ -186,17 +160,26 @@ async function cancel(item) {
   if (item.job) await api.remove(item.job).catch(() => {});
 }
 
-async function trySpot({ x, y }) {
-  const item = current, { width, height } = item.before;
+// A square around a place, moved into the picture.
+function spotAround({ x, y }, { width, height }) {
   const side = { width: Math.min(SPOT, width), height: Math.min(SPOT, height) };
   const at = (middle, part, whole) => Math.round(Math.min(Math.max(middle - part / 2, 0), whole - part));
-  const region = { x: at(x, side.width, width), y: at(y, side.height, height), ...side };
+  return { x: at(x, side.width, width), y: at(y, side.height, height), ...side };
+}
+
+async function tried(item, blob, about) {
+  return { picture: await pictureOf(blob, item.before), ...about };
+}
+
+async function trySpot(place) {
+  const item = current;
+  const region = (item.spot = spotAround(place, item.before));
   item.text = "Trying a spot";
   showCurrent();
   try {
     const options = { ...settings(), region: [region.x, region.y, region.width, region.height].join(",") };
     const { blob, report } = await api.restoreNow(task(), item.file, options);
-    item.preview = { picture: await picture(blob, item.before), region, strength: options.strength };
+    item.preview = await tried(item, blob, { region, strength: options.strength });
     item.model = report.model;
     item.text = `A spot of ${region.width}x${region.height} in ${report.seconds.toFixed(1)} s; approximate at its edge`;
     await learn();
@@ -206,14 +189,25 @@ async function trySpot({ x, y }) {
   showCurrent();
 }
 
+const methods = new Methods({
+  item: () => current,
+  task,
+  options: () => ({ ...settings(), steps: "" }), // which are those of one model
+  region: (item) => item.spot ?? spotAround({ x: item.before.width / 2, y: item.before.height / 2 }, item.before),
+  tried,
+  show(item, preview) {
+    Object.assign(item, { preview, text: `A spot by ${preview.name}; approximate at its edge` });
+    current = item;
+    showCurrent();
+    get("viewer").scrollIntoView({ block: "nearest" });
+  },
+});
+
 // --- what is shown
 
 function showCurrent() {
   const item = current, busy = item?.state === "queued" || item?.state === "running";
-  for (const one of items) {
-    one.button.setAttribute("aria-pressed", one === item);
-    one.label.textContent = one.state === "running" ? `${Math.round(100 * one.progress)}% ${one.name}` : `${one.state === "done" ? "✓ " : one.state === "failed" ? "✗ " : ""}${one.name}`;
-  }
+  queue.label(current);
   const ready = items.filter((one) => one.before && one.state !== "queued" && one.state !== "running");
   get("restore").disabled = !item?.before || busy;
   get("all").hidden = items.length < 2;
@@ -223,12 +217,13 @@ function showCurrent() {
   get("progress").value = item?.progress ?? 0;
   get("try").disabled = !item?.before || busy;
   const preview = item?.preview, after = preview?.picture ?? item?.after ?? null;
+  methods.enable(Boolean(item?.before) && !busy);
   showDownload(item);
   get("estimate").textContent = estimate();
   const turned = strengthNow(item);
   get("status").textContent = (item?.text ?? "") + (turned === null || turned === 1 ? "" : ". The view follows the strength; restore again to download it.");
   get("notes").replaceChildren(...(item?.notes ?? []).map((text) => Object.assign(document.createElement("li"), { textContent: text })));
-  const labels = ["Before", preview ? "After: a spot, approximate at its edge" : "After"];
+  const labels = ["Before", preview ? `${preview.name ?? "After"}: a spot, approximate at its edge` : "After"];
   viewer.show({ before: item?.before, after, region: preview?.region, opacity: turned ?? 1, labels });
 }
 
@@ -243,6 +238,18 @@ function showDownload(item) {
   const link = get("download");
   link.hidden = !item?.url || item.state !== "done";
   if (!link.hidden) Object.assign(link, { href: item.url, download: item.download });
+  get("zip").hidden = items.filter(({ state }) => state === "done").length < 2;
+}
+
+async function downloadAll() {
+  const done = items.filter(({ state }) => state === "done");
+  try {
+    const href = URL.createObjectURL(await zip(done.map(({ download, result }) => ({ name: download, blob: result }))));
+    Object.assign(document.createElement("a"), { href, download: "nlrn-results.zip" }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60000);
+  } catch (error) {
+    get("status").textContent = error.message;
+  }
 }
 
 get("try").addEventListener("click", (event) => {
@@ -256,6 +263,7 @@ get("try").addEventListener("click", (event) => {
 });
 get("restore").addEventListener("click", () => restore(current));
 get("all").addEventListener("click", () => items.forEach(restore));
+get("zip").addEventListener("click", downloadAll);
 get("cancel").addEventListener("click", () => cancel(current));
 get("files").addEventListener("change", (event) => {
   add([...event.target.files]);
@@ -271,7 +279,9 @@ addEventListener("dragleave", () => document.body.classList.remove("over"));
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
-  add([...event.dataTransfer.files]);
+  const files = [...event.dataTransfer.files];
+  if (event.target.closest?.("#clean-drop") && files.length) methods.setClean(files[0]);
+  else add(files);
 });
 
 learn().catch((error) => (get("status").textContent = error.message));

@@ -89,8 +89,9 @@ export class Slider {
   // In whole pixels of the screen, or the browser would blur the canvas.
   #resize(entry) {
     const exact = entry.devicePixelContentBoxSize?.[0], { width, height } = entry.contentRect;
-    this.#canvas.width = exact?.inlineSize ?? Math.round(width * devicePixelRatio);
-    this.#canvas.height = exact?.blockSize ?? Math.round(height * devicePixelRatio);
+    const whole = (pixels, size) => (Math.abs(pixels - size * devicePixelRatio) <= 1 ? pixels : Math.round(size * devicePixelRatio));
+    this.#canvas.width = whole(exact?.inlineSize, width);
+    this.#canvas.height = whole(exact?.blockSize, height);
     this.draw();
   }
 

@@ -1,0 +1,85 @@
+// Up to four methods on a spot of the picture: seconds and, beside a clean image, PSNR and SSIM.
+
+import * as api from "./api.js";
+
+const COUNT = 4;
+const USUAL = ["", "bm3d", "nlm", ""]; // by default; "" is automatic, or for the last one none
+const make = (kind, properties = {}) => Object.assign(document.createElement(kind), properties);
+const get = (id) => document.getElementById(id);
+
+export class Methods {
+  #page;
+  #selects;
+  #clean = null;
+
+  // `page` has `item()`, `task()`, `options()`, `region(item)`, `tried(item, blob, about)` and `show(item, tried)`.
+  constructor(page) {
+    this.#page = page;
+    this.#selects = Array.from({ length: COUNT }, (_, i) => make("select", { ariaLabel: `Method ${i + 1}` }));
+    get("method-choices").append(...this.#selects);
+    get("clean").addEventListener("change", (event) => this.setClean(event.target.files[0] ?? null));
+    get("measure").addEventListener("click", () => this.#run());
+  }
+
+  // The methods that fit the task.
+  offer(names) {
+    this.#selects.forEach((select, i) => {
+      const chosen = select.options.length ? select.value : i === COUNT - 1 || !names.includes(USUAL[i] || names[0]) ? "none" : USUAL[i];
+      const choices = [["none", "None"], ["", "Automatic"], ...names.map((name) => [name, name])];
+      select.replaceChildren(...choices.map(([value, label]) => new Option(label, value)));
+      select.value = choices.some(([value]) => value === chosen) ? chosen : "none";
+    });
+  }
+
+  setClean(file) {
+    this.#clean = file;
+    get("clean-name").textContent = file ? file.name : "none";
+  }
+
+  enable(able) {
+    get("measure").disabled = !able || this.#busy;
+  }
+
+  #busy = false;
+
+  async #run() {
+    const item = this.#page.item(), task = this.#page.task(), clean = this.#clean;
+    const region = this.#page.region(item), rows = get("measured"), options = this.#page.options();
+    const scale = task === "upscale" ? Number(options.scale) : 1;
+    const part = [region.x, region.y, region.width, region.height];
+    const figures = async (blob) => (clean ? api.score(blob, clean, part.map((number) => number * scale)) : {});
+    this.#busy = true;
+    this.enable(false);
+    rows.replaceChildren();
+    get("measured-about").textContent = `A spot of ${region.width}x${region.height} at x ${region.x}, y ${region.y} of ${item.name}`;
+    get("table").hidden = false;
+    if (clean && scale === 1) await this.#row("as it is", async () => ({ ...(await figures(item.file)), seconds: null }));
+    for (const name of new Set(this.#selects.map(({ value }) => value).filter((value) => value !== "none"))) {
+      await this.#row(name || "automatic", async () => {
+        const { blob, report } = await api.restoreNow(task, item.file, { ...options, model: name, region: part.join(",") });
+        const tried = await this.#page.tried(item, blob, { region, name: report.model, strength: options.strength });
+        return { ...(await figures(blob)), seconds: report.seconds, model: report.model, show: () => this.#page.show(item, tried) };
+      });
+    }
+    this.#busy = false;
+    this.enable(true);
+  }
+
+  async #row(name, work) {
+    const row = get("measured").insertRow(), title = make("th", { scope: "row", textContent: name });
+    row.append(title);
+    const cells = [0, 1, 2, 3].map(() => row.insertCell());
+    cells[0].textContent = "…";
+    try {
+      const { seconds, psnr, ssim, identical, model, show } = await work();
+      if (model && model !== name) title.textContent = `${name} (${model})`;
+      cells[0].textContent = seconds === null ? "" : seconds.toFixed(1);
+      cells[1].textContent = identical ? "identical" : (psnr?.toFixed(2) ?? "");
+      cells[2].textContent = ssim?.toFixed(4) ?? "";
+      if (show) cells[3].append(make("button", { type: "button", textContent: "Show", ariaLabel: `Show ${title.textContent}`, onclick: show }));
+    } catch (error) {
+      cells.slice(1).forEach((cell) => cell.remove());
+      Object.assign(cells[0], { colSpan: 4, textContent: error.message });
+    }
+  }
+}
