@@ -16,7 +16,7 @@ export class Queue {
   }
 
   add(item) {
-    const row = make("li"), thumb = make("canvas", { width: WIDTH, height: HEIGHT }), label = make("span");
+    const row = make("li"), thumb = make("canvas", { width: WIDTH, height: HEIGHT }), label = make("span", { textContent: item.name });
     const choose = make("button", { type: "button", onclick: () => this.#on.chosen(item) });
     const remove = make("button", { type: "button", className: "remove", textContent: "×", ariaLabel: `Remove ${item.name}` });
     remove.addEventListener("click", () => this.#remove(item));
