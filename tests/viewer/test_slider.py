@@ -170,6 +170,50 @@ def test_values_of_a_file_of_16_bit(show, tmp_path):
         assert text.endswith(f"Before {value} 65535 · After {value + 500} 65535 · difference 500 0")
 
 
+def test_fingers(black_and_white):
+    """One moves the divider, two zoom and leave it."""
+    browser = black_and_white
+    browser.send("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+    middle = browser.place(CANVAS)
+
+    def touch(kind, *left):
+        points = [{"x": middle["x"] + x, "y": middle["y"], "id": i} for i, x in enumerate(left)]
+        browser.send("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=points)
+
+    touch("Start", 0)
+    for x in range(0, 120, 20):
+        touch("Move", x)
+    touch("End")
+    assert browser.run(SPLIT) > 600
+    before = browser.run(SPLIT)
+    touch("Start", -50)
+    touch("Start", -50, 50)
+    for x in range(50, 150, 20):
+        touch("Move", -x, x)
+    touch("End")
+    assert browser.run(SPLIT) == before
+    browser.wait("!document.querySelector('.slider-bar [aria-pressed=true]')")  # no longer Fit
+
+
+def test_a_notebook(browser, tmp_path):
+    """The page lies in a frame there, which has no styles of the notebook and lets the wheel scroll."""
+    frame = nlrn.compare(np.zeros((60, 80), np.uint8), np.ones((60, 80), np.uint8))._repr_html_()
+    (tmp_path / "notebook.html").write_text(f"<!doctype html>{frame}<p style='height: 90rem'>")
+    browser.size(800, 700)
+    browser.open(f"file://{tmp_path / 'notebook.html'}")
+    shown = "document.querySelector('iframe').contentDocument?.querySelector('.slider-tag')?.hidden === false"
+    browser.wait(shown)
+    at = browser.place("iframe")
+    browser.mouse("Moved", at)
+    inside = "document.querySelector('iframe').contentDocument"
+    browser.wait(
+        f"{inside}.querySelector('.slider-values').textContent.endsWith('Before 0 · After 1 · difference 1')"
+    )
+    browser.mouse("Wheel", at, deltaX=0, deltaY=300)
+    browser.wait("scrollY > 0")
+    assert browser.run(f"{inside}.querySelector('.slider-bar [aria-pressed=true]').textContent") == "Fit"
+
+
 def test_an_enlargement(show, tmp_path):
     small = np.zeros((40, 50), np.uint8)
     browser = show(small, np.full((80, 100), 255, np.uint8))

@@ -256,9 +256,18 @@ export class Slider {
     this.#pointers.set(event.pointerId, at);
     this.#range.focus({ preventScroll: true, focusVisible: false });
     event.preventDefault(); // or the focus goes elsewhere
-    const slides = this.after && !this.trying && (Math.abs(at.left - this.#divider) < GRIP || (this.#fits && !this.region));
-    this.#drag = { slides, start: at };
-    if (slides) this.#slideTo(at.left);
+    if (this.#pointers.size > 1) { // a pinch, which begins like a touch
+      if (this.#drag) this.#slide(this.#drag.split);
+      this.#drag = null;
+      return;
+    }
+    this.#drag = { slides: this.#slidesAt(at), start: at, split: this.split };
+    if (this.#drag.slides && event.pointerType === "mouse") this.#slideTo(at.left);
+  }
+
+  // Whether a pointer moves the divider from here: on it, or anywhere in a picture that cannot be moved itself.
+  #slidesAt({ left }) {
+    return Boolean(this.after && !this.trying && (Math.abs(left - this.#divider) < GRIP || (this.#fits && !this.region)));
   }
 
   #slideTo(left) {
@@ -270,14 +279,12 @@ export class Slider {
     if (!this.before) return;
     const at = this.#place(event), last = this.#pointers.get(event.pointerId);
     this.#look(at);
-    const near = this.after && Math.abs(at.left - this.#divider) < GRIP;
-    this.#canvas.classList.toggle("slides", Boolean(this.after && !this.trying && (near || (this.#fits && !this.region))));
+    this.#canvas.classList.toggle("slides", this.#slidesAt(at));
     if (!last) return;
     this.#pointers.set(event.pointerId, at);
     const [other] = [...this.#pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
     if (other) {
       const far = (place) => Math.hypot(place.left - other.left, place.top - other.top) || 1;
-      this.#drag = null;
       this.#pan((at.left - last.left) / 2, (at.top - last.top) / 2);
       this.#zoomBy(far(at) / far(last), (at.left + other.left) / 2, (at.top + other.top) / 2);
     } else if (this.#drag?.slides) this.#slideTo(at.left);
@@ -289,7 +296,9 @@ export class Slider {
     this.#pointers.delete(event.pointerId);
     this.#drag = null;
     const still = drag && Math.hypot(at.left - drag.start.left, at.top - drag.start.top) < 5;
-    if (event.type === "pointerup" && still && this.trying) this.onSpot(this.#at(at.left, at.top));
+    if (event.type !== "pointerup" || !still) return;
+    if (this.trying) this.onSpot(this.#at(at.left, at.top));
+    else if (drag.slides) this.#slideTo(at.left);
   }
 
   #wheel(event) {
