@@ -54,7 +54,7 @@ def test_it_holds_kernels_weights_and_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     weights = {f"nlrn/models/weights/{path.name}" for path in (ROOT / "src/nlrn/models/weights").iterdir()}
     assert weights <= names
-    assert "nlrn/py.typed" in names
+    assert {"nlrn/py.typed", "nlrn/viewer/static/slider.js", "nlrn/viewer/static/compare.html"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests", "benchmarks", "docs")) for name in names)
     if platform.machine() == "x86_64" and sys.platform == "linux":

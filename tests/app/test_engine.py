@@ -12,11 +12,11 @@ from nlrn.app import engine as engine_module
 from nlrn.app.engine import Engine
 from nlrn.app.limits import Refused
 from nlrn.app.order import Order, Region, read_order
-from nlrn.app.work import crop, for_display
+from nlrn.app.work import crop, shown
 from nlrn.files import exif
 from nlrn.files.exif import Directories, Tag
 from nlrn.files.images import Image, ImageError, encode_image, image_size, read_image
-from nlrn.files.pillow import _upright
+from nlrn.files.orientation import turned
 from nlrn.restoration import Restorer
 from pictures import picture
 
@@ -184,21 +184,23 @@ def test_a_region_is_of_the_picture_that_viewers_show(orientation):
     pixels = picture((11, 7, 3))
     block = exif.build(Directories({exif.ORIENTATION: Tag(3, bytes([orientation, 0]))}))
     image = Image(pixels, alpha=pixels[..., 0], exif=block)
-    shown = _upright(pixels, orientation)
+    seen = turned(pixels, orientation)
     part = crop(image, Region(2, 1, 4, 5))
-    assert np.array_equal(_upright(part.pixels, orientation), shown[1:6, 2:6])
+    assert np.array_equal(turned(part.pixels, orientation), seen[1:6, 2:6])
     assert np.array_equal(part.pixels[..., 0], part.alpha)
     beyond = crop(image, Region(3, 4, 100, 100))
-    assert np.array_equal(_upright(beyond.pixels, orientation), shown[4:, 3:])
+    assert np.array_equal(turned(beyond.pixels, orientation), seen[4:, 3:])
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_for_display(dtype):
+@pytest.mark.parametrize(("dtype", "depth"), [("uint8", "uint8"), ("uint16", "uint16"), ("float32", "uint8")])
+def test_shown(dtype, depth):
     pixels = picture((9, 7, 3), dtype)
-    shown = read_image(for_display(encode_image(Image(pixels), "TIFF")))
-    white = {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]
-    assert shown.pixels.dtype == np.uint8
-    assert np.abs(shown.pixels / 255 - pixels / white).max() <= 1 / 255
+    png, headers = shown(encode_image(Image(pixels), "TIFF"))
+    found = read_image(png).pixels
+    white = {"uint8": 255, "uint16": 65535, "float32": 1}
+    assert found.dtype == depth
+    assert headers["nlrn-exact"] == str(int(dtype == depth))
+    assert np.abs(found / white[depth] - pixels / white[dtype]).max() <= (0 if dtype == depth else 1 / 255)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])

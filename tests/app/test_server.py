@@ -11,6 +11,7 @@ import pytest
 from slow_work import Slow, wait
 from starlette.testclient import TestClient
 
+from nlrn.app import work
 from nlrn.app.guard import Access
 from nlrn.app.server import create_app
 from nlrn.cli import main
@@ -376,12 +377,16 @@ def test_score(client):
     assert client.engine.held == 0
 
 
-def test_score_refuses(client, photo):
+def test_score_refuses(client, photo, monkeypatch):
     body = error(client.post("/v1/score", files={"image": photo}), 422)
     assert (body["expected"], body["got"]) == ("files image and reference", "image")
     assert error(client.post("/v1/score", content=photo), 415)["message"] == "the body is no form"
     pair = {"image": photo, "reference": b""}
     assert "no image came" in error(client.post("/v1/score", files=pair), 422)["message"]
+    monkeypatch.setattr(work, "SCORED_PIXELS", 100)
+    pair["reference"] = photo
+    assert error(client.post("/v1/score", files=pair), 413)["got"] == "48x40"
+    assert client.post("/v1/score?region=0,0,10,10", files=pair).json()["identical"]
     assert client.engine.held == 0
 
 

@@ -73,6 +73,8 @@ def test_refusals(monkeypatch):
         nlrn.compare(np.full((4, 4), np.nan), np.zeros((4, 4)))
     with pytest.raises(ValueError, match="the reference has 3x2 pixels and after has 30x20"):
         nlrn.compare(pixels, pixels, reference=picture((2, 3)))
+    with pytest.raises(ValueError, match="labels must be two texts, one for either side, got 'ab'"):
+        nlrn.compare(pixels, pixels, labels="ab")
     with pytest.raises(FileNotFoundError):
         nlrn.compare("no-such.png", pixels)
     monkeypatch.setattr("nlrn.viewer.comparison.MAX_BYTES", 1000)

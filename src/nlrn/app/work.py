@@ -25,6 +25,8 @@ from .order import Order, Region
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS}
 # Restorers that stay loaded; each holds one or two models of less than two megabytes.
 KEPT_RESTORERS = 16
+# SSIM takes some hundred bytes a pixel.
+SCORED_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def score_of(upload: bytes, reference: bytes, region: Region | None = None) -> S
         region: the part of the clean image that counts, and of the other one too if that is as large.
 
     Raises:
-        Refused: 422, sizes or kinds that differ, values without a white, or a region outside.
+        Refused: 413, too many pixels; 422, sizes or kinds that differ, values without a white, or a region outside.
         ImageError: not an image.
     """
     image, clean = read_image(upload), read_image(reference)
@@ -154,6 +156,9 @@ def score_of(upload: bytes, reference: bytes, region: Region | None = None) -> S
             f"{'grey' if p.ndim == 2 else 'RGB'} of {p.shape[1]}x{p.shape[0]} pixels" for p in (other, one)
         )
         raise Refused(422, "the image and the clean one differ in size or kind", expected=expected, got=got)
+    if one.shape[0] * one.shape[1] > SCORED_PIXELS:
+        got = f"{one.shape[1]}x{one.shape[0]}"
+        raise Refused(413, "too many pixels; name a region", expected=f"at most {SCORED_PIXELS}", got=got)
     try:
         return score(one, other)
     except ValueError as error:

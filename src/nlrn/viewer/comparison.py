@@ -54,6 +54,8 @@ class Comparison:
         data_range: DataRange | None = None,
     ) -> None:
         check_sizes(before, after)
+        if isinstance(labels, str) or len(labels) != 2:
+            raise ValueError(f"labels must be two texts, one for either side, got {labels!r}")
         size = embedded_bytes(before) + embedded_bytes(after)
         if size > MAX_BYTES:
             raise ValueError(
