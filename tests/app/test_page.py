@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import socket
+import struct
 import threading
 import time
 import zipfile
+import zlib
 from contextlib import contextmanager
 
 import numpy as np
@@ -20,6 +22,7 @@ from nlrn.app.page import read_page
 from nlrn.app.server import create_app
 from nlrn.cli import main
 from nlrn.evaluation.score import score
+from nlrn.files.image import merge_alpha
 from nlrn.files.images import Image, encode_image, read_image
 from nlrn.restoration import Restorer
 
@@ -200,6 +203,56 @@ def test_values_of_a_file_of_16_bit(browser, address, tmp_path):
         expected = f"x 40, y 30 · Before {before} · After {after} · difference {after - before}"
         assert browser.run(VALUES) == expected
         browser.mouse("Moved", browser.place("#restore"))
+
+
+def filtered_png(pixels):
+    """A PNG file whose rows have all filters by turns. PNG specification, sections 5 and 9."""
+    height, width, channels = pixels.shape
+    raw = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
+    step = channels * pixels.itemsize
+    rows, above = [], bytes(width * step)
+    for y in range(height):
+        row = raw[y * width * step : (y + 1) * width * step]
+        left, corner = bytes(step) + row[:-step], bytes(step) + above[:-step]
+        kind = y % 5
+        guesses = [
+            (0, a, b, (a + b) // 2, min((a, b, c), key=lambda x, p=a + b - c: abs(p - x)))[kind]
+            for a, b, c in zip(left, above, corner, strict=True)
+        ]
+        rows.append(bytes([kind, *((x - guess) % 256 for x, guess in zip(row, guesses, strict=True))]))
+        above = row
+
+    def chunk(name, content):
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, color, 0, 0, 0)
+    data = zlib.compress(b"".join(rows))
+    parts = [
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", data[:50]),
+        chunk(b"IDAT", data[50:]),
+        chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_numbers_of_a_png_file(dtype, channels, browser, address):
+    """With every filter; few values, so that the last one meets draws."""
+    rng = np.random.default_rng(0)
+    pixels = (rng.integers(0, 4, (25, 30, channels)) * (1 if dtype == "uint8" else 300)).astype(dtype)
+    data = filtered_png(pixels)
+    np.testing.assert_array_equal(merge_alpha(read_image(data)).reshape(pixels.shape), pixels)
+    browser.open(address)
+    found = browser.run(
+        f"""import("./static/pixels.js").then(({{ readPng }}) => readPng(new Blob([new Uint8Array({list(data)})])))
+        .then(({{ channels, data }}) => [channels, ...data])"""
+    )
+    assert found == [channels, *pixels.ravel().tolist()]
 
 
 def test_methods_are_compared_on_a_spot(browser, address, tmp_path):
