@@ -2,8 +2,7 @@
 
 import * as api from "./api.js";
 
-const COUNT = 4;
-const USUAL = ["", "bm3d", "nlm", ""]; // by default; "" is automatic, or for the last one none
+const USUAL = ["", "bm3d", "nlm", "none"]; // by default, where they fit the task; "" is automatic
 const make = (kind, properties = {}) => Object.assign(document.createElement(kind), properties);
 const get = (id) => document.getElementById(id);
 
@@ -11,11 +10,12 @@ export class Methods {
   #page;
   #selects;
   #clean = null;
+  #busy = false;
 
   // `page` has `item()`, `task()`, `options()`, `region(item)`, `tried(item, blob, about)` and `show(item, tried)`.
   constructor(page) {
     this.#page = page;
-    this.#selects = Array.from({ length: COUNT }, (_, i) => make("select", { ariaLabel: `Method ${i + 1}` }));
+    this.#selects = USUAL.map((_, i) => make("select", { ariaLabel: `Method ${i + 1}` }));
     get("method-choices").append(...this.#selects);
     get("clean").addEventListener("change", (event) => this.setClean(event.target.files[0] ?? null));
     get("measure").addEventListener("click", () => this.#run());
@@ -24,7 +24,7 @@ export class Methods {
   // The methods that fit the task.
   offer(names) {
     this.#selects.forEach((select, i) => {
-      const chosen = select.options.length ? select.value : i === COUNT - 1 || !names.includes(USUAL[i] || names[0]) ? "none" : USUAL[i];
+      const chosen = select.options.length ? select.value : USUAL[i];
       const choices = [["none", "None"], ["", "Automatic"], ...names.map((name) => [name, name])];
       select.replaceChildren(...choices.map(([value, label]) => new Option(label, value)));
       select.value = choices.some(([value]) => value === chosen) ? chosen : "none";
@@ -39,8 +39,6 @@ export class Methods {
   enable(able) {
     get("measure").disabled = !able || this.#busy;
   }
-
-  #busy = false;
 
   async #run() {
     const item = this.#page.item(), task = this.#page.task(), clean = this.#clean;
