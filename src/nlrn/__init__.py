@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .api import estimate_noise as estimate_noise
     from .api import upscale as upscale
     from .inference.noise_level import NoiseEstimate as NoiseEstimate
+    from .inference.sensor_noise import NoiseUnknown as NoiseUnknown
+    from .inference.sensor_noise import SensorNoiseEstimate as SensorNoiseEstimate
     from .models.contract import ModelInfo as ModelInfo
     from .models.nlrn import NLRN as NLRN
     from .models.nlrn import NLRNConfig as NLRNConfig
@@ -34,7 +36,9 @@ _HOMES = {
     "NLRNConfig": "models.nlrn",
     "NonLocalBlock": "models.nonlocal_block",
     "NoiseEstimate": "inference.noise_level",
+    "NoiseUnknown": "inference.sensor_noise",
     "Restorer": "restoration",
+    "SensorNoiseEstimate": "inference.sensor_noise",
     "compare": "viewer",
     "dejpeg": "api",
     "denoise": "api",
@@ -50,8 +54,10 @@ __all__ = [
     "ModelInfo",
     "NLRNConfig",
     "NoiseEstimate",
+    "NoiseUnknown",
     "NonLocalBlock",
     "Restorer",
+    "SensorNoiseEstimate",
     "compare",
     "dejpeg",
     "denoise",

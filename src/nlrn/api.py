@@ -17,10 +17,20 @@ from .files.image import Image, merge_alpha
 from .files.images import check_writable, read_image, write_image
 from .inference import Progress
 from .inference.noise_level import NoiseEstimate
+from .inference.sensor_noise import SensorNoiseEstimate
 from .models.contract import Model
-from .restoration import DataRange, Report, Restorer, Settings, Sigma, Task, measure_noise
+from .restoration import (
+    DataRange,
+    Report,
+    Restorer,
+    Settings,
+    Sigma,
+    Task,
+    measure_noise,
+    measure_sensor_noise,
+)
 from .restoration.kinds import of_pillow
-from .restoration.options import check_options
+from .restoration.options import Noise, check_options
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +94,13 @@ def denoise(
             max_memory: bytes that may be used; by default half of what is available.
             channel_axis: the axis of an array's channels none of which is alpha (scikit-image's convention): three are
                 RGB, other numbers are restored one by one. By default the last of 2 or 4 channels is alpha.
+            noise: `"poisson-gaussian"` for raw counts of a sensor, whose variance is `gain (x - offset) +
+                read_noise^2`, in place of sigma. What is not given is estimated from the image. Not for other tasks.
+            gain: units of the data per electron. Also for a path these three are in the units of the values stored.
+            read_noise: standard deviation without light, in the units of the data.
+            offset: value without light, in the units of the data; by default 0, if gain and read noise are given.
+            hot_pixels: replace isolated pixels far beyond the noise by the median of their neighbours, also in the
+                result: they are taken for faults of the sensor. Stars, which span several pixels, stay.
             nodata: `"nan"` or a number that an array has where it has no data; such pixels come back as they are.
             output: write the result to this file (of a path's image, with its depth and metadata).
             overwrite: replace an existing `output`.
@@ -189,23 +206,43 @@ def dejpeg(
     return cast(Restorable, _run("dejpeg", image, None, None, options))
 
 
+@overload
 def estimate_noise(
-    image: np.ndarray | Tensor | str | os.PathLike[str], *, data_range: DataRange | None = None
-) -> NoiseEstimate:
+    image: np.ndarray | Tensor | str | os.PathLike[str],
+    *,
+    data_range: DataRange | None = None,
+    noise: None = None,
+) -> NoiseEstimate: ...
+@overload
+def estimate_noise(
+    image: np.ndarray | Tensor | str | os.PathLike[str], *, noise: Noise
+) -> SensorNoiseEstimate: ...
+def estimate_noise(
+    image: np.ndarray | Tensor | str | os.PathLike[str],
+    *,
+    data_range: DataRange | None = None,
+    noise: Noise | None = None,
+) -> NoiseEstimate | SensorNoiseEstimate:
     """Estimates the noise of an image: its level, as `denoise` takes it for sigma, and how white it is.
 
+    With `noise="poisson-gaussian"`, gain and read noise of the sensor that took it, from local variances and means.
     Constant, hidden and masked areas do not count.
 
     Args:
-        image: as for `denoise`.
+        image: as for `denoise`. All images of a tensor `B x C x H x W` count as of one sensor.
         data_range: as for `denoise`.
+        noise: as for `denoise`.
 
     Returns:
         An estimate with `sigma` (in the units of an array or tensor; for a path in 8-bit grey levels), `whiteness` (1
-        for white noise, below 0.5 after a camera's processing) and the share of the picture `used`.
+        for white noise, below 0.5 after a camera's processing) and the share of the picture `used`. For a sensor's
+        noise one with `noise.gain`, `noise.read_noise` and `noise.offset`, in the units of the values, and their errors.
 
     Raises:
-        ValueError: fewer than 16 pixels a side, and as `denoise`.
+        NoiseUnknown: a `ValueError`; the gain does not follow from the image, for the reason that it states.
+        ValueError: fewer than 16 pixels a side, a `data_range` with a sensor's noise, and as `denoise`.
+
+    Source: for a sensor after Foi et al., doi:10.1109/TIP.2008.2001399.
 
     Example:
         >>> import numpy as np, nlrn
@@ -213,8 +250,20 @@ def estimate_noise(
         >>> estimate = nlrn.estimate_noise(noisy)
         >>> round(estimate.sigma), round(estimate.whiteness)
         (25, 1)
+        >>> light = np.linspace(10, 200, 256) * np.ones((256, 1))
+        >>> counts = 100 + 2 * np.random.default_rng(0).poisson(light)
+        >>> estimate = nlrn.estimate_noise(counts, noise="poisson-gaussian")
+        >>> round(estimate.noise.gain, 1)
+        2.0
     """
-    return measure_noise(read_image(image) if isinstance(image, str | os.PathLike) else image, data_range)
+    source = read_image(image) if isinstance(image, str | os.PathLike) else image
+    if noise is None:
+        return measure_noise(source, data_range)
+    if noise != "poisson-gaussian":
+        raise ValueError(f"noise must be 'poisson-gaussian' or None, got {noise!r}")
+    if data_range is not None:
+        raise ValueError("data_range= is of no use with noise='poisson-gaussian', which has the units of the data")
+    return measure_sensor_noise(source)
 
 
 def _run(task: Task, image: Any, sigma: Sigma | None, scale: int | None, options: Options) -> Any:

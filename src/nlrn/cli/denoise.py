@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from . import options
 from .errors import CliError
+
+if TYPE_CHECKING:
+    from ..restoration.options import Noise
 
 
 def denoise(
@@ -23,6 +26,47 @@ def denoise(
             rich_help_panel=options.RESTORATION,
         ),
     ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(
+            "--noise",
+            help="poisson-gaussian: counts of a sensor, whose noise grows with brightness; in place of --sigma.",
+            show_default=False,
+            rich_help_panel=options.SENSOR,
+        ),
+    ] = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(
+            help="Units of the data per electron; by default estimated.",
+            show_default=False,
+            rich_help_panel=options.SENSOR,
+        ),
+    ] = None,
+    read_noise: Annotated[
+        float | None,
+        typer.Option(
+            help="Standard deviation without light, in units of the data; by default estimated.",
+            show_default=False,
+            rich_help_panel=options.SENSOR,
+        ),
+    ] = None,
+    offset: Annotated[
+        float | None,
+        typer.Option(
+            help="Value without light, in units of the data; by default 0.",
+            show_default=False,
+            rich_help_panel=options.SENSOR,
+        ),
+    ] = None,
+    hot_pixels: Annotated[
+        bool,
+        typer.Option(
+            "--hot-pixels",
+            help="Replace isolated hot and dead pixels, also in the result: faults, not stars, which stay.",
+            rich_help_panel=options.SENSOR,
+        ),
+    ] = False,
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -50,6 +94,10 @@ def denoise(
     """
     level = None if sigma is None else options.parse_sigma(sigma)
     options.parse_data_range(data_range)  # before anything is looked for
+    if noise is not None and level is not None:
+        raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
+    if demo and noise is not None:
+        raise CliError("--demo has white noise; give files for --noise")
     if demo and inputs:
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
@@ -72,6 +120,13 @@ def denoise(
         data_range=data_range,
         strength=strength,
         sigma=level,
+        sensor={
+            "noise": cast("Noise | None", noise),  # which refuses what is none
+            "gain": gain,
+            "read_noise": read_noise,
+            "offset": offset,
+            "hot_pixels": hot_pixels,
+        },
     )
     if demo:
         from .demo import run_demo

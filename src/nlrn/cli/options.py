@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..restoration.strength import Strength
 
 # The groups of options in the help.
-RESTORATION, FILES, COMPUTING = "Restoration", "Files", "Computing"
+RESTORATION, SENSOR, FILES, COMPUTING = "Restoration", "Noise of a sensor", "Files", "Computing"
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -206,7 +206,9 @@ def parse_white(text: str | None) -> float | None:
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
-    return re.sub(r"\b(sigma|model)= ", r"--\1 ", text.replace("data_range=", "--data-range "))
+    named = re.sub(r"\bnoise='([a-z-]+)'", r"--noise \1", text.replace("data_range=", "--data-range "))
+    named = re.sub(r"\b(sigma|model|noise|gain|read_noise|offset)=(?=\W|$)", r"--\1", named)
+    return named.replace("--read_noise", "--read-noise")
 
 
 def check_weight_file(output: Path, source: Path) -> None:
@@ -241,6 +243,7 @@ def make_restorer(
     data_range: str | None,
     strength: str = "1",
     sigma: Sigma | None = None,
+    sensor: Settings | None = None,
 ) -> Restorer:
     """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
     settings: Settings = {
@@ -253,6 +256,7 @@ def make_restorer(
         "data_range": parse_data_range(data_range),
         "strength": parse_strength(strength),
     }
+    settings.update(sensor or {})
     from ..restoration import Restorer
 
     try:
@@ -260,7 +264,7 @@ def make_restorer(
         for channels in (1, 3):
             restorer.model_for(channels, sigma)
     except ValueError as error:
-        raise CliError(str(error)) from error
+        raise CliError(worded(str(error))) from error
     return restorer
 
 

@@ -97,8 +97,8 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate
     planes = [_of_plane(plane, mask) for planes, mask in zip(values, masks, strict=True) for plane in planes]
     sigma = float(np.mean([plane.sigma for plane in planes]))
     clipped = float(np.mean([_clipped(plane) for plane in values.reshape(-1, height, width)]))
-    whiteness = [_whiteness(planes.mean(0), mask) for planes, mask in zip(values, masks, strict=True)]
-    known = [one for one in whiteness if one is not None]
+    whitenesses = [whiteness(planes.mean(0), mask) for planes, mask in zip(values, masks, strict=True)]
+    known = [one for one in whitenesses if one is not None]
     return NoiseEstimate(
         sigma,
         clipped,
@@ -169,7 +169,7 @@ def _over_support(plane: np.ndarray, pick: np.ufunc) -> np.ndarray:
     return plane
 
 
-def _whiteness(plane: np.ndarray, hidden: np.ndarray) -> float | None:
+def whiteness(plane: np.ndarray, hidden: np.ndarray) -> float | None:
     """1 minus the correlation of neighbours, in the smoothest blocks of `H x W`."""
     blocks, covered = (_blocks(x) for x in (plane, hidden))
     blocks = blocks[~covered.any((1, 2))]

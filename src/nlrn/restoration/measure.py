@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..files.images import Image
 from ..inference.noise_level import NoiseEstimate, estimate_noise
+from ..inference.sensor_noise import SensorNoiseEstimate, estimate_sensor_noise
 from .hidden import fill_hidden, hidden_pixels
 from .kinds import planes_of
 from .options import DataRange
@@ -31,3 +32,18 @@ def measure_noise(image: np.ndarray | Tensor | Image, data_range: DataRange | No
         white = type_white(color.dtype) if data_range is None else None
         unit = 255 * (1.0 if white is None else values.span / white)
     return dataclasses.replace(estimate, sigma=estimate.sigma * unit)
+
+
+def measure_sensor_noise(image: np.ndarray | Tensor | Image) -> SensorNoiseEstimate:
+    """Gain and read noise of the sensor that took an image or a batch, in the units of the values.
+
+    Raises:
+        NoiseUnknown: the image does not tell.
+        ValueError: NaN or Inf, and what `planes_of` refuses.
+    """
+    planes = planes_of(image)
+    if not planes.color.double().isfinite().all():
+        raise ValueError("the image has NaN or infinite values")
+    hidden = hidden_pixels(planes)
+    color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+    return estimate_sensor_noise(color, hidden)

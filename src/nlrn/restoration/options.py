@@ -16,6 +16,7 @@ from .strength import Strength
 
 Task = Literal["denoise", "upscale", "dejpeg"]
 DataRange = float | tuple[float, float]
+Noise = Literal["poisson-gaussian"]
 
 
 class Settings(TypedDict, total=False):
@@ -29,6 +30,11 @@ class Settings(TypedDict, total=False):
     window_size: int | Literal["default"] | None
     data_range: DataRange | None
     strength: Strength
+    noise: Noise | None
+    gain: float | None
+    read_noise: float | None
+    offset: float | None
+    hot_pixels: bool
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,14 @@ class Options:
             follows from the data.
         strength: how much of what a restoration takes away is really taken away, from 0 to 1; two numbers are for luma
             and for color. For `"upscale"` it is 1.
+        noise: `"poisson-gaussian"` for the noise of a sensor, `"denoise"` only: its variance rises with brightness as
+            `gain (x - offset) + read_noise^2`. What is not given of it is estimated from each image. By default noise
+            is what sigma says.
+        gain: units of the data per electron (the inverse of a gain in electrons per unit).
+        read_noise: standard deviation without light, in the units of the data.
+        offset: value without light, in the units of the data.
+        hot_pixels: whether isolated pixels far beyond the noise are replaced by the median of their neighbours, for
+            `"denoise"` only. They are taken for faults of the sensor; stars span several pixels and stay.
     """
 
     model: str | Path | Model | None = None
@@ -66,6 +80,11 @@ class Options:
     window_size: int | Literal["default"] | None = "default"
     data_range: DataRange | None = None
     strength: Strength = 1.0
+    noise: Noise | None = None
+    gain: float | None = None
+    read_noise: float | None = None
+    offset: float | None = None
+    hot_pixels: bool = False
 
     def that_change_results(self) -> dict[str, Any]:
         """The options on which results depend, as JSON values by name; a weight file counts by its content."""
@@ -80,6 +99,11 @@ class Options:
                 "window_size",
                 "data_range",
                 "strength",
+                "noise",
+                "gain",
+                "read_noise",
+                "offset",
+                "hot_pixels",
             )
         }
         name = self.model_name
@@ -102,6 +126,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "precision": ((str,), "the name of a type"),
     "max_memory": ((int, type(None)), "a whole number of bytes"),
     "window_size": ((int, str, type(None)), "a whole number or None"),
+    "hot_pixels": ((bool,), "True or False"),
 }
 
 

@@ -27,11 +27,13 @@ from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
 from .estimate import faster_settings, seconds_for
 from .guard import guard
 from .hidden import fill_hidden, hidden_pixels
+from .hot_pixels import repaired
 from .kinds import Kind, like, planes_of
 from .loaded import LoadedModels
 from .luma import check_scale, enlarge, enlarge_alpha, recolor
 from .options import Options, Settings, Task
 from .report import Report, joined
+from .sensor import denoise_sensor, known_sensor
 from .strength import check_strength, partly
 from .value_range import (
     Sigma,
@@ -57,8 +59,8 @@ class Restorer:
         **settings: the other options, `nlrn.restoration.options.Options`.
 
     Raises:
-        ValueError: a device that is not there, a precision it does not have, a scale that models do not know, or a
-            strength beyond 0..1.
+        ValueError: a device that is not there, a precision it does not have, a scale that models do not know, a
+            strength beyond 0..1, or noise and hot pixels of another task than `"denoise"`.
         ModelError: a model that cannot be loaded or that is for another task (when first used).
     """
 
@@ -73,6 +75,9 @@ class Restorer:
         self.options = options = Options(model, task, scale, **settings)
         self.scale = check_scale(scale) if task == "upscale" else 1
         self._strength = check_strength(options.strength, task)
+        self._sensor = known_sensor(options)
+        if options.hot_pixels and task != "denoise":
+            raise ValueError(f"hot_pixels is for denoise, not for {task}")
         self.device = pick_device(options.device)
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
@@ -81,7 +86,7 @@ class Restorer:
 
     def model_for(self, channels: int, sigma: Sigma | None = None, photo: bool = True) -> tuple[Model, str]:
         """The model and its name, for so many channels and white noise; for `photo` where sigma is `None`."""
-        return self._models.get(channels, sigma, photo)
+        return self._models.get(channels, sigma, photo and self._sensor is None)
 
     def __call__(
         self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
@@ -164,7 +169,8 @@ class Restorer:
         if not constant:
             restored = self._run(model, image, used, progress)
             restored, note = self._guarded(name, image, restored, level, hidden)
-            image = partly(image, restored, self._strength)
+            # Of a sensor's noise the share is taken in the units of the data, and not here.
+            image = restored if self._sensor is not None else partly(image, restored, self._strength)
             notes += note
         estimated = level is not None and sigma == "auto"
         return recolor(image, chroma), Report(name, level, estimated, tuple(notes), tuple(cautions))
@@ -344,6 +350,24 @@ class Restorer:
         # Colours that are multiplied with alpha have nothing hidden.
         hidden = None if isinstance(image, Image) and image.premultiplied else hidden_pixels(planes)
         color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+        if self._sensor is not None:
+            followed = progress or _no_progress
+            restored, report = denoise_sensor(
+                color, hidden, sigma, self._sensor, self.options, self._restore, followed
+            )
+        else:
+            restored, report = self._on_ranges(color, sigma, progress or _no_progress, hidden, grey_levels)
+        if hidden is not None and restored.shape == color.shape:
+            restored = torch.where(hidden.to(restored.device), planes.color, restored)
+        return like(image, restored, alpha), report
+
+    def _on_ranges(
+        self, color: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None, grey_levels: bool
+    ) -> tuple[Tensor, Report]:
+        """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
+        given, notes = self.options.data_range, tuple[str, ...]()
+        if self.options.hot_pixels:
+            color, notes = repaired(color, hidden, given)
         # In grey levels of a type that has a white of its own, sigma does not follow the working range.
         of_type = type_white(color.dtype) if grey_levels and given is None else None
         level = sigma
@@ -360,7 +384,7 @@ class Restorer:
             unit = level
             if level is not None and not (grey_levels and of_type is None):
                 unit = unit_sigma(level, values)
-            share = part_of(progress or _no_progress, index, len(parts))
+            share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
             result, report = self._restore(values.to_unit(part), unit, share, mask)
             excess = values.excess(part) if self.options.task == "upscale" else None
@@ -368,10 +392,8 @@ class Restorer:
                 result += bicubic_resize(excess, *result.shape[2:])
             results.append(values.from_unit(result, part))
             reports.append(report.on(values, of_type))
-        restored = torch.cat(results)
-        if hidden is not None and restored.shape == color.shape:
-            restored = torch.where(hidden.to(restored.device), planes.color, restored)
-        return like(image, restored, alpha), joined(reports)
+        report = joined(reports)
+        return torch.cat(results), dataclasses.replace(report, notes=(*notes, *report.notes))
 
 
 def _no_progress(fraction: float) -> None:

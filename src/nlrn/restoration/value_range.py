@@ -137,7 +137,7 @@ def range_of(values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto"
         return _given(values, data_range)
     if values.dtype is torch.uint8:
         return ValueRange(0.0, WHITES[torch.uint8], limits=(0.0, WHITES[torch.uint8]))
-    samples = _samples(values)
+    samples = samples_of(values)
     low, bulk, high = (float(x) for x in np.quantile(samples, (TAIL, BULK, 1 - TAIL)))
     if low == high:
         low, high = float(samples.min()), float(samples.max())
@@ -187,7 +187,7 @@ def _given(values: Tensor, data_range: DataRange) -> ValueRange:
         if isinstance(data_range, tuple | list):
             raise ValueError(f"data_range must be two finite numbers that rise, got ({low:g}, {high:g})")
         raise ValueError(f"data_range must be positive, got {high:g}")
-    samples = _samples(values)
+    samples = samples_of(values)
     bottom, top = (float(x) for x in np.quantile(samples, (TAIL, 1 - TAIL)))
     span = high - low
     if bottom < low - span or top > high + span:
@@ -201,7 +201,7 @@ def _given(values: Tensor, data_range: DataRange) -> ValueRange:
     return ValueRange(low, high, margin=MARGIN, limits=(min(low, least), max(high, most)))
 
 
-def _samples(values: Tensor) -> np.ndarray:
+def samples_of(values: Tensor) -> np.ndarray:
     """At most about a million of the values in float64, evenly spread."""
     step = max(1, math.isqrt(max(1, values.numel() // SAMPLES)))
     part = values[..., ::step, ::step] if min(values.shape[-2:]) > step else values

@@ -1,0 +1,113 @@
+"""Hot and dead pixels: single pixels of a sensor that are far too bright or too dark.
+
+A pixel x with the eight neighbours N and the median m of N is one if
+
+    |x - m| > 6 max(deviation of the noise at m, spread of the 5x5 pixels)     it is no noise and no texture, and
+    at most one of the 8 neighbours lies a quarter of the way from m to x      it is no star: these span several pixels,
+    at most one of 24 lies half the way                                        and no end of a line
+
+so that two faults side by side are still found. The spread is the median absolute deviation, for normal noise.
+
+Source: after the adaptive median filter of Hwang and Haddad, doi:10.1109/83.370679, with the noise level for its
+extremes, and the contrast of Laplacian cosmic-ray identification (van Dokkum, doi:10.1086/323894).
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STRONG = 6.0
+# Median absolute deviation of normal noise.
+NORMAL_MEDIAN = 0.6744897501960817
+REACH = 2
+OFFSETS = [shift for shift in itertools.product(range(-REACH, REACH + 1), repeat=2) if shift != (0, 0)]
+ADJACENT = [i for i, shift in enumerate(OFFSETS) if max(map(abs, shift)) == 1]
+
+
+def hot_pixels(image: Tensor, slope: float, intercept: float) -> Tensor:
+    """A mask of the pixels that are hot or dead, each channel by itself.
+
+    Args:
+        image: `[B, C, H, W]` of any real type and unit, of at least 3 pixels a side.
+        slope: a of the variance `a x + b` of the noise; 0 for white noise.
+        intercept: b, in squared units of the image.
+
+    Returns:
+        Booleans of the same shape.
+
+    Source: as `nlrn.ops.hot_pixels` says.
+
+    Example:
+        >>> import torch
+        >>> from nlrn.ops.hot_pixels import hot_pixels, without_hot_pixels
+        >>> image = torch.full((1, 1, 9, 9), 10.0)
+        >>> image[0, 0, 4, 5] = 99
+        >>> mask = hot_pixels(image, slope=0.0, intercept=1.0)
+        >>> int(mask.sum()), float(without_hot_pixels(image, mask).max())
+        (1, 10.0)
+    """
+    mask = torch.zeros(image.shape, dtype=torch.bool, device=image.device)
+    if min(image.shape[2:]) <= REACH:
+        return mask
+    planes = image.double()
+    around = (9 * F.avg_pool2d(_padded(planes, 1), 3, 1) - planes) / 8
+    # Only few pixels are worth a look at all their neighbours.
+    deviation = (slope * around + intercept).clamp(min=0).sqrt()
+    where = ((planes - around).abs() > STRONG / 2 * deviation).nonzero(as_tuple=True)
+    mask[where] = _are_hot(planes[where], _neighbours(planes, where), slope, intercept)
+    return mask
+
+
+def without_hot_pixels(image: Tensor, mask: Tensor) -> Tensor:
+    """The image with each pixel of a mask as the median of its eight neighbours that are not of the mask.
+
+    Args:
+        image: `[B, C, H, W]` of any real type; integers are rounded.
+        mask: of the same shape.
+
+    Returns:
+        A tensor of the same shape and type; of 24 neighbours where all eight are of the mask.
+    """
+    replaced, where = image.clone(), mask.nonzero(as_tuple=True)
+    around = _neighbours(image.double().masked_fill(mask, torch.nan), where)
+    middle = around[ADJACENT].nanquantile(0.5, 0)
+    middle = torch.where(middle.isnan(), around.nanquantile(0.5, 0), middle)
+    replaced[where] = (middle if image.is_floating_point() else middle.round()).to(image.dtype)
+    return replaced
+
+
+def _are_hot(values: Tensor, around: Tensor, slope: float, intercept: float) -> Tensor:
+    """Booleans `[K]` for values `[K]` with their neighbours `[24, K]`."""
+    adjacent = around[ADJACENT]
+    middle = _median(adjacent)
+    spread = _median((around - middle).abs()) / NORMAL_MEDIAN
+    # Where electrons are few their median may be 0 and their mean is not; a single electron is no fault.
+    light = torch.maximum(middle, around.mean(0))
+    deviation = torch.maximum((slope * light + intercept).clamp(min=0).sqrt(), spread)
+    excess = values - middle
+    strong = excess.abs() > STRONG * deviation + slope * STRONG**2 / 6
+    sides, size = excess.sign(), excess.abs()
+    few = ((adjacent - middle) * sides >= size / 4).sum(0) <= 1
+    alone = ((around - middle) * sides >= size / 2).sum(0) <= 1
+    return strong & few & alone
+
+
+def _neighbours(planes: Tensor, where: tuple[Tensor, ...]) -> Tensor:
+    """The 24 values around each of K pixels of `[B, C, H, W]`, mirrored at the border: `[24, K]`."""
+    padded, (batch, channel, row, column) = _padded(planes, REACH), where
+    return torch.stack([padded[batch, channel, row + REACH + y, column + REACH + x] for y, x in OFFSETS])
+
+
+def _padded(planes: Tensor, reach: int) -> Tensor:
+    """Planes with as many mirrored pixels more on every side."""
+    return F.pad(planes, [reach] * 4, mode="reflect")
+
+
+def _median(values: Tensor) -> Tensor:
+    """The median over the first axis, of an even number the mean of the middle two."""
+    ordered, half = values.sort(0).values, len(values) // 2
+    return (ordered[half - 1] + ordered[half]) / 2
