@@ -236,7 +236,7 @@ def estimate_noise(
     Returns:
         An estimate with `sigma` (in the units of an array or tensor; for a path in 8-bit grey levels), `whiteness` (1
         for white noise, below 0.5 after a camera's processing) and the share of the picture `used`. For a sensor's
-        noise one with `noise.gain`, `noise.read_noise` and `noise.offset`, in the units of the values, and their errors.
+        noise one with `noise.gain`, `noise.read_noise` and `noise.offset`, in the units of the values, and errors.
 
     Raises:
         NoiseUnknown: a `ValueError`; the gain does not follow from the image, for the reason that it states.
@@ -262,7 +262,9 @@ def estimate_noise(
     if noise != "poisson-gaussian":
         raise ValueError(f"noise must be 'poisson-gaussian' or None, got {noise!r}")
     if data_range is not None:
-        raise ValueError("data_range= is of no use with noise='poisson-gaussian', which has the units of the data")
+        raise ValueError(
+            "data_range= is of no use with noise='poisson-gaussian', which has the units of the data"
+        )
     return measure_sensor_noise(source)
 
 

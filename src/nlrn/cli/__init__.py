@@ -18,6 +18,7 @@ from .export_weights import export_weights
 from .grouped import GroupedCommand
 from .import_tf import import_tf
 from .models import models
+from .noise import noise
 from .serve import serve
 from .train import train
 from .upscale import upscale
@@ -62,6 +63,7 @@ app.command(cls=GroupedCommand)(dejpeg)
 app.command(cls=GroupedCommand)(serve)
 app.command()(compare)
 app.command("add-noise")(add_noise)
+app.command()(noise)
 app.command()(models)
 app.command("import-tf")(import_tf)
 app.command()(train)

@@ -206,7 +206,8 @@ def parse_white(text: str | None) -> float | None:
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
-    named = re.sub(r"\bnoise='([a-z-]+)'", r"--noise \1", text.replace("data_range=", "--data-range "))
+    named = re.sub(r"\bdata_range= ?", "--data-range ", text)
+    named = re.sub(r"\bnoise='([a-z-]+)'", r"--noise \1", named)
     named = re.sub(r"\b(sigma|model|noise|gain|read_noise|offset)=(?=\W|$)", r"--\1", named)
     return named.replace("--read_noise", "--read-noise")
 

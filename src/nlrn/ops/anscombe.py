@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 # Electrons plus variance of the read noise from which the asymptotic inverse is right within 0.002 electrons.
-BRIGHT = 32.0
+BRIGHT = 64.0
 # Nodes of the table, evenly spaced in the square root of the electrons.
-NODES = 256
+NODES = 384
 # The integral over the read noise is a sum over so many points, as far as so many standard deviations.
 POINTS, REACH = 513, 8.0
 
@@ -99,7 +99,7 @@ def inverse_anscombe(stabilized: Tensor, noise: SensorNoise, share: float = 1.0)
     """The exact unbiased inverse: of the mean of `anscombe(x)`, the mean of x.
 
     A table of the mean, summed over the Poisson distribution and integrated over the read noise, up to
-    y + read_noise^2 = 32 electrons. Beyond, `share^2 (D^2 / 4 - 1/8) - read_noise^2` electrons, which that approaches.
+    y + read_noise^2 = 64 electrons. Beyond, `share^2 (D^2 / 4 - 1/8) - read_noise^2` electrons, which that approaches.
     Below the value of no electrons it goes on in a straight line, so that noise around a dark background is not cut off
     and keeps its mean.
 

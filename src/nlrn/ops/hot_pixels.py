@@ -72,12 +72,15 @@ def without_hot_pixels(image: Tensor, mask: Tensor) -> Tensor:
     Returns:
         A tensor of the same shape and type; of 24 neighbours where all eight are of the mask.
     """
-    replaced, where = image.clone(), mask.nonzero(as_tuple=True)
-    around = _neighbours(image.double().masked_fill(mask, torch.nan), where)
+    if not mask.any():
+        return image
+    # Many types take no values at single places.
+    where, repaired = mask.nonzero(as_tuple=True), image.double()
+    around = _neighbours(repaired.masked_fill(mask, torch.nan), where)
     middle = around[ADJACENT].nanquantile(0.5, 0)
     middle = torch.where(middle.isnan(), around.nanquantile(0.5, 0), middle)
-    replaced[where] = (middle if image.is_floating_point() else middle.round()).to(image.dtype)
-    return replaced
+    repaired[where] = middle if image.is_floating_point() else middle.round()
+    return torch.where(mask, repaired.to(image.dtype), image)
 
 
 def _are_hot(values: Tensor, around: Tensor, slope: float, intercept: float) -> Tensor:

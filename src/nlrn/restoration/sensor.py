@@ -27,11 +27,12 @@ from .report import Report, joined
 from .strength import check_strength, partly
 from .value_range import BULK, FAINT, MARGIN, ROOM, TAIL, Sigma, ValueRange, range_of, samples_of
 
-# (bin, share) of each pass where a pixel has fewer electrons than this on average. With bin b the model sees sums of
-# b x b pixels; share is that of the noisy picture in its mixture with the estimate.
+# (bin, share) of each pass where a mean pixel's squared ratio of signal to noise is below this; without read noise that
+# is its number of electrons. With bin b the model sees sums of b x b pixels; share is that of the noisy picture in its
+# mixture with the estimate.
 PASSES: tuple[tuple[float, tuple[tuple[int, float], ...]], ...] = (
     (1.0, ((3, 1.0), (2, 0.7), (1, 0.4))),
-    (4.0, ((2, 1.0), (1, 0.5))),
+    (3.0, ((2, 1.0), (1, 0.5))),
     (math.inf, ((1, 1.0),)),
 )
 # Smaller pictures go through the model once: their sums would be of too few pixels.
@@ -193,11 +194,13 @@ def restore_counts(
 
 
 def _passes(values: Tensor, noise: SensorNoise) -> tuple[tuple[int, float], ...]:
-    """The passes for an image, by its electrons; those of the read noise count too, as they make noise normal."""
-    electrons = float((values.mean() - noise.offset) / noise.gain) + (noise.read_noise / noise.gain) ** 2
+    """The passes for an image, by the signal of its mean pixel."""
     if min(values.shape[2:]) < SMALLEST_SIDE:
         return PASSES[-1][1]
-    return next(passes for most, passes in PASSES if electrons < most)
+    electrons = max(0.0, float(values.mean() - noise.offset) / noise.gain)
+    variance = electrons + (noise.read_noise / noise.gain) ** 2
+    ratio = electrons**2 / variance if variance else 0.0
+    return next(passes for most, passes in PASSES if ratio < most)
 
 
 def _once(
