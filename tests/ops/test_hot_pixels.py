@@ -80,11 +80,13 @@ def test_border(where):
 
 
 def test_pair_and_replacement():
-    image = torch.arange(81, dtype=torch.float32).view(1, 1, 9, 9)
+    image = torch.arange(81, dtype=torch.float64).view(1, 1, 9, 9)
     image[0, 0, 4, 4:6] = 1e6
     found = hot_pixels(image, 0.0, 1.0)
     assert found.nonzero().tolist() == [[0, 0, 4, 4], [0, 0, 4, 5]]
+    before = image.clone()
     repaired = without_hot_pixels(image, found)
+    assert torch.equal(image, before)
     # The median of 30, 31, 32, 39, 48, 49, 50, without the pixel beside.
     assert float(repaired[0, 0, 4, 4]) == 39
     assert torch.equal(repaired[~found], image[~found])

@@ -75,7 +75,7 @@ def without_hot_pixels(image: Tensor, mask: Tensor) -> Tensor:
     if not mask.any():
         return image
     # Many types take no values at single places.
-    where, repaired = mask.nonzero(as_tuple=True), image.double()
+    where, repaired = mask.nonzero(as_tuple=True), image.to(torch.float64, copy=True)
     around = _neighbours(repaired.masked_fill(mask, torch.nan), where)
     middle = around[ADJACENT].nanquantile(0.5, 0)
     middle = torch.where(middle.isnan(), around.nanquantile(0.5, 0), middle)
