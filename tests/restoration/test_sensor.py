@@ -292,6 +292,16 @@ def test_hot_pixels_of_uint16_and_hidden_ones():
     assert clean[30, 30] < 400
 
 
+@pytest.mark.parametrize("photons", [100, 10_000])
+def test_never_worse_than_the_counts(photons):
+    """Bright peaks that the range left out once came through the network with more error than noise."""
+    counts = np.random.default_rng(24).poisson(scene(96) ** 2 * photons).astype(np.float64)
+    assert (
+        psnr(nlrn.denoise(counts, **COUNTS), scene(96) ** 2 * photons)
+        > psnr(counts, scene(96) ** 2 * photons) + 2
+    )
+
+
 def test_binning():
     values = torch.arange(35, dtype=torch.float64).view(1, 1, 5, 7)
     sums, noise = binned(values, SensorNoise(2.0, 3.0, 10.0), 2)

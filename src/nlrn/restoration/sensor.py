@@ -25,7 +25,7 @@ from .hot_pixels import repaired
 from .options import DataRange, Options
 from .report import Report, joined
 from .strength import check_strength, partly
-from .value_range import BULK, FAINT, MARGIN, ROOM, TAIL, Sigma, ValueRange, range_of, samples_of
+from .value_range import BULK, ROOM, TAIL, Sigma, ValueRange, range_of, samples_of
 
 # (bin, share) of each pass where a mean pixel's squared ratio of signal to noise is below this; without read noise that
 # is its number of electrons. With bin b the model sees sums of b x b pixels; share is that of the noisy picture in its
@@ -37,8 +37,9 @@ PASSES: tuple[tuple[float, tuple[tuple[int, float], ...]], ...] = (
 )
 # Smaller pictures go through the model once: their sums would be of too few pixels.
 SMALLEST_SIDE = 24
-# The most noise in units of the range: what lies closer together than the models know is spread to it.
-NOISIEST = 0.2
+# The most noise in units of the range, to which what lies closer together is spread, and the least. Values up to NEAR
+# times the noise beyond the range still go through the model.
+NOISIEST, FAINTEST, NEAR = 0.2, 1 / 255, 4.0
 
 # Restores `[1, C, H, W]` in units of [0, 1] at a known noise level.
 Restore = Callable[[Tensor, float, Progress], tuple[Tensor, Report]]
@@ -229,14 +230,12 @@ def _once(
 def working_range(stabilized: Tensor) -> ValueRange:
     """The range on which a model sees stabilized values, whose noise is 1.
 
-    All of them if their noise is no fainter on it than the models remove well; else without the brightest 5% if that
-    helps, and without the brightest 0.1%.
+    All of them where their noise is not too faint on it to be removed; else without the brightest 5% if that helps, and
+    without the brightest 0.1%. Those come back as they were: values beyond 1 mislead the networks.
     """
     low, bulk, high = (float(x) for x in np.quantile(samples_of(stabilized), (TAIL, BULK, 1 - TAIL)))
-    widest = 1 / FAINT
-    most = float(stabilized.max())
-    high = most if most - low <= widest else min(high, max(bulk, low + widest))
-    return _span(low, high)
+    widest, most = 1 / FAINTEST, float(stabilized.max())
+    return _span(low, most if most - low <= widest else min(high, max(bulk, low + widest)))
 
 
 def _span(low: float, high: float) -> ValueRange:
@@ -245,7 +244,7 @@ def _span(low: float, high: float) -> ValueRange:
     low, high = low - room, high + room
     widen = max(0.0, 1 / NOISIEST - (high - low)) / 2
     low, high = low - widen, high + widen
-    return ValueRange(low, high, MARGIN + 4 / (high - low))
+    return ValueRange(low, high, NEAR / (high - low))
 
 
 def binned(values: Tensor, noise: SensorNoise, size: int) -> tuple[Tensor, SensorNoise]:
