@@ -370,7 +370,15 @@ def test_help_fits_80_columns_and_groups_the_options(nlrn, monkeypatch):
     shown = nlrn("denoise", "--help").out
     assert max(map(len, shown.splitlines())) <= 80
     groups = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert groups == ["Arguments:", "Files:", "Restoration:", "Computing:", "Other options:"]
+    assert groups == [
+        "Arguments:",
+        "Files:",
+        "Restoration:",
+        "Noise of a sensor:",
+        "Computing:",
+        "Other options:",
+    ]
     after = {group: shown.split(group)[1] for group in groups}
-    assert "--strength" in after["Restoration:"].split("Computing:")[0]
+    assert "--strength" in after["Restoration:"].split("Noise of a sensor:")[0]
+    assert "--read-noise" in after["Noise of a sensor:"].split("Computing:")[0]
     assert "--max-memory" in after["Computing:"].split("Other options:")[0]
