@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import warnings
@@ -13,8 +12,9 @@ import numpy as np
 from PIL.Image import Image as PillowImage
 from torch import Tensor
 
-from .files.image import Image, merge_alpha
-from .files.images import check_writable, read_image, write_image
+from .files.image import merge_alpha
+from .files.images import format_for, read_image
+from .files.pages import read_pages
 from .inference import Progress
 from .inference.noise_level import NoiseEstimate
 from .inference.sensor_noise import SensorNoiseEstimate
@@ -22,15 +22,18 @@ from .models.contract import Model
 from .restoration import (
     DataRange,
     Report,
+    RestoredPages,
     Restorer,
     Settings,
     Sigma,
     Task,
     measure_noise,
     measure_sensor_noise,
+    restore_stack,
 )
 from .restoration.kinds import of_pillow
 from .restoration.options import Noise, check_options
+from .restoration.stack import Per, check_estimate
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ class Options(Settings, total=False):
     overwrite: bool
     progress: Progress | None
     channel_axis: int | None
+    axes: str | None
+    estimate: Per
     nodata: Literal["nan"] | float | None
 
 
@@ -101,13 +106,19 @@ def denoise(
             offset: value without light, in the units of the data; by default 0, if gain and read noise are given.
             hot_pixels: replace isolated pixels far beyond the noise by the median of their neighbours, also in the
                 result: they are taken for faults of the sensor. Stars, which span several pixels, stay.
+            axes: a letter for each axis of an array, as tifffile has them, such as `"ZYX"` or `"TCYX"`: every plane of
+                Y and X is restored. S, or C as the last axis, are the colors of a plane; C elsewhere are channels, each
+                of which is a stack of its own. The planes of a stack have one range of values in common.
+            estimate: `"stack"` for one estimate of the noise of a stack or of the pages of a file, `"page"` for one of
+                each plane or page.
             nodata: `"nan"` or a number that an array has where it has no data; such pixels come back as they are.
             output: write the result to this file (of a path's image, with its depth and metadata).
             overwrite: replace an existing `output`.
             progress: called with the fraction done, from 0 to 1.
 
     Returns:
-        The same kind, shape and dtype; for a path an array, or with `output` the path written.
+        The same kind, shape and dtype; for a path an array (for a file of several pages with these as its first axis),
+        or with `output` the path written.
 
     Raises:
         ValueError: bad shapes, types or values; a `data_range` that the image exceeds by far; a sigma beyond the
@@ -288,29 +299,27 @@ def _restore(
     overwrite: bool = False,
     progress: Progress | None = None,
     channel_axis: int | None = None,
+    axes: str | None = None,
+    estimate: Per = "stack",
     nodata: Literal["nan"] | float | None = None,
     **settings: Unpack[Settings],
 ) -> tuple[Any, Report]:
     """The image restored, as the kind that it is, or the file written."""
     check_options(settings)
+    check_estimate(estimate)
     restorer = Restorer(model, task=task, scale=scale, **settings)
+    if axes is not None and (not isinstance(image, np.ndarray) or channel_axis is not None):
+        what = "without channel_axis" if isinstance(image, np.ndarray) else f"not for {type(image).__name__}"
+        raise ValueError(f"axes= is for NumPy arrays, {what}")
     if isinstance(image, PillowImage):
         return _restore_pillow(restorer, image, sigma, progress)
     if hasattr(image, "read"):
         restored, report = restorer.image(read_image(cast(BinaryIO, image)), sigma, progress)
         return merge_alpha(restored), report
     if isinstance(image, str | os.PathLike):
-        source = read_image(Path(image))
-        target = (
-            None
-            if output is None
-            else _checked_output(source, Path(image), Path(output), overwrite, restorer.scale)
-        )
-        restored, report = restorer.image(source, sigma, progress)
-        if target is not None:
-            written = write_image(restored, target, overwrite=overwrite, mode=os.stat(image).st_mode & 0o777)
-            return target, dataclasses.replace(report, notes=(*report.notes, *written))
-        return merge_alpha(restored), report
+        if output is not None:
+            return _write_file(restorer, Path(image), sigma, Path(output), overwrite, progress, estimate)
+        return _restore_file(restorer, Path(image), sigma, progress, estimate)
     if output is not None:
         raise ValueError("output= writes the result of a path; write an array or a tensor yourself")
     if isinstance(image, Tensor):
@@ -320,12 +329,52 @@ def _restore(
             "image must be a path, a file object, a NumPy array, a tensor, a Pillow image or a list of these, "
             f"got {type(image).__name__}"
         )
+
+    def restore(pixels: np.ndarray) -> tuple[np.ndarray, Report]:
+        if axes is None:
+            return restorer.array(pixels, sigma, progress, channel_axis=channel_axis)
+        planes, reports = restore_stack(restorer, pixels, axes, sigma, progress, estimate=estimate)
+        return planes, reports.joined()
+
     if nodata is None:
-        return restorer.array(image, sigma, progress, channel_axis=channel_axis)
-    masked = _masked(image, nodata)
-    result, report = restorer.array(masked, sigma, progress, channel_axis=channel_axis)
+        return restore(image)
+    result, report = restore(_masked(image, nodata))
     np.ma.getdata(result)[np.ma.getmaskarray(result)] = np.nan if nodata == "nan" else nodata
     return (result if isinstance(image, np.ma.MaskedArray) else np.ma.getdata(result)), report
+
+
+def _restore_file(
+    restorer: Restorer, path: Path, sigma: Sigma | None, progress: Progress | None, estimate: Per
+) -> tuple[np.ndarray, Report]:
+    """The picture in a file as an array, or its pages as one."""
+    with read_pages(path) as pages:
+        if len(pages) == 1:
+            restored, report = restorer.image(pages[0], sigma, progress)
+            return merge_alpha(restored), report
+        if len({pages.group(index)[1] for index in range(len(pages))}) > 1:
+            raise ValueError(
+                f"the pages of {path} differ in size or type and are no array; output= writes a file"
+            )
+        planes = RestoredPages(restorer, pages, sigma, progress, estimate=estimate)
+        return np.stack([merge_alpha(page) for page in planes]), planes.report()
+
+
+def _write_file(
+    restorer: Restorer,
+    path: Path,
+    sigma: Sigma | None,
+    output: Path,
+    overwrite: bool,
+    progress: Progress | None,
+    estimate: Per,
+) -> tuple[Path, Report]:
+    """The file that is written from another one, as the commands do it."""
+    from .batch.plan import Job
+    from .batch.run import FileOptions, restore_file
+
+    _check_output(path, output, overwrite)
+    options = FileOptions(sigma, quality=95, overwrite=overwrite, estimate=estimate)
+    return output, restore_file(Job(path, output), restorer, options, progress=progress).report
 
 
 def _masked(image: np.ndarray, nodata: Literal["nan"] | float) -> np.ndarray:
@@ -349,9 +398,9 @@ def _restore_pillow(
     return result, report
 
 
-def _checked_output(image: Image, source: Path, target: Path, overwrite: bool, scale: int) -> Path:
-    """`target`, if the result can go there; better to know before the work than after."""
-    check_writable(image, target, scale)
+def _check_output(source: Path, target: Path, overwrite: bool) -> None:
+    """Refuses a place where no result can go; better to know before the work than after."""
+    format_for(target, "PNG")
     if os.path.isdir(target):
         raise ValueError(f"output {target} is a folder, and must be a file")
     if not os.path.isdir(target.parent):
@@ -360,7 +409,6 @@ def _checked_output(image: Image, source: Path, target: Path, overwrite: bool, s
         raise ValueError(f"output is the input itself, {source}; the original is never modified")
     if not overwrite and os.path.lexists(target):
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
-    return target
 
 
 Restored = TypeVar("Restored")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 from slow_work import Slow, wait
 from starlette.testclient import TestClient
 
@@ -22,6 +24,13 @@ from pictures import picture
 
 HOST = "http://localhost:8642"
 JSON = {"accept": "application/json"}
+
+
+def two(format_: str) -> bytes:
+    """A file of two pages or frames."""
+    frames, buffer = [PillowImage.new("RGB", (20, 20), color) for color in ("red", "blue")], io.BytesIO()
+    frames[0].save(buffer, format_, save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -174,7 +183,9 @@ def test_limits(serve, photo, grey16, slow):
     [
         ({"content": b""}, "no image came"),
         ({"content": b"\0" * 100}, "not an image of a supported format"),
-        ({"content": b"GIF89a" + b"\0" * 100}, "is a GIF file"),
+        ({"content": b"GIF89a"}, "damaged or unsupported GIF"),
+        ({"content": two("TIFF")}, "has 2 pages; only single images are supported here"),
+        ({"content": two("PNG")}, "holds 2 images or frames; only single images are supported here"),
         ({"content": b"\x89PNG\r\n\x1a\n" + b"\0" * 100}, "damaged"),
         ({"files": {"a": b"1", "b": b"2"}}, "one image"),
         ({"files": {"image": b""}}, "no image came"),

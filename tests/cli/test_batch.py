@@ -165,7 +165,7 @@ def test_json(nlrn, folder, tiny_grey):
     assert "not" in failed["reason"]
     first = next(line for line in lines if line["event"] == "restored")
     assert first.keys() == {
-        *("version", "event", "source", "target", "model", "sigma", "estimated", "seconds", "notes"),
+        *("version", "event", "source", "target", "model", "sigma", "estimated", "seconds", "notes", "pages"),
         "warnings",
     }
     assert first["sigma"] == pytest.approx(20)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import typer
 from PIL import Image
@@ -51,6 +52,8 @@ def folder(tmp_path_factory):
         (place / name).mkdir(parents=True)
         Image.fromarray(noisy).save(place / name / f"{name[0]}.png")
     Image.fromarray(noisy).save(place / "holiday" / "h.png")
+    for name, count in (("stack.tif", 3), ("movie.tif", 20)):
+        tifffile.imwrite(place / name, np.stack([noisy[:20, :24, 0]] * count), photometric="minisblack")
     return place
 
 
@@ -110,6 +113,7 @@ def test_python_of_the_guide(folder, monkeypatch):
         "image": image,
         "tensor": torch.from_numpy(image.copy()).permute(2, 0, 1) / 255,
         "stack": np.stack([data.camera()[i : i + 40, 200:248] for i in (60, 100, 140, 180)]),
+        "channels": np.stack([data.camera()[i : i + 40, 200:248] for i in (60, 100)]),
         "heights": np.where(np.eye(48, dtype=bool), np.nan, data.camera()[100:148, 200:248] / 9.0),
         "pillow_image": Image.fromarray(image),
         "counts": np.random.default_rng(0).poisson(40.0, (48, 56)).astype(np.uint16),

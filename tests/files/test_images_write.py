@@ -71,7 +71,7 @@ IMPOSSIBLE = {
         "JPEG cannot hold transparency; PNG or TIFF or WEBP can",
     ),
     "alpha BMP": (Image(noise((4, 5)), noise((4, 5))), "a.bmp", "BMP cannot hold transparency"),
-    "GIF": (GREY, "a.gif", "unknown suffix '.gif'; expected one of .png, .jpg"),
+    "GIF": (GREY, "a.gif", "GIF files are only read; expected one of .png, .jpg"),
     "4 channels": (Image(noise((4, 5, 4))), "a.png", r"HxW or HxWx3 and not empty, got shape \(4, 5, 4\)"),
     "empty": (Image(noise((0, 5))), "a.png", r"got shape \(0, 5\)"),
     "alpha of another size": (Image(noise((4, 5)), noise((5, 4))), "a.png", "alpha must be"),
@@ -203,7 +203,7 @@ def test_quality_matters():
 
 
 def test_unknown_format():
-    with pytest.raises(ImageError, match="unknown image format 'GIF'"):
+    with pytest.raises(ImageError, match="cannot write the format 'GIF'; expected one of PNG"):
         encode_image(GREY, "GIF")
 
 

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ..files.image import FORMATS
+from ..files.image import WRITTEN
 from ..restoration import Task
 from ..restoration.luma import SCALES
 from ..restoration.strength import Strength
 from .limits import Refused
 
-FORMAT_NAMES = {name.lower(): name for name in FORMATS} | {"jpg": "JPEG", "tif": "TIFF"}
+FORMAT_NAMES = {name.lower(): name for name in WRITTEN} | {"jpg": "JPEG", "tif": "TIFF"}
 FIELDS = ("model", "sigma", "strength", "scale", "steps", "format", "quality", "region")
 MAX_QUALITY = 100
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..evaluation.score import Score, score
 from ..files import exif
-from ..files.image import FORMATS
+from ..files.image import FORMATS, WRITTEN, result_format
 from ..files.images import Image, check_writable, encode_image, read_image
 from ..files.orientation import upright
 from ..inference import Progress
@@ -22,7 +22,7 @@ from ..viewer.embedded import numbers_png, shown_png
 from .limits import Refused
 from .order import Order, Region
 
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in FORMATS}
+MEDIA_TYPES = {name: f"image/{name.lower()}" for name in WRITTEN}
 # Restorers that stay loaded; each holds one or two models of less than two megabytes.
 KEPT_RESTORERS = 16
 # SSIM takes some hundred bytes a pixel.
@@ -96,7 +96,7 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
     image = read_image(upload)
     if order.region is not None:
         image = crop(image, order.region)
-    name = order.format or image.format
+    name = order.format or result_format(image.format)
     check_writable(image, f"image{FORMATS[name].suffixes[0]}")
     restored, report = restorers.get(order).image(image, order.sigma, progress)
     data = encode_image(restored, name, quality=order.quality)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from ..files.atomic import check_name
-from ..files.images import SUFFIXES, ImageError, find_images
+from ..files.image import FORMATS, result_format
+from ..files.images import OUTPUT_SUFFIXES, SUFFIXES, ImageError, find_images
 
 # The name of a result of standard input in a folder, without the suffix of its format.
 STANDARD_INPUT = "standard-input"
@@ -131,7 +132,7 @@ def plan_jobs(
         raise PlanError(f"one file, {output}, cannot take several results; give a folder")
     if output is not None:
         folder = Path(output)
-        targets = {source: folder / place / source.name for source, place in sources.items()}
+        targets = {source: folder / place / _result_name(source, "") for source, place in sources.items()}
         return dataclasses.replace(
             _work(_jobs(targets), overwrite, skip_existing, shard=shard), folder=folder
         )
@@ -165,7 +166,18 @@ def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Pa
 
 
 def _beside(source: Path, suffix: str) -> Path:
-    return source.with_name(f"{source.stem}{suffix}{source.suffix}")
+    return source.with_name(_result_name(source, suffix))
+
+
+def _result_name(source: Path, suffix: str) -> str:
+    """The name of a result: that of its input with a suffix before its own, which follows the format of results."""
+    own = source.suffix
+    kind = SUFFIXES.get(own.lower())
+    if kind is not None and result_format(kind) != kind:
+        return f"{source.stem}{suffix}{FORMATS[result_format(kind)].suffixes[0]}"
+    if kind == "TIFF" and source.stem.lower().endswith(".ome"):
+        own = source.name[-len(own) - 4 :]
+    return f"{source.name[: len(source.name) - len(own)]}{suffix}{own}"
 
 
 def _jobs(targets: dict[Path, Path]) -> list[Job]:
@@ -225,8 +237,10 @@ def _named(output: str, source: Path | Literal["-"]) -> Job:
         PlanError: a suffix of no image format, or a folder that does not exist.
     """
     target = Path(output)
-    if target.suffix.lower() not in ("", *SUFFIXES):
-        raise PlanError(f"the output {output} has an unknown suffix; expected one of {', '.join(SUFFIXES)}")
+    if target.suffix.lower() not in ("", *OUTPUT_SUFFIXES):
+        raise PlanError(
+            f"the output {output} has an unknown suffix; expected one of {', '.join(OUTPUT_SUFFIXES)}"
+        )
     if not os.path.isdir(target) and not os.path.isdir(target.parent):
         raise PlanError(f"the folder of the output {output} does not exist")
     return Job(source, target)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
-from ..files.image import FORMATS, Image
-from ..files.images import check_holds, check_writable, encode_image, read_image, write_image
+from ..files.image import FORMATS, Image, result_format
+from ..files.images import check_holds, check_writable, encode_image, write_image
+from ..files.pages import Pages, Ranges, check_holds_pages, read_pages, stream_pages, write_pages
 from ..inference import Progress
 from ..models.contract import info_of
-from ..restoration import Report, Restorer, Sigma
+from ..restoration import Report, RestoredPages, Restorer, Sigma
+from ..restoration.stack import Per
 from .journal import Journal
 from .plan import STANDARD_INPUT, Job
 
@@ -29,19 +32,24 @@ class FileOptions:
         sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
         quality: of JPEG and lossy WebP files.
         overwrite: whether existing outputs are replaced.
+        pages: numbers of the pages that are restored, by default all.
+        estimate: whether the noise is estimated for a stack as a whole or for each page.
     """
 
     sigma: Sigma | None
     quality: int
     overwrite: bool
+    pages: Ranges | None = None
+    estimate: Per = "stack"
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A file that was restored."""
+    """A file that was restored, of so many pages."""
 
     job: Job
     report: Report
+    pages: int = 1
 
 
 @dataclass(frozen=True)
@@ -70,12 +78,14 @@ class Foreseen:
         sigma: noise level in 8-bit grey levels, `"auto"` where it is estimated, or `None` for a model that takes none
             or where nlrn chooses.
         seconds: about the time that it takes.
+        pages: their number.
     """
 
     job: Job
     model: str
     sigma: Sigma | None
     seconds: float
+    pages: int = 1
 
 
 Event = Restored | Failed | Skipped | Foreseen
@@ -84,13 +94,15 @@ Event = Restored | Failed | Skipped | Foreseen
 def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
     """Reads a file and says what `restore_file` would do with it; nothing is written."""
     try:
-        image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
-        job = named(job, image.format)
-        check(job, image, restorer, options)
+        with _opened(job, options) as pages:
+            image, count = pages[0], len(pages)
+            job = named(job, image.format)
+            check(job, pages, image, restorer, options)
         shape = image.pixels.shape
         model, name = restorer.model_for(1 if image.pixels.ndim == 2 else 3, options.sigma)
         sigma = None if info_of(model).sigma_range is None else options.sigma
-        return Foreseen(job, name, sigma, restorer.estimate_seconds(shape, options.sigma))
+        seconds = count * restorer.estimate_seconds(shape, options.sigma)
+        return Foreseen(job, name, sigma, seconds, count)
     except FILE_ERRORS as error:
         return Failed(job, error)
 
@@ -101,49 +113,87 @@ def restore_file(
     options: FileOptions,
     *,
     progress: Progress | None = None,
-    on_read: Callable[[Image], None] = lambda image: None,
+    on_read: Callable[[Image, int], None] = lambda image, pages: None,
 ) -> Restored:
-    """Reads, restores and writes a file; `on_read` is called before the work.
+    """Reads, restores and writes a file; `on_read` is called with its first page and their number before the work.
 
     Raises:
         ValueError, OSError, MemoryError: a file that cannot be read, restored or written.
     """
-    image = read_image(sys.stdin.buffer.read() if job.source == "-" else job.source)
-    job = named(job, image.format)
-    check(job, image, restorer, options)
-    on_read(image)
+    with _opened(job, options) as pages:
+        image, count = pages[0], len(pages)
+        job = named(job, image.format)
+        check(job, pages, image, restorer, options)
+        on_read(image, count)
+        if count > 1:
+            return _restore_pages(job, pages, restorer, options, progress)
     restored, report = restorer.image(image, options.sigma, progress)
     written: tuple[str, ...] = ()
     if job.target == "-":
-        stream: BinaryIO = sys.stdout.buffer
-        stream.write(encode_image(restored, image.format, quality=options.quality))
-        stream.flush()
+        sys.stdout.buffer.write(encode_image(restored, quality=options.quality))
+        sys.stdout.buffer.flush()
     else:
-        # What only its owner may see stays so.
-        mode = None if job.source == "-" else os.stat(job.source).st_mode & 0o777
         written = write_image(
-            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=mode
+            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(job)
         )
-    return Restored(job, dataclasses.replace(report, notes=(*image.notes, *report.notes, *written)))
+    notes = (*pages.notes, *image.notes, *report.notes, *written)
+    return Restored(job, dataclasses.replace(report, notes=notes))
+
+
+def _opened(job: Job, options: FileOptions) -> Pages:
+    """The chosen pages of a file or of standard input."""
+    return read_pages(sys.stdin.buffer.read() if job.source == "-" else job.source, options.pages)
+
+
+def _mode(job: Job) -> int | None:
+    """The permissions of a result: what only its owner may see stays so."""
+    return None if job.source == "-" else os.stat(job.source).st_mode & 0o777
+
+
+def _restore_pages(
+    job: Job, pages: Pages, restorer: Restorer, options: FileOptions, progress: Progress | None
+) -> Restored:
+    """Restores pages one after the other, each written before the next one is read."""
+    restored = RestoredPages(restorer, pages, options.sigma, progress, estimate=options.estimate)
+    if job.target == "-":
+        with tempfile.TemporaryFile() as file:  # what stands first is known last
+            form = {"scale": restorer.scale, "quality": options.quality}
+            written = stream_pages(restored, file, result_format(pages.format), pages, **form)
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    else:
+        written = write_pages(
+            restored,
+            job.target,
+            pages,
+            scale=restorer.scale,
+            quality=options.quality,
+            overwrite=options.overwrite,
+            mode=_mode(job),
+        )
+    report = restored.report()
+    notes = (*pages.notes, *report.notes, *written)
+    return Restored(job, dataclasses.replace(report, notes=notes), len(pages))
 
 
 def named(job: Job, format_: str) -> Job:
     """The job with the suffix of a format, where its target is the name of standard input in a folder."""
     if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
         return job
-    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
+    return Job(job.source, job.target.with_suffix(FORMATS[result_format(format_)].suffixes[0]))
 
 
-def check(job: Job, image: Image, restorer: Restorer, options: FileOptions) -> None:
+def check(job: Job, pages: Pages, image: Image, restorer: Restorer, options: FileOptions) -> None:
     """Refuses, before the work, a target that exists or cannot hold the result.
 
     Raises:
         FileExistsError, ValueError: what is wrong with the target.
     """
     if job.target == "-":
-        check_holds(image, image.format, restorer.scale)
+        check_holds(image, result_format(image.format), restorer.scale)
         return
-    check_writable(image, job.target, restorer.scale)
+    check_holds_pages(pages, check_writable(image, job.target, restorer.scale))
     if not options.overwrite and os.path.lexists(job.target):
         raise FileExistsError(f"{job.target} exists")
 
@@ -166,7 +216,7 @@ def run_batch(
     journal: Journal | None = None,
     progress: Progress | None = None,
     on_start: Callable[[int, Job], None] = lambda index, job: None,
-    on_read: Callable[[Image], None] = lambda image: None,
+    on_read: Callable[[Image, int], None] = lambda image, pages: None,
 ) -> Iterator[Event]:
     """Restores one file after the other in this process.
 
@@ -177,7 +227,7 @@ def run_batch(
         journal: what is done and what others are doing; by default nothing.
         progress: called with the fraction of a file that is done.
         on_start: called with the place of a job in the batch before it begins.
-        on_read: called with each image before it is restored.
+        on_read: called with the first page of each file and their number before it is restored.
     """
     for index, job in enumerate(jobs):
         on_start(index, job)

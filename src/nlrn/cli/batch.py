@@ -20,7 +20,9 @@ from .options import os_error, parse_shard
 if TYPE_CHECKING:
     from ..batch.journal import Journal
     from ..batch.run import Event, FileOptions
+    from ..files.pages import Ranges
     from ..restoration import Restorer, Sigma
+    from ..restoration.stack import Per
 
 SOME_FAILED, ALL_FAILED = 3, 4
 
@@ -38,6 +40,8 @@ class BatchOptions:
     dry_run: bool
     as_json: bool
     quality: int
+    pages: Ranges | None = None
+    estimate: Per = "stack"
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -96,7 +100,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     output = Json(sys.stdout) if options.as_json else Text(console, restorer, sigma, len(work.jobs))
     output.notes(work.notes)
-    files = FileOptions(sigma, options.quality, options.overwrite)
+    files = FileOptions(sigma, options.quality, options.overwrite, options.pages, options.estimate)
     if options.dry_run:
         return _code(output, _foreseen(work, restorer, files), len(work.jobs))
     try:
@@ -183,6 +187,8 @@ def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchO
         "nlrn": __version__,
         "sigma": files.sigma,
         "quality": files.quality,
+        "pages": None if files.pages is None else [list(part) for part in files.pages],
+        "estimate": files.estimate,
         **restorer.options.that_change_results(),
     }
     part = "all" if options.shard is None else options.shard.replace("/", "-of-")

@@ -62,11 +62,17 @@ class Text:
         self._index = index
         self._bar.file(index, str(job.source))
 
-    def read(self, image: Image) -> None:
+    def read(self, image: Image, pages: int) -> None:
         """Says at the first file that the batch is long, and what would be faster."""
+        self._bar.pages = pages
         if self._index == 0:
             announce(
-                self._console, image.pixels.shape, self._restorer, self._sigma, self._count - self._index
+                self._console,
+                image.pixels.shape,
+                self._restorer,
+                self._sigma,
+                self._count - self._index,
+                pages,
             )
 
     def event(self, event: Event) -> None:
@@ -81,7 +87,7 @@ class Text:
             named = reason if str(job.source) in reason else f"{job.source}: {reason}"
             self._console.print(f"[red]failed:[/red] {_plain(named)}")
         elif isinstance(event, Restored):
-            self._console.print(_line(job, event.report))
+            self._console.print(_line(job, event.report, event.pages))
             for note in event.report.notes:
                 self._console.print(f"  note: {_plain(worded(note))}")
             for warning in event.report.warnings:
@@ -90,7 +96,7 @@ class Text:
             level = "" if event.sigma is None else f", sigma {event.sigma}"
             self._console.print(
                 f"{_plain(job.source)} -> {_plain(job.target)} "
-                f"({_plain(event.model)}{level}, about {event.seconds:.1f} s)"
+                f"({_pages(event.pages)}{_plain(event.model)}{level}, about {event.seconds:.1f} s)"
             )
 
     def summary(self, seconds: float) -> None:
@@ -133,7 +139,7 @@ class Json:
     def start(self, index: int, job: Job) -> None:
         """Says nothing."""
 
-    def read(self, image: Image) -> None:
+    def read(self, image: Image, pages: int) -> None:
         """Says nothing."""
 
     def event(self, event: Event) -> None:
@@ -156,11 +162,17 @@ class Json:
                 "sigma": None if report.sigma is None else 255 * report.sigma,
                 "estimated": report.estimated,
                 "seconds": report.seconds,
+                "pages": event.pages,
                 "notes": [worded(note) for note in report.notes],
                 "warnings": [worded(warning) for warning in report.warnings],
             }
         elif isinstance(event, Foreseen):
-            entry |= {"model": event.model, "sigma": event.sigma, "seconds": event.seconds}
+            entry |= {
+                "model": event.model,
+                "sigma": event.sigma,
+                "seconds": event.seconds,
+                "pages": event.pages,
+            }
         self._write(entry)
 
     def summary(self, seconds: float) -> None:
@@ -196,14 +208,19 @@ def reason_of(error: Exception) -> str:
     return worded(" ".join(str(error).split())) or type(error).__name__
 
 
-def _line(job: Job, report: Report) -> str:
+def _pages(count: int) -> str:
+    return f"{count} pages, " if count > 1 else ""
+
+
+def _line(job: Job, report: Report, pages: int) -> str:
     source = "standard input" if job.source == "-" else job.source
     target = "standard output" if job.target == "-" else job.target
     level = ""
     if report.sigma is not None:
         grey = 255 * report.sigma
         level = f", sigma {f'{grey:.1f}' if grey >= 1 or not grey else f'{grey:.2g}'}{' (estimated)' if report.estimated else ''}"
-    return f"{_plain(source)} -> {_plain(target)} ({_plain(report.model)}{level}, {report.seconds:.1f} s)"
+    how = f"{_pages(pages)}{_plain(report.model)}{level}, {report.seconds:.1f} s"
+    return f"{_plain(source)} -> {_plain(target)} ({how})"
 
 
 def _plain(text: object) -> str:
@@ -212,16 +229,22 @@ def _plain(text: object) -> str:
 
 
 def announce(
-    console: Console, shape: tuple[int, ...], restorer: Restorer, sigma: Sigma | None, remaining: int
+    console: Console,
+    shape: tuple[int, ...],
+    restorer: Restorer,
+    sigma: Sigma | None,
+    remaining: int,
+    pages: int = 1,
 ) -> None:
-    """Says that a batch is long, and what would be faster, from the shape of its first image."""
-    seconds = restorer.estimate_seconds(shape, sigma) * remaining
+    """Says that a batch is long, and what would be faster, from the shape and the number of pages of its first file."""
+    seconds = restorer.estimate_seconds(shape, sigma) * remaining * pages
     if seconds < LONG_JOB_SECONDS:
         return
     faster = restorer.faster_settings(shape, sigma)
     hints = [FASTER[name].format(value) for name, value in faster.items()]
     hint = f"; faster: {', '.join(hints)}" if hints else ""
     what = "this" if remaining == 1 else f"these {remaining} files"
+    what = f"these {pages} pages" if remaining == 1 and pages > 1 else what
     console.print(f"{what} will take about {_duration(seconds)}{hint}")
 
 
@@ -233,6 +256,7 @@ class _Bar:
         self._bar: Progress | None = None
         self._started = time.perf_counter()
         self._index, self._name = 0, ""
+        self.pages = 1  # of the file at hand
         self.progress: Callable[[float], None] | None = self._update if console.is_terminal else None
 
     def file(self, index: int, name: str) -> None:
@@ -270,6 +294,8 @@ class _Bar:
             if self._count == 1
             else f"{min(self._index + 1, self._count)}/{self._count} {self._name}"
         )
+        if self.pages > 1:
+            name += f", page {min(int(fraction * self.pages) + 1, self.pages)} of {self.pages}"
         self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
 
 

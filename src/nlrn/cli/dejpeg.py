@@ -22,6 +22,7 @@ def dejpeg(
     max_memory: options.MaxMemory = None,
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
+    pages: options.Pages = None,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     resume: options.Resume = False,
@@ -36,11 +37,14 @@ def dejpeg(
     never modified.
     """
     options.parse_data_range(data_range)  # before anything is looked for
+    ranges = options.parse_pages(pages)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from .batch import BatchOptions, make_work, run_jobs
 
-    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
+    batch = BatchOptions(
+        recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges
+    )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(
         model,

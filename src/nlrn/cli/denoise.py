@@ -67,6 +67,14 @@ def denoise(
             rich_help_panel=options.SENSOR,
         ),
     ] = False,
+    estimate: Annotated[
+        str,
+        typer.Option(
+            metavar="stack|page",
+            help="Estimate the noise once for all pages of a file, or for each.",
+            rich_help_panel=options.RESTORATION,
+        ),
+    ] = "stack",
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -77,6 +85,7 @@ def denoise(
     max_memory: options.MaxMemory = None,
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
+    pages: options.Pages = None,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     resume: options.Resume = False,
@@ -94,6 +103,7 @@ def denoise(
     """
     level = None if sigma is None else options.parse_sigma(sigma)
     options.parse_data_range(data_range)  # before anything is looked for
+    ranges, per = options.parse_pages(pages), options.parse_estimate(estimate)
     if noise is not None and level is not None:
         raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
     if demo and noise is not None:
@@ -105,7 +115,9 @@ def denoise(
     from ..batch.plan import Work
     from .batch import BatchOptions, make_work, run_jobs
 
-    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
+    batch = BatchOptions(
+        recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges, per
+    )
     work = Work(())
     if inputs:
         work = make_work(inputs, output, "-denoised", batch)

@@ -12,8 +12,10 @@ import typer
 from .errors import CliError
 
 if TYPE_CHECKING:
+    from ..files.pages import Ranges
     from ..inference.precision import Precision
     from ..restoration import Restorer, Settings, Sigma, Task
+    from ..restoration.stack import Per
     from ..restoration.strength import Strength
 
 # The groups of options in the help.
@@ -111,6 +113,16 @@ StrengthText = Annotated[
 ]
 Quality = Annotated[
     int, typer.Option("--quality", min=1, max=100, help="JPEG quality.", rich_help_panel=FILES)
+]
+Pages = Annotated[
+    str | None,
+    typer.Option(
+        "--pages",
+        metavar="1-10,20",
+        help="Pages of each file, or frames, counted from 1; 5- is all from the fifth on. Default: all.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
@@ -267,6 +279,33 @@ def make_restorer(
     except ValueError as error:
         raise CliError(worded(str(error))) from error
     return restorer
+
+
+def parse_pages(text: str | None) -> Ranges | None:
+    """Numbers of pages from `1-10,20`.
+
+    Raises:
+        CliError: anything else, or a 0.
+    """
+    if text is None:
+        return None
+    from ..files.pages import parse_ranges
+
+    try:
+        return parse_ranges(text)
+    except ValueError as error:
+        raise CliError(f"--{error}") from error
+
+
+def parse_estimate(text: str) -> Per:
+    """`stack` or `page`.
+
+    Raises:
+        CliError: anything else.
+    """
+    if text not in ("stack", "page"):
+        raise CliError(f"--estimate must be stack or page, got {text!r}")
+    return cast("Per", text)
 
 
 def parse_sigma(text: str) -> float | Literal["auto"]:

@@ -26,6 +26,7 @@ def upscale(
     max_memory: options.MaxMemory = None,
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
+    pages: options.Pages = None,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     resume: options.Resume = False,
@@ -40,6 +41,7 @@ def upscale(
     are bicubic. Depth, EXIF and colour profile are kept. Originals are never modified.
     """
     options.parse_data_range(data_range)  # before anything is looked for
+    ranges = options.parse_pages(pages)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from ..restoration.luma import SCALES
@@ -47,7 +49,9 @@ def upscale(
 
     if scale not in SCALES:
         raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
-    batch = BatchOptions(recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality)
+    batch = BatchOptions(
+        recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges
+    )
     work = make_work(inputs, output, f"-x{scale}", batch)
     restorer = options.make_restorer(
         model,

@@ -8,7 +8,9 @@ import math
 import os
 import secrets
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def finite_json(value: object, indent: int | None = None) -> str:
@@ -33,25 +35,31 @@ def check_name(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | None = None) -> None:
-    """Writes a file under a temporary name beside it, then gives it its name in one step.
+    """Writes a file as a whole; arguments and errors are those of `replacing`."""
+    with replacing(path, overwrite=overwrite, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, overwrite: bool, mode: int | None = None) -> Iterator[BinaryIO]:
+    """A new file under a temporary name beside `path`, which gets its name in one step when it is complete.
 
     Args:
         path: the file.
-        data: its content.
         overwrite: whether an existing file is replaced.
         mode: permissions; by default what the process gives to new files.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
-        OSError: the folder cannot be written to; it names `path`. Nothing is left behind.
+        OSError: the folder cannot be written to; it names `path`. Nothing is left behind, nor after another error.
     """
     temporary = path.parent / f".nlrn-{os.getpid()}-{secrets.token_hex(8)}.part"
     try:
         # Not by `tempfile`, whose files nobody else may read.
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             if mode is not None and hasattr(os, "fchmod"):
                 os.fchmod(file.fileno(), mode)
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
@@ -68,7 +76,7 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | No
     except FileExistsError:
         raise
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None or error.filename not in (None, str(temporary)):
             raise
         # It names a temporary file that nobody asked for.
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -78,7 +86,7 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | No
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files of `write_atomically` whose process has ended, in a folder and below."""
+    """Removes the temporary files of `replacing` whose process has ended, in a folder and below."""
     for path in folder.rglob(".nlrn-*-*.part"):
         pid = path.name.split("-")[1]
         if pid.isdigit() and not _is_running(int(pid)):

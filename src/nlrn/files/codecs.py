@@ -21,8 +21,9 @@ _SIGNATURES = (
     (0, b"MM\0+", "TIFF"),
     (8, b"WEBP", "WEBP"),
     (0, b"BM", "BMP"),
+    (0, b"GIF8", "GIF"),
+    *((0, b"P%d" % kind, "PPM") for kind in range(1, 7)),
     # Only to name them in the error.
-    (0, b"GIF8", "a GIF"),
     (0, b"%PDF", "a PDF"),
     (0, b"8BPS", "a Photoshop"),
     (4, b"ftypavi", "an AVIF"),
@@ -35,12 +36,16 @@ _SIGNATURES = (
 
 def decode(data: bytes, name: str) -> Image:
     """The picture in a file's content; `name` is what errors call the file."""
-    format_ = _sniff(data, name)
-    with _errors(format_, name):
+    format_ = sniff(data, name)
+    with errors(format_, name):
         if format_ == "TIFF":
             from .tiff import decode_tiff
 
             return decode_tiff(data, name)
+        if format_ == "PPM":
+            from .netpbm import decode_netpbm
+
+            return decode_netpbm(data, name)
         if format_ == "PNG" and data[24:25] == b"\x10":
             from .png16 import decode_png16
 
@@ -52,12 +57,16 @@ def decode(data: bytes, name: str) -> Image:
 
 def measure(data: bytes, name: str) -> tuple[int, int]:
     """Width and height of the picture in a file's content, from its header."""
-    format_ = _sniff(data, name)
-    with _errors(format_, name):
+    format_ = sniff(data, name)
+    with errors(format_, name):
         if format_ == "TIFF":
             from .tiff import measure_tiff
 
             return measure_tiff(data, name)
+        if format_ == "PPM":
+            from .netpbm import measure_netpbm
+
+            return measure_netpbm(data, name)
         from .pillow import measure_pillow
 
         return measure_pillow(data, format_, name)
@@ -79,18 +88,24 @@ def keeps_resolution(image: Image) -> bool:
     return image.resolution is not None and all(1 <= number < 65536 for number in image.resolution)
 
 
-def encode(image: Image, format_: str, quality: int) -> bytes:
-    """A file's content; the format is known to hold these pixels."""
+def held(image: Image, format_: str) -> Image:
+    """The image as a format can hold it: without metadata that have no place, and alpha as the format has it."""
     if not keeps_resolution(image):
         image = replace(image, resolution=None)
     if not keeps_xmp(image, format_):
         image = replace(image, xmp=None)
+    if format_ != "TIFF" and image.premultiplied and image.alpha is not None:
+        image = _unmultiplied(image, image.alpha)
+    return image
+
+
+def encode(image: Image, format_: str, quality: int) -> bytes:
+    """A file's content; the format is known to hold these pixels."""
+    image = held(image, format_)
     if format_ == "TIFF":
         from .tiff import encode_tiff
 
         return encode_tiff(image)
-    if image.premultiplied and image.alpha is not None:
-        image = _unmultiplied(image, image.alpha)
     if image.pixels.dtype == np.uint16:
         from .png16 import encode_png16
 
@@ -100,7 +115,12 @@ def encode(image: Image, format_: str, quality: int) -> bytes:
     return encode_pillow(image, format_, quality)
 
 
-def _sniff(data: bytes, name: str) -> str:
+def sniff(data: bytes, name: str) -> str:
+    """The format of a file, by its first bytes.
+
+    Raises:
+        ImageError: it is none of those that are supported.
+    """
     supported = ", ".join(FORMATS)
     if not data:
         raise ImageError(f"{name} is empty; expected an image ({supported})")
@@ -114,7 +134,7 @@ def _sniff(data: bytes, name: str) -> str:
 
 
 @contextmanager
-def _errors(format_: str, name: str) -> Iterator[None]:
+def errors(format_: str, name: str) -> Iterator[None]:
     """Turns whatever a decoder raises for damaged data into an `ImageError` of one line."""
     try:
         with warnings.catch_warnings():

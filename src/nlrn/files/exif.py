@@ -8,6 +8,7 @@ Source: TIFF 6.0, section 2; EXIF 2.32 (CIPA DC-008), section 4.6.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from dataclasses import dataclass, field, replace
 
@@ -30,9 +31,9 @@ DESCRIPTIVE = frozenset(
     )
 )
 # Bytes of a value by type; rationals are two numbers, which matters for the byte order.
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8}
 _NUMBERS = _SIZES | {5: 4, 10: 4}
-_LONG = 4
+_LONG, LONG8 = 4, 16
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Tag:
 
 
 Tags = dict[int, Tag]
+# The content of a file, read or mapped into memory.
+Buffer = bytes | mmap.mmap
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,24 @@ class Directories:
         return value if 1 <= value <= 8 else 1
 
 
-def parse(block: bytes) -> Directories:
-    """The directories of an EXIF block or of a TIFF or BigTIFF file; what is damaged is left out."""
+def parse(block: Buffer, start: int | None = None) -> Directories:
+    """The directories of an EXIF block or of a TIFF or BigTIFF file; what is damaged is left out.
+
+    Args:
+        block: its content.
+        start: offset of the main directory; by default of the first one.
+    """
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 16:
         return Directories()
     big = struct.unpack_from(f"{order}H", block, 2)[0] == 43
-    start = struct.unpack_from(f"{order}Q", block, 8) if big else struct.unpack_from(f"{order}I", block, 4)
-    main = _read(block, order, big, start[0])
+    if start is None:
+        start = (
+            struct.unpack_from(f"{order}Q", block, 8)[0]
+            if big
+            else struct.unpack_from(f"{order}I", block, 4)[0]
+        )
+    main = _read(block, order, big, start)
     below = {
         pointer: _read(block, order, big, int.from_bytes(main[pointer].data, "little"))
         for pointer in (EXIF_POINTER, GPS_POINTER)
@@ -87,7 +100,7 @@ def parse(block: bytes) -> Directories:
     )
 
 
-def _read(data: bytes, order: str, big: bool, start: int) -> Tags:
+def _read(data: Buffer, order: str, big: bool, start: int) -> Tags:
     counter, entry, inline = (f"{order}Q", f"{order}HHQ", 8) if big else (f"{order}H", f"{order}HHI", 4)
     first = start + struct.calcsize(counter)
     if first > len(data):
@@ -101,7 +114,7 @@ def _read(data: bytes, order: str, big: bool, start: int) -> Tags:
         if big and kind in (16, 18) and count == 1:  # BigTIFF's 64-bit offsets
             tags[code] = Tag(_LONG, struct.pack("<Q", *struct.unpack_from(f"{order}Q", data, place)))
             continue
-        if kind not in _SIZES or not count:
+        if kind not in _SIZES or kind == LONG8 or not count:
             continue
         size = count * _SIZES[kind]
         if size > inline:
@@ -119,7 +132,7 @@ def build(directories: Directories) -> bytes | None:
     """An EXIF block, or `None` if there is nothing to say."""
     if not (directories.main or directories.camera or directories.gps):
         return None
-    return b"II*\0\x08\0\0\0" + _pack(directories, 8)
+    return b"II*\0\x08\0\0\0" + pack(directories, 8)[0]
 
 
 def upright(block: bytes | None) -> bytes | None:
@@ -165,37 +178,52 @@ def with_resolution(directories: Directories, pixels_an_inch: tuple[float, float
     return replace(directories, main=directories.main | tags)
 
 
-def insert(tiff: bytes, directories: Directories) -> bytes:
-    """A little-endian TIFF file of one page with these tags added to its directory, or replaced in it."""
-    (start,) = struct.unpack_from("<I", tiff, 4)
-    own = _read(tiff, "<", False, start)
-    if X_RESOLUTION in directories.main:  # it comes with its own unit, or means the standard's
-        own = {code: tag for code, tag in own.items() if code not in (Y_RESOLUTION, RESOLUTION_UNIT)}
-    place = len(tiff) + len(tiff) % 2
-    packed = _pack(replace(directories, main=own | directories.main), place)
-    return tiff[:4] + struct.pack("<I", place) + tiff[8:] + b"\0" * (len(tiff) % 2) + packed
+def pack(directories: Directories, start: int, big: bool = False) -> tuple[bytes, int]:
+    """The main directory at offset `start` of a TIFF or BigTIFF file, and the others behind it.
 
-
-def _pack(directories: Directories, start: int) -> bytes:
-    """The main directory at offset `start` of a file, and the others behind it."""
+    Returns:
+        The bytes, and the offset in the file of the main directory's pointer to the next page, which is 0.
+    """
+    pointer = (LONG8, 8) if big else (_LONG, 4)
     below = {EXIF_POINTER: directories.camera, GPS_POINTER: directories.gps}
-    below = {pointer: tags for pointer, tags in below.items() if tags}
-    main = directories.main | dict.fromkeys(below, Tag(_LONG, bytes(4)))
-    end = start + len(_pack_directory(main, start))
+    below = {code: tags for code, tags in below.items() if tags}
+    main = directories.main | dict.fromkeys(below, Tag(pointer[0], bytes(pointer[1])))
+    end = start + len(_pack_directory(main, start, big))
     parts = b""
-    for pointer, tags in below.items():
-        main[pointer] = Tag(_LONG, struct.pack("<I", end + len(parts)))
-        parts += _pack_directory(tags, end + len(parts))
-    return _pack_directory(main, start) + parts
+    for code, tags in below.items():
+        main[code] = Tag(pointer[0], (end + len(parts)).to_bytes(pointer[1], "little"))
+        parts += _pack_directory(tags, end + len(parts), big)
+    link = start + (8 + 20 * len(main) if big else 2 + 12 * len(main))
+    return _pack_directory(main, start, big) + parts, link
 
 
-def _pack_directory(tags: Tags, start: int) -> bytes:
-    entries, values = struct.pack("<H", len(tags)), b""
-    end = start + 2 + 12 * len(tags) + 4
+def _pack_directory(tags: Tags, start: int, big: bool) -> bytes:
+    counter, entry, offset, inline = ("<Q", "<HHQ", "<Q", 8) if big else ("<H", "<HHI", "<I", 4)
+    entries, values = struct.pack(counter, len(tags)), b""
+    end = start + len(entries) + (struct.calcsize(entry) + inline) * len(tags) + inline
     for code, tag in sorted(tags.items()):
-        inline = tag.data.ljust(4, b"\0")
-        if len(tag.data) > 4:
-            inline = struct.pack("<I", end + len(values))
+        value = tag.data.ljust(inline, b"\0")
+        if len(tag.data) > inline:
+            value = struct.pack(offset, end + len(values))
             values += tag.data + b"\0" * (len(tag.data) % 2)
-        entries += struct.pack("<HHI", code, tag.kind, tag.count) + inline
-    return entries + bytes(4) + values
+        entries += struct.pack(entry, code, tag.kind, tag.count) + value
+    return entries + bytes(inline) + values
+
+
+def page_offsets(data: Buffer, limit: int) -> tuple[list[int], int]:
+    """Offsets of the directories of a TIFF or BigTIFF file, one a page, at most `limit`.
+
+    Returns:
+        The offsets; and that which the last one names: 0, as it should, or one before it, or one beyond the file.
+    """
+    order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
+    counter, entry, pointer = (f"{order}Q", 20, f"{order}Q") if big else (f"{order}H", 12, f"{order}I")
+    found = dict[int, None]()
+    place = 8 if big else 4
+    while len(found) < limit and place + struct.calcsize(pointer) <= len(data):
+        (start,) = struct.unpack_from(pointer, data, place)
+        if not start or start in found or start + struct.calcsize(counter) > len(data):
+            return list(found), start
+        found[start] = None
+        place = start + struct.calcsize(counter) + entry * struct.unpack_from(counter, data, start)[0]
+    return list(found), 0

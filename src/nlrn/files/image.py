@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Image:
     Args:
         pixels: uint8, uint16 or float32, `H x W` (grey) or `H x W x 3` (RGB).
         alpha: `H x W` of the same type, or `None`.
-        format: PNG, JPEG, TIFF, WEBP or BMP.
+        format: a name in `FORMATS`.
         exif: EXIF block, as JPEG files carry it, without its `Exif` prefix.
         icc: ICC profile.
         xmp: XMP packet, in which editors keep keywords, ratings and what they did.
@@ -34,6 +34,7 @@ class Image:
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
         color_chunks: type and content of a PNG's chunks that say how its colours are meant (cICP, gAMA and others).
         imagej: what ImageJ keeps in a TIFF file: labels, ranges, colour tables, overlays.
+        milliseconds: time for which a frame of an animation is shown.
         notes: changes that reading had to make.
     """
 
@@ -48,6 +49,7 @@ class Image:
     premultiplied: bool = False
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     imagej: dict[str, Any] | None = None
+    milliseconds: float | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -61,6 +63,8 @@ class Format:
         alpha: whether it holds transparency.
         metadata: whether it holds EXIF data and colour profiles.
         largest_side: pixels a side that it holds at most, where that is less than people have.
+        several: what it holds more than one of: `"frames"` of an animation, `"pages"` of any kind, or `None`.
+        result: the format of results, where this one is only read.
     """
 
     suffixes: tuple[str, ...]
@@ -68,15 +72,36 @@ class Format:
     alpha: bool
     metadata: bool
     largest_side: int | None = None
+    several: Literal["frames", "pages"] | None = None
+    result: str | None = None
 
 
 FORMATS = {
-    "PNG": Format((".png",), ("uint8", "uint16"), alpha=True, metadata=True),
-    "JPEG": Format((".jpg", ".jpeg"), ("uint8",), alpha=False, metadata=True, largest_side=65500),
-    "TIFF": Format((".tif", ".tiff"), ("uint8", "uint16", "float32"), alpha=True, metadata=True),
-    "WEBP": Format((".webp",), ("uint8",), alpha=True, metadata=True, largest_side=16383),
+    "PNG": Format((".png",), ("uint8", "uint16"), alpha=True, metadata=True, several="frames"),
+    "JPEG": Format(
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), ("uint8",), alpha=False, metadata=True, largest_side=65500
+    ),
+    "TIFF": Format(
+        (".tif", ".tiff"), ("uint8", "uint16", "float32"), alpha=True, metadata=True, several="pages"
+    ),
+    "WEBP": Format((".webp",), ("uint8",), alpha=True, metadata=True, largest_side=16383, several="frames"),
     "BMP": Format((".bmp",), ("uint8",), alpha=False, metadata=False),
+    "GIF": Format((".gif",), ("uint8",), alpha=True, metadata=False, several="frames", result="PNG"),
+    "PPM": Format(
+        (".ppm", ".pgm", ".pbm", ".pnm"), ("uint8", "uint16"), alpha=False, metadata=False, result="PNG"
+    ),
 }
+
+
+# What is said where one picture is expected.
+SINGLE = "only single images are supported here; nlrn denoise, upscale and dejpeg take all pages and frames"
+# The formats in which results are written.
+WRITTEN = {name: format_ for name, format_ in FORMATS.items() if format_.result is None}
+
+
+def result_format(name: str) -> str:
+    """The format in which the result of an image of a format is written, where nobody names another."""
+    return FORMATS[name].result or name
 
 
 def check_size(width: int, height: int, name: str) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from . import codecs, exif
 from .atomic import check_name, write_atomically
-from .image import FORMATS, Image, ImageError
+from .image import FORMATS, WRITTEN, Image, ImageError, result_format
 
 __all__ = [
     "Image",
@@ -42,6 +42,8 @@ __all__ = [
 # A segment of 65,535 bytes, without its length and the prefix.
 MAX_JPEG_EXIF = 65527
 SUFFIXES = {suffix: name for name, format_ in FORMATS.items() for suffix in format_.suffixes}
+# Those of results.
+OUTPUT_SUFFIXES = {suffix: name for suffix, name in SUFFIXES.items() if name in WRITTEN}
 
 
 def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image:
@@ -71,10 +73,15 @@ def read_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image:
     if os.path.isdir(path):
         raise ImageError(f"{path} is a folder, not an image")
     image = codecs.decode(path.read_bytes(), str(path))
+    return replace(image, notes=(*image.notes, *misnamed(path, image.format)))
+
+
+def misnamed(path: Path, format_: str) -> tuple[str, ...]:
+    """A note where the name of a file says another format than its content."""
     suffix = path.suffix.lower()
-    if SUFFIXES.get(suffix, image.format) == image.format:
-        return image
-    return replace(image, notes=(*image.notes, f"this is a {image.format} file, though it is named {suffix}"))
+    if SUFFIXES.get(suffix, format_) == format_:
+        return ()
+    return (f"this is a {format_} file, though it is named {suffix}",)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -91,7 +98,7 @@ def encode_image(image: Image, format: str | None = None, *, quality: int = 95) 
 
     Args:
         image: the image to write, with its metadata.
-        format: PNG, JPEG, TIFF, WEBP or BMP; by default the image's own.
+        format: PNG, JPEG, TIFF, WEBP or BMP; by default the image's own, and PNG for those that are only read.
         quality: quality of JPEG (4:4:4) and of lossy WebP, 1 to 100.
 
     Raises:
@@ -100,15 +107,15 @@ def encode_image(image: Image, format: str | None = None, *, quality: int = 95) 
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1 to 100, got {quality}")
-    name = image.format if format is None else format
+    name = result_format(image.format) if format is None else format
     check_holds(image, name)
     return codecs.encode(image, name, quality)
 
 
 def check_holds(image: Image, name: str, scale: int = 1) -> None:
     """Raises `ImageError` if a format cannot hold an image, `scale` times as large, with its EXIF data."""
-    if name not in FORMATS:
-        raise ImageError(f"unknown image format {name!r}; expected one of {', '.join(FORMATS)}")
+    if name not in WRITTEN:
+        raise ImageError(f"cannot write the format {name!r}; expected one of {', '.join(WRITTEN)}")
     target, pixels, alpha = FORMATS[name], image.pixels, image.alpha
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)) or 0 in pixels.shape:
         raise ImageError(f"an image must be HxW or HxWx3 and not empty, got shape {pixels.shape}")
@@ -116,11 +123,11 @@ def check_holds(image: Image, name: str, scale: int = 1) -> None:
         expected = f"{pixels.shape[:2]} of {pixels.dtype}"
         raise ImageError(f"alpha must be {expected}, got {alpha.shape} of {alpha.dtype}")
     if pixels.dtype.name not in target.dtypes:
-        able = [n for n, f in FORMATS.items() if pixels.dtype.name in f.dtypes]
+        able = [n for n, f in WRITTEN.items() if pixels.dtype.name in f.dtypes]
         hint = f"; {' or '.join(able)} can" if able else ""
         raise ImageError(f"{name} cannot hold {pixels.dtype.name} pixels{hint}")
     if alpha is not None and not target.alpha:
-        able = [n for n, f in FORMATS.items() if f.alpha and pixels.dtype.name in f.dtypes]
+        able = [n for n, f in WRITTEN.items() if f.alpha and pixels.dtype.name in f.dtypes]
         raise ImageError(f"{name} cannot hold transparency; {' or '.join(able)} can")
     longest = scale * max(pixels.shape[:2])
     if target.largest_side is not None and longest > target.largest_side:
@@ -142,15 +149,25 @@ def check_writable(image: Image, path: str | os.PathLike[str], scale: int = 1) -
         ImageError: an unknown suffix, or a format that cannot hold these pixels, this size or this EXIF data.
         OSError: a name that no file can have.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix and suffix not in SUFFIXES:
-        raise ImageError(
-            f"cannot write {path}: unknown suffix {suffix!r}; expected one of {', '.join(SUFFIXES)}"
-        )
-    name = SUFFIXES.get(suffix, image.format)
+    name = format_for(path, image.format)
     check_holds(image, name, scale)
     check_name(Path(path))
     return name
+
+
+def format_for(path: str | os.PathLike[str], format_: str) -> str:
+    """The format of a result by its file's suffix; without one that of its input, or of its input's results.
+
+    Raises:
+        ImageError: a suffix of no format in which results are written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix and suffix not in OUTPUT_SUFFIXES:
+        kind = (
+            f"{SUFFIXES[suffix]} files are only read" if suffix in SUFFIXES else f"unknown suffix {suffix!r}"
+        )
+        raise ImageError(f"cannot write {path}: {kind}; expected one of {', '.join(OUTPUT_SUFFIXES)}")
+    return OUTPUT_SUFFIXES.get(suffix, result_format(format_))
 
 
 def write_image(
@@ -187,10 +204,11 @@ def write_image(
         raise FileExistsError(f"{path} exists")
     data = encode_image(image, name, quality=quality)
     write_atomically(path, data, overwrite=overwrite, mode=mode)
-    return _losses(image, name)
+    return losses(image, name)
 
 
-def _losses(image: Image, name: str) -> tuple[str, ...]:
+def losses(image: Image, name: str) -> tuple[str, ...]:
+    """What a format cannot keep of an image's metadata, one note each."""
     notes = []
     if name != "PNG" and any(kind == b"cICP" for kind, _ in image.color_chunks):
         notes.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -13,7 +13,7 @@ from PIL import ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from . import exif
-from .image import MAX_PIXELS, Image, ImageError, check_size, merge_alpha
+from .image import MAX_PIXELS, SINGLE, Image, ImageError, check_size, merge_alpha
 from .orientation import turned
 from .png16 import color_chunks, insert_chunks, read_chunks, read_profile, read_xmp, without_texts, xmp_text
 
@@ -32,7 +32,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         data = without_texts(data)
     if format_ == "JPEG":
         data = _with_end(data, name)
-    picture = _open(data, format_, name)
+    picture = open_picture(io.BytesIO(data), format_, name)
     notes = _check_single(picture, name)
     picture.load()
     profile, profile_notes = picture.info.get("icc_profile"), tuple[str, ...]()
@@ -47,11 +47,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
     resolution = _resolution(picture.info, block, format_)
     xmp = picture.info.get("xmp")
     picture, icc, converted = _plain_mode(picture, profile, name)
-    array = np.array(picture)
-    alpha = None
-    if picture.mode in ("LA", "RGBA"):
-        alpha, array = array[..., -1].copy(), array[..., :-1].copy()
-        array = array[..., 0] if picture.mode == "LA" else array
+    array, alpha = _split(picture)
     return Image(
         pixels=array,
         alpha=alpha,
@@ -60,22 +56,47 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         icc=icc or None,
         xmp=xmp or None,
         resolution=resolution,
-        lossless=_webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
+        lossless=webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
         color_chunks=color_chunks(chunks),
         notes=(*notes, *profile_notes, *converted),
     )
 
 
+def decode_frame(stream: BinaryIO, index: int, format_: str, name: str) -> Image:
+    """The picture of one page or frame, without metadata beside its colour profile."""
+    picture = open_picture(stream, format_, name)
+    picture.seek(index)
+    picture, icc, converted = _plain_mode(picture, picture.info.get("icc_profile"), name)
+    pixels, alpha = _split(picture)
+    return Image(pixels, alpha, format=format_, icc=icc or None, notes=tuple(converted))
+
+
+def frame_of(picture: PillowImage.Image, mode: str, format_: str) -> Image:
+    """The frame at which an animation stands, as L, LA, RGB or RGBA."""
+    return Image(*_split(picture.convert(mode)), format=format_)
+
+
+def _split(picture: PillowImage.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    """The pixels and the alpha of a grey or RGB picture."""
+    array = np.array(picture)
+    if picture.mode not in ("LA", "RGBA"):
+        return array, None
+    alpha, array = array[..., -1].copy(), array[..., :-1].copy()
+    return array[..., 0] if picture.mode == "LA" else array, alpha
+
+
 def measure_pillow(data: bytes, format_: str, name: str) -> tuple[int, int]:
     """Width and height as the header has them; no pixel is decoded."""
-    return _open(without_texts(data) if format_ == "PNG" else data, format_, name).size
+    picture = open_picture(io.BytesIO(without_texts(data) if format_ == "PNG" else data), format_, name)
+    _check_single(picture, name)
+    return picture.size
 
 
-def _open(data: bytes, format_: str, name: str) -> PillowImage.Image:
+def open_picture(stream: BinaryIO, format_: str, name: str) -> PillowImage.Image:
     """The picture, not decoded yet, of a size that is allowed."""
     # Pillow itself refuses sizes beyond the limit; between half of it and all of it, it only warns.
     try:
-        picture: PillowImage.Image = PillowImage.open(io.BytesIO(data), formats=[format_])
+        picture: PillowImage.Image = PillowImage.open(stream, formats=[format_])
     except PillowImage.DecompressionBombError as error:
         claimed = re.search(r"\d+", str(error))
         count = f"{int(claimed[0]):,}" if claimed else "too many"
@@ -101,10 +122,11 @@ def _check_single(picture: PillowImage.Image, name: str) -> list[str]:
     if "mp" in picture.info:
         entries = getattr(picture, "mpinfo", {}).get(MULTI_PICTURE_ENTRIES, [])
         kinds = {entry["Attribute"]["MPType"].split(":")[0].split(" (")[0] for entry in entries}
-        if "Multi-Frame Image" not in kinds:
-            return ["only the main picture of this file is kept, without the previews or gain maps beside it"]
+        if "Multi-Frame Image" in kinds:
+            return [f"only the first of the {frames} pictures in this file (MPO) is kept"]
+        return ["only the main picture of this file is kept, without the previews or gain maps beside it"]
     if frames > 1:
-        raise ImageError(f"{name} holds {frames} images or frames; only single images are supported")
+        raise ImageError(f"{name} holds {frames} images or frames; {SINGLE}")
     return []
 
 
@@ -148,7 +170,8 @@ def _cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> tuple[PillowI
     return picture.convert("RGB"), "CMYK image converted to sRGB without a profile"
 
 
-def _webp_is_lossless(data: bytes) -> bool:
+def webp_is_lossless(data: bytes) -> bool:
+    """True where the first picture in a WebP file is stored without loss."""
     position = 12
     while position + 8 <= len(data):
         chunk, size = (
@@ -157,7 +180,8 @@ def _webp_is_lossless(data: bytes) -> bool:
         )
         if chunk in (b"VP8L", b"VP8 "):
             return chunk == b"VP8L"
-        position += 8 + size + size % 2
+        # A frame of an animation: 16 bytes, then chunks.
+        position += 8 + (16 if chunk == b"ANMF" else size + size % 2)
     return False
 
 

@@ -125,20 +125,20 @@ def encode_png16(image: Image) -> bytes:
     data: bytes = load_package("imagecodecs", "16-bit PNG").png_encode(merge_alpha(image))
     extra = b""
     if image.icc:
-        extra += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc))
+        extra += png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(image.icc))
     if image.exif:
-        extra += _chunk(b"eXIf", image.exif)
+        extra += png_chunk(b"eXIf", image.exif)
     if image.resolution:
-        extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(x / INCH) for x in image.resolution), 1))
+        extra += png_chunk(b"pHYs", struct.pack(">IIB", *(round(x / INCH) for x in image.resolution), 1))
     if image.xmp:
-        extra += _chunk(b"iTXt", xmp_text(image.xmp))
+        extra += png_chunk(b"iTXt", xmp_text(image.xmp))
     return insert_chunks(data, [*image.color_chunks], extra)
 
 
 def insert_chunks(data: bytes, chunks: list[tuple[bytes, bytes]], extra: bytes = b"") -> bytes:
     """A PNG file with more chunks before its pixels."""
     header = len(PNG_SIGNATURE) + 25  # the signature and IHDR come first
-    return data[:header] + b"".join(_chunk(*chunk) for chunk in chunks) + extra + data[header:]
+    return data[:header] + b"".join(png_chunk(*chunk) for chunk in chunks) + extra + data[header:]
 
 
 def color_chunks(chunks: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
@@ -183,5 +183,6 @@ def _without_messages(interlaced: bool) -> Iterator[None]:
         os.close(nowhere)
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk with its length and its checksum."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,54 +1,196 @@
-"""TIFF files through tifffile: 8 and 16 bit and float32, with EXIF and ICC profile."""
+"""TIFF files read through tifffile, page by page: 8 and 16 bit and float32, with EXIF and ICC profile."""
 
 from __future__ import annotations
 
 import io
 import logging
 import math
+import mmap
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from . import exif
-from .image import Image, ImageError, check_size, load_package, merge_alpha
+from .image import SINGLE, Image, ImageError, check_size, load_package
 from .microscopy import is_calibrated, read_imagej
+from .tiff_writer import ICC_PROFILE, XMP, TiffWriter
 
-ICC_PROFILE, XMP = 34675, 700
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR = 0, 1, 2, 3, 5, 6
 ASSOCIATED = 1
-# More than an image with its copies at all sizes has.
-MAX_PAGES = 32
+# A file that claims more pages is damaged, or an attack.
+MAX_PAGES = 1 << 20
+LINK_NOTE = "the file names a second page beyond its end: it is truncated, or was written by a faulty program"
+REDUCED_NOTE = "reduced copies of pages (thumbnails, pyramids) left out"
 # tifffile reports oddities of readable files here; without a handler, Python would print them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def decode_tiff(data: bytes, name: str) -> Image:
-    """A picture of the type that the file stores; fewer than 8 bit become 8."""
-    tifffile = load_package("tifffile", "TIFF")
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = _only_page(file, name)
-        _check_layout(page, name)
-        _check_complete(page, len(data), name)
-        photometric, bits = int(page.photometric), int(page.bitspersample)
-        icc, xmp = page.tags.valueof(ICC_PROFILE), page.tags.valueof(XMP)
-        block = _read_exif(data)
-        if photometric in (PALETTE, SEPARATED, YCBCR):
-            from .pillow import decode_pillow
+    """The picture of a file that has one; its type is the stored one, but fewer than 8 bit become 8."""
+    pages = _only_page(data, name)
+    return pages[0]
 
-            # Pillow turns the pixels of a TIFF file as its tag asks, so the tag must not ask again.
-            image = decode_pillow(data, "TIFF", name)
-            turned = exif.parse(block or b"").orientation != 1
-            note = ("picture turned upright",) if turned else ()
-            resolution = exif.resolution(exif.parse(block or b""))
-            return replace(image, exif=exif.upright(block), resolution=resolution, notes=image.notes + note)
-        array = page.asarray()
-        axes = page.axes
-        extra = tuple(int(sample) for sample in page.extrasamples)
-        imagej = read_imagej(page)
-    if axes not in ("YX", "YXS", "SYX"):
-        raise ImageError(f"{name} is not a flat image (axes {axes})")
-    array = np.moveaxis(array, 0, -1) if axes == "SYX" else array
+
+def measure_tiff(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height as the directory has them; no pixel is decoded."""
+    height, width = _only_page(data, name).size(0)
+    check_size(width, height, name)
+    return width, height
+
+
+def _only_page(data: bytes, name: str) -> TiffPages:
+    pages = TiffPages(data, name)
+    if len(pages) != 1:
+        raise ImageError(f"{name} has {len(pages)} pages; {SINGLE}")
+    return pages
+
+
+class TiffPages:
+    """The pages of a TIFF file but reduced copies of others, each decoded when it is asked for.
+
+    Args:
+        source: a path, or the file's content.
+        name: what errors call the file.
+
+    Raises:
+        ImageError: no pages, or directories in a circle.
+    """
+
+    format = "TIFF"
+    loop: int | None = None
+
+    def __init__(self, source: bytes | Path, name: str) -> None:
+        tifffile = load_package("tifffile", "TIFF")
+        self._source, self._name = source, name
+        self._stream = _opened(source)
+        try:
+            self._data: exif.Buffer = (
+                source
+                if isinstance(source, bytes)
+                else mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_READ)
+            )
+            offsets, last = exif.page_offsets(self._data, MAX_PAGES)
+            if last in offsets:
+                raise ImageError(f"{name} is damaged: its pages go in a circle")
+            self._file = tifffile.TiffFile(self._stream)
+            # Planes by ImageJ's description.
+            self._claimed = int((self._file.imagej_metadata or {}).get("images", 0))
+            self._places, copies = self._full_size(len(offsets))
+            self._planes = self._planes_behind() if len(offsets) == 1 else 1
+            if last and (len(offsets) > 1 or self._claimed > 1):
+                raise ImageError(f"{name} is truncated: page {len(offsets) + 1} should begin beyond its end")
+        except BaseException:
+            self._stream.close()
+            raise
+        if not self._places:
+            raise ImageError(f"{name} has 0 pages; expected an image")
+        # One page with a wrong link is what some programs write.
+        self._miscounted: tuple[str, ...] = (LINK_NOTE,) if last else ()
+        if self._claimed not in (0, len(self)):
+            self._miscounted = (f"ImageJ counts {self._claimed} planes, and the file has {len(self)}",)
+        self.notes: tuple[str, ...] = (REDUCED_NOTE,) * copies + (self._miscounted if len(self) > 1 else ())
+
+    def __len__(self) -> int:
+        return self._planes if self._planes > 1 else len(self._places)
+
+    def __getitem__(self, index: int) -> Image:
+        name = self._name if len(self) == 1 else f"{self._name}, page {index + 1}"
+        page = self._page(index)
+        _check_layout(page, name)
+        _check_complete(page, len(self._data), name)
+        block = _read_exif(self._data, page.offset, several=len(self) > 1)
+        if int(page.photometric) in (PALETTE, SEPARATED, YCBCR):
+            return self._through_pillow(self._places[index], block, name)
+        if self._planes == 1:
+            image = _decoded(page, page.asarray(), block, name)
+            return image if len(self) > 1 else replace(image, notes=(*image.notes, *self._miscounted))
+        size = page.nbytes
+        start = page.dataoffsets[0] + index * size
+        plane = np.frombuffer(self._data[start : start + size], page.dtype.newbyteorder(self._file.byteorder))
+        plane = plane.astype(page.dtype).reshape(page.shape)
+        return _decoded(page, plane, block, name, first=index == 0)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of a page, from its directory."""
+        page = self._page(index)
+        return int(page.imagelength), int(page.imagewidth)
+
+    def kind(self, index: int) -> tuple[int, int, int, int, str]:
+        """Size, samples, color model and type of a page."""
+        page = self._page(index)
+        samples, model = int(page.samplesperpixel), int(page.photometric)
+        return (*self.size(index), samples, model, str(page.dtype))
+
+    def nbytes(self, index: int) -> int:
+        """Bytes of the pixels of a page as they are written: RGB for a palette, and no less than 8 bit."""
+        height, width, samples, model, dtype = self.kind(index)
+        samples = max(samples, 1 if model in (MIN_IS_WHITE, MIN_IS_BLACK) else 3)
+        return height * width * samples * (1 if dtype == "None" else np.dtype(dtype).itemsize)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        if isinstance(self._data, mmap.mmap):
+            self._data.close()
+        self._stream.close()
+
+    def _page(self, index: int) -> Any:
+        return self._file.pages[0 if self._planes > 1 else self._places[index]].aspage()
+
+    def _full_size(self, count: int) -> tuple[list[int], bool]:
+        """The places of the pages that are no reduced copies of others, and whether there are such copies."""
+        places, copies = [], False
+        for index in range(count):
+            page = self._file.pages[index].aspage()
+            copies |= bool(page.is_reduced or page.subifds)
+            if not page.is_reduced:
+                places.append(index)
+        if 1 < len(places) < count and self._file.is_ome:
+            raise ImageError(
+                f"{self._name} has reduced copies among the pages that its OME-XML counts, which is not supported"
+            )
+        return places, copies
+
+    def _planes_behind(self) -> int:
+        """The number of planes that stand one behind the other without directories, as ImageJ may write them."""
+        page, series = self._file.pages[0], self._file.series[:1]
+        planes, offset = 1, page.dataoffsets[0] if page.dataoffsets else None
+        if series and page.size and series[0].size > page.size:
+            planes, offset = int(series[0].size // page.size), series[0].dataoffset
+        elif page.is_contiguous and page.nbytes and len(self._data) >= offset + 2 * page.nbytes:
+            planes = max(1, self._claimed)  # more than tifffile has found
+        if planes == 1:
+            return 1
+        if offset is None or offset + planes * page.nbytes > len(self._data):
+            raise ImageError(f"{self._name} is truncated: it should have {planes} pages and has fewer")
+        return planes
+
+    def _through_pillow(self, index: int, block: bytes | None, name: str) -> Image:
+        from .pillow import decode_frame
+
+        # Pillow turns the pixels of a TIFF file as its tag asks, so the tag must not ask again.
+        with _opened(self._source) as stream:
+            image = decode_frame(stream, index, "TIFF", name)
+        turned = exif.parse(block or b"").orientation != 1
+        note = ("picture turned upright",) if turned else ()
+        resolution = exif.resolution(exif.parse(block or b""))
+        return replace(image, exif=exif.upright(block), resolution=resolution, notes=image.notes + note)
+
+
+def _opened(source: bytes | Path) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+
+
+def _decoded(page: Any, array: np.ndarray, block: bytes | None, name: str, first: bool = True) -> Image:
+    """The picture of a page, from the array that its pixels are."""
+    photometric, bits = int(page.photometric), int(page.bitspersample)
+    icc, xmp = page.tags.valueof(ICC_PROFILE), page.tags.valueof(XMP)
+    extra = tuple(int(sample) for sample in page.extrasamples)
+    if page.axes not in ("YX", "YXS", "SYX"):
+        raise ImageError(f"{name} is not a flat image (axes {page.axes})")
+    array = np.moveaxis(array, 0, -1) if page.axes == "SYX" else array
     notes = []
     if bits < 8:
         array = array.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
@@ -68,41 +210,14 @@ def decode_tiff(data: bytes, name: str) -> Image:
         pixels=pixels,
         alpha=alpha,
         format="TIFF",
-        exif=block,
+        exif=block if first else None,
         icc=bytes(icc) if icc else None,
-        xmp=bytes(xmp) if xmp else None,
+        xmp=bytes(xmp) if xmp and first else None,
         resolution=exif.resolution(exif.parse(block or b"")),
-        imagej=imagej,
+        imagej=read_imagej(page) if first else None,
         premultiplied=alpha is not None and extra[:1] == (ASSOCIATED,),
         notes=tuple(notes),
     )
-
-
-def measure_tiff(data: bytes, name: str) -> tuple[int, int]:
-    """Width and height as the directory has them; no pixel is decoded."""
-    tifffile = load_package("tifffile", "TIFF")
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = _only_page(file, name)
-        check_size(page.imagewidth, page.imagelength, name)
-        return int(page.imagewidth), int(page.imagelength)
-
-
-def _only_page(file: Any, name: str) -> Any:
-    """The page that is not a reduced copy of another."""
-    found = []
-    # Not `file.pages` as a whole: a damaged file may claim pages without end.
-    for index in range(MAX_PAGES + 1):
-        try:
-            page = file.pages[index].aspage()
-        except IndexError:
-            break
-        if not page.is_reduced:
-            found.append(page)
-    else:
-        raise ImageError(f"{name} has more than {MAX_PAGES} pages; only single images are supported")
-    if len(found) != 1:
-        raise ImageError(f"{name} has {len(found)} pages; only single images are supported")
-    return found[0]
 
 
 def _check_layout(page: Any, name: str) -> None:
@@ -148,12 +263,12 @@ def _check_complete(page: Any, size: int, name: str) -> None:
         )
 
 
-def _read_exif(data: bytes) -> bytes | None:
-    """The descriptive tags of the first page and its EXIF and GPS directories, as an EXIF block."""
-    found = exif.parse(data)
+def _read_exif(data: exif.Buffer, offset: int, several: bool) -> bytes | None:
+    """The descriptive tags of the page at an offset and its EXIF and GPS directories, as an EXIF block."""
+    found = exif.parse(data, offset)
     main = dict(found.main)
     description, unit = main.get(exif.DESCRIPTION), main.get(exif.RESOLUTION_UNIT)
-    if description is not None and description.data.startswith(b'{"shape"'):
+    if description is not None and description.data.startswith(b'{"shape"') and not several:
         # tifffile's note on how it laid out the array, which would be wrong for another layout.
         del main[exif.DESCRIPTION]
     if (
@@ -174,27 +289,7 @@ def _is_one(tag: exif.Tag | None) -> bool:
 
 
 def encode_tiff(image: Image) -> bytes:
-    """A deflate-compressed TIFF."""
-    tifffile = load_package("tifffile", "TIFF")
-    alpha = None if image.alpha is None else ["assocalpha" if image.premultiplied else "unassalpha"]
+    """A deflate-compressed TIFF of one page."""
     buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        merge_alpha(image),
-        byteorder="<",
-        bigtiff=False,
-        photometric="rgb" if image.pixels.ndim == 3 else "minisblack",
-        planarconfig="contig" if image.pixels.ndim == 3 or alpha else None,
-        extrasamples=alpha,
-        compression="zlib",
-        metadata=None,
-        software=False,
-        iccprofile=image.icc,
-        extratags=tifffile.imagej_metadata_tag(image.imagej, "<") if image.imagej else (),
-    )
-    directories = exif.parse(image.exif or b"")
-    if image.resolution:
-        directories = exif.with_resolution(directories, image.resolution)
-    if image.xmp:
-        directories = replace(directories, main=directories.main | {XMP: exif.Tag(1, image.xmp)})
-    return exif.insert(buffer.getvalue(), directories)
+    TiffWriter(buffer).add(image)
+    return buffer.getvalue()

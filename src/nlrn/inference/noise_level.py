@@ -199,11 +199,12 @@ def noise_level(
     sigma: float | Literal["auto"],
     known: tuple[float, float],
     hidden: Tensor | None = None,
+    estimate: NoiseEstimate | None = None,
 ) -> tuple[float, float, list[str]]:
     """The noise level, given or estimated; the nearest that the model knows; and cautions about both."""
     cautions: list[str] = []
     if sigma == "auto":
-        estimate = estimate_noise(image, hidden)
+        estimate = estimate or estimate_noise(image, hidden)
         sigma, cautions = estimate.sigma, list(estimate.warnings)
     used, caution = nearest_known(sigma, known)
     return sigma, used, cautions if caution is None else [*cautions, caution]

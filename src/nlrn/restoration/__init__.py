@@ -6,6 +6,9 @@ from .options import DataRange as DataRange
 from .options import Options as Options
 from .options import Settings as Settings
 from .options import Task as Task
+from .report import PageReports as PageReports
 from .report import Report as Report
 from .restorer import Restorer as Restorer
+from .stack import RestoredPages as RestoredPages
+from .stack import restore_stack as restore_stack
 from .value_range import Sigma as Sigma

@@ -18,13 +18,17 @@ def hidden_pixels(planes: Planes) -> Tensor | None:
 
 
 def fill_hidden(color: Tensor, hidden: Tensor) -> Tensor:
-    """`[B, C, H, W]` with each hidden pixel in the colour of its nearest visible one; all hidden, as it was."""
+    """`[B, C, H, W]` with each hidden pixel in the colour of its nearest visible one.
+
+    An image that is hidden as a whole stays as it was, and is 0 where it has NaN or infinite values.
+    """
     from scipy.ndimage import distance_transform_edt
 
-    filled = []
+    filled: list[Tensor] = []
     for planes, mask in zip(color, hidden[:, 0].cpu().numpy(), strict=True):
         if mask.all() or not mask.any():
-            filled.append(planes)
+            finite = not mask.any() or torch.isfinite(planes).all()
+            filled.append(planes if finite else torch.zeros_like(planes))
             continue
         nearest = distance_transform_edt(mask, return_distances=False, return_indices=True)
         index = torch.from_numpy(np.ravel_multi_index(tuple(nearest), mask.shape).ravel()).to(planes.device)

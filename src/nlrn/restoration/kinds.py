@@ -20,6 +20,8 @@ TYPES = (
     *("float16", "float32", "float64", "bfloat16"),
 )
 
+STACK_HINT = "; a stack of images has axes=, such as axes='ZYX' for planes along the first axis"
+
 
 @dataclass(frozen=True, eq=False)
 class Planes:
@@ -50,11 +52,12 @@ def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"an image array must be HxW or HxWxC and not empty, got shape {image.shape}")
+        hint = STACK_HINT if image.ndim > 3 and 0 not in image.shape else ""
+        raise ValueError(f"an image array must be HxW or HxWxC and not empty, got shape {image.shape}{hint}")
     channels = image.shape[2] if image.ndim == 3 else 1
     if channels > 4:
         raise ValueError(
-            f"an image array must have 1 to 4 channels (grey, grey and alpha, RGB, RGBA), got {channels}"
+            f"an image array must have 1 to 4 channels (grey, grey and alpha, RGB, RGBA), got {channels}{STACK_HINT}"
         )
     if not isinstance(image, np.ma.MaskedArray):
         return _split(_tensor(image))

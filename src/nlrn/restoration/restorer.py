@@ -17,7 +17,7 @@ from ..files.images import Image
 from ..files.microscopy import enlarged
 from ..inference import Progress, part_of, restore
 from ..inference.devices import pick_device
-from ..inference.noise_level import noise_level
+from ..inference.noise_level import NoiseEstimate, noise_level
 from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
@@ -34,16 +34,9 @@ from .luma import check_scale, enlarge, enlarge_alpha, recolor
 from .options import Options, Settings, Task
 from .report import Report, joined
 from .sensor import denoise_sensor, known_sensor
+from .shared import ALONE, Shared
 from .strength import check_strength, partly
-from .value_range import (
-    Sigma,
-    ValueRange,
-    check_sigma,
-    range_of,
-    type_white,
-    unit_sigma,
-    widest,
-)
+from .value_range import Sigma, check_sigma, level_of, range_of, type_white, unit_sigma, widest
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +96,14 @@ class Restorer:
         return self._restore(image, checked, progress or _no_progress)
 
     def _restore(
-        self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None = None
+        self,
+        image: Tensor,
+        sigma: Sigma | None,
+        progress: Progress,
+        hidden: Tensor | None = None,
+        estimate: NoiseEstimate | None = None,
     ) -> tuple[Tensor, Report]:
-        """`__call__` with a sigma that was checked, and a mask `[B, 1, H, W]` of pixels that are no picture."""
+        """`__call__` with a sigma that was checked, a mask `[B, 1, H, W]` of what is no picture, and an estimate."""
         started = time.perf_counter()
         channels = image.shape[1]
         if channels not in (1, 3):
@@ -116,18 +114,18 @@ class Restorer:
             return self._one_by_one(image, sigma, progress, hidden)
         constant = self._models.are_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
         if self._models.are_ours and is_gray(image) and not constant:
-            return self._as_gray(image, sigma, progress, hidden)
-        estimate = noise_of(image, hidden) if chosen and not constant else None
-        photo = chosen and is_photo(channels, estimate)
+            return self._as_gray(image, sigma, progress, hidden, estimate)
+        found = (estimate or noise_of(image, hidden)) if chosen and not constant else None
+        photo = chosen and is_photo(channels, found)
         model, name = self.model_for(3 if photo else channels, sigma, photo)
         # Grey photographs go through the model as RGB whose channels are equal.
         image = image.expand(-1, 3, -1, -1) if photo else image
-        notes = [] if estimate is None else [note for note in [reason(channels, photo)] if note]
-        if estimate is not None and estimate.drawing:
+        notes = [] if found is None else [note for note in [reason(channels, photo)] if note]
+        if found is not None and found.drawing:
             report = Report(name, 0.0, True, (AS_IT_WAS,), (), time.perf_counter() - started)
             return image[:, :channels], report
         result, report = self._through(
-            model, name, image, "auto" if sigma is None else sigma, progress, hidden, constant
+            model, name, image, "auto" if sigma is None else sigma, progress, hidden, constant, estimate
         )
         result = result.mean(1, keepdim=True) if photo and channels == 1 else result
         seconds = time.perf_counter() - started
@@ -142,6 +140,7 @@ class Restorer:
         progress: Progress,
         hidden: Tensor | None,
         constant: bool,
+        estimate: NoiseEstimate | None,
     ) -> tuple[Tensor, Report]:
         """The image restored by a model, with the noise level that this needs."""
         channels, about = image.shape[1], info_of(model)
@@ -163,12 +162,12 @@ class Restorer:
         if known is not None and constant:
             level = 0.0 if sigma == "auto" else sigma
         elif known is not None:
-            level, used, cautions = noise_level(image, sigma, known, hidden)
+            level, used, cautions = noise_level(image, sigma, known, hidden, estimate)
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
         if not constant:
             restored = self._run(model, image, used, progress)
-            restored, note = self._guarded(name, image, restored, level, hidden)
+            restored, note = self._guarded(name, image, restored, level, hidden, estimate)
             # Of a sensor's noise the share is taken in the units of the data, and not here.
             image = restored if self._sensor is not None else partly(image, restored, self._strength)
             notes += note
@@ -176,13 +175,19 @@ class Restorer:
         return recolor(image, chroma), Report(name, level, estimated, tuple(notes), tuple(cautions))
 
     def _guarded(
-        self, name: str, image: Tensor, restored: Tensor, level: float | None, hidden: Tensor | None
+        self,
+        name: str,
+        image: Tensor,
+        restored: Tensor,
+        level: float | None,
+        hidden: Tensor | None,
+        estimate: NoiseEstimate | None,
     ) -> tuple[Tensor, list[str]]:
         """The restored image with flat saturated areas near to what they were, and a note if it has such."""
         if not self._models.are_ours or name in CLASSICAL or image.shape[1] != 3:
             return restored, []
         if level is None and self.options.task == "denoise":
-            estimate = noise_of(image, hidden)
+            estimate = estimate or noise_of(image, hidden)
             level = 0.0 if estimate is None else estimate.sigma
         guarded = guard(image, restored, level or 0.0)
         if not guarded.share:
@@ -192,16 +197,21 @@ class Restorer:
         ]
 
     def _as_gray(
-        self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None
+        self,
+        image: Tensor,
+        sigma: Sigma | None,
+        progress: Progress,
+        hidden: Tensor | None,
+        estimate: NoiseEstimate | None,
     ) -> tuple[Tensor, Report]:
         """RGB whose channels are equal, restored so that they stay it."""
         fits = self.options.model is None or info_of(self.model_for(1)[0]).channels != 3
         if fits:
-            result, report = self._restore(image[:, :1], sigma, progress, hidden)
+            result, report = self._restore(image[:, :1], sigma, progress, hidden, estimate)
         else:
             model, name = self.model_for(3)
             result, report = self._through(
-                model, name, image, "auto" if sigma is None else sigma, progress, hidden, False
+                model, name, image, "auto" if sigma is None else sigma, progress, hidden, False, estimate
             )
             result = result.mean(1, keepdim=True)
         note = "the three channels are equal: restored as grey"
@@ -276,17 +286,21 @@ class Restorer:
         return settings
 
     def image(
-        self, image: Image, sigma: Sigma | None = None, progress: Progress | None = None
+        self,
+        image: Image,
+        sigma: Sigma | None = None,
+        progress: Progress | None = None,
+        shared: Shared = ALONE,
     ) -> tuple[Image, Report]:
         """Restores the pixels of an image file that was read, with sigma in 8-bit grey levels.
 
         Depth, alpha and metadata stay. Enlarging updates the size in EXIF data; XMP data, which may say the old one,
-        are left out.
+        are left out. A page of a stack has `shared` properties.
 
         Raises:
             ValueError: as `array`.
         """
-        restored, report = self._same_kind(image, sigma, progress, grey_levels=True)
+        restored, report = self._same_kind(image, sigma, progress, shared, grey_levels=True)
         if report.estimated and image.format == "JPEG" and (sigma == "auto" or image.pixels.ndim == 2):
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give sigma= if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
@@ -307,6 +321,7 @@ class Restorer:
         progress: Progress | None = None,
         *,
         channel_axis: int | None = None,
+        shared: Shared = ALONE,
     ) -> tuple[np.ndarray, Report]:
         """Restores `H x W` or `H x W x C` (C = 1 or 3; 2 or 4 with alpha last, which is not restored).
 
@@ -315,12 +330,13 @@ class Restorer:
             sigma: in the units of the array.
             progress: called with the fraction done.
             channel_axis: the axis of channels none of which is alpha: three are RGB, others restored one by one.
+            shared: the properties of a stack of which this is a plane.
 
         Raises:
             ValueError: as `__call__`, and for other shapes or types, or an image far beyond `data_range`.
         """
         if channel_axis is None:
-            result, report = self._same_kind(pixels, sigma, progress)
+            result, report = self._same_kind(pixels, sigma, progress, shared)
             note = alpha_note(pixels)
             return result, report if note is None else dataclasses.replace(
                 report, notes=(note, *report.notes)
@@ -339,7 +355,13 @@ class Restorer:
         return self._same_kind(image, sigma, progress)
 
     def _same_kind(
-        self, image: Kind, sigma: Sigma | None, progress: Progress | None, *, grey_levels: bool = False
+        self,
+        image: Kind,
+        sigma: Sigma | None,
+        progress: Progress | None,
+        shared: Shared = ALONE,
+        *,
+        grey_levels: bool = False,
     ) -> tuple[Kind, Report]:
         """Restores an image of any kind, with sigma in its units, or in 8-bit grey levels."""
         planes, given = planes_of(image), self.options.data_range
@@ -356,26 +378,32 @@ class Restorer:
                 color, hidden, sigma, self._sensor, self.options, self._restore, followed
             )
         else:
-            restored, report = self._on_ranges(color, sigma, progress or _no_progress, hidden, grey_levels)
+            restored, report = self._on_ranges(
+                color, sigma, progress or _no_progress, hidden, grey_levels, shared
+            )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
         return like(image, restored, alpha), report
 
     def _on_ranges(
-        self, color: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None, grey_levels: bool
+        self,
+        color: Tensor,
+        sigma: Sigma | None,
+        progress: Progress,
+        hidden: Tensor | None,
+        grey_levels: bool,
+        shared: Shared,
     ) -> tuple[Tensor, Report]:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
         if self.options.hot_pixels:
             color, notes = repaired(color, hidden, given)
-        # In grey levels of a type that has a white of its own, sigma does not follow the working range.
         of_type = type_white(color.dtype) if grey_levels and given is None else None
-        level = sigma
-        if grey_levels and level is not None and level != "auto":
-            level = unit_sigma(level, ValueRange(0.0, 255.0))
-            assert level != "auto"
-            level *= of_type or 1.0
-        ranges = [range_of(one[None], given, "auto" if level is None else level) for one in color]
+        level = None if sigma is None else level_of(color.dtype, sigma, given, grey_levels)
+        if shared.values is not None:
+            ranges = [shared.values.around(one, given is not None) for one in color]
+        else:
+            ranges = [range_of(one[None], given, "auto" if level is None else level) for one in color]
         parts = [(one[None], values) for one, values in zip(color, ranges, strict=True)]
         if len({(values.low, values.high) for values in ranges}) == 1:
             parts = [(color, widest(ranges))]
@@ -386,7 +414,7 @@ class Restorer:
                 unit = unit_sigma(level, values)
             share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
-            result, report = self._restore(values.to_unit(part), unit, share, mask)
+            result, report = self._restore(values.to_unit(part), unit, share, mask, shared.estimate)
             excess = values.excess(part) if self.options.task == "upscale" else None
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])

@@ -63,6 +63,19 @@ class ValueRange:
         """The distance between the two ends."""
         return self.high - self.low
 
+    def around(self, values: Tensor, given: bool) -> ValueRange:
+        """This range, which other images share, for one of them; one that was given by hand reaches to its extremes.
+
+        Raises:
+            ValueError: NaN or infinite values.
+        """
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            raise ValueError("the image has NaN or infinite values")
+        if not given or self.limits is None:
+            return self
+        least, most = (x.item() for x in values.double().aminmax())
+        return replace(self, limits=(min(self.low, least), max(self.high, most)))
+
     def _map(self, values: Tensor) -> Tensor:
         exact = (torch.float16, torch.bfloat16, torch.float32, torch.uint8, torch.uint16)
         wide = values.float() if values.dtype in exact and self.low == 0 else values.double()
@@ -276,3 +289,24 @@ def unit_sigma(sigma: Sigma, values: ValueRange | None = None) -> Sigma:
             kind = f"whose white is {span:g}"
         raise ValueError(f"sigma is {sigma:g} for an image {kind}{hint}")
     return sigma / span
+
+
+def level_of(
+    dtype: torch.dtype, sigma: Sigma | None, data_range: DataRange | None, grey_levels: bool
+) -> Sigma:
+    """A noise level as `range_of` takes it, `"auto"` for none.
+
+    Args:
+        dtype: of the values.
+        sigma: in the units of the values, or in 8-bit grey levels.
+        data_range: as it was given.
+        grey_levels: whether sigma is in these. Of a type that has a white of its own they do not follow the range.
+    """
+    if sigma is None or sigma == "auto":
+        return "auto"
+    if not grey_levels:
+        return sigma
+    white = type_white(dtype) if data_range is None else None
+    level = unit_sigma(sigma, ValueRange(0.0, 255.0))
+    assert level != "auto"
+    return level * (white or 1.0)

@@ -1,0 +1,109 @@
+"""The properties that the pages of a stack share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..inference.noise_level import NoiseEstimate
+from .choice import noise_of
+from .hidden import fill_hidden, hidden_pixels
+from .kinds import Kind, planes_of
+from .options import DataRange
+from .value_range import Sigma, ValueRange, range_of
+
+# As many values of a stack and pages as its range follows from at most, and pages from which its noise is estimated.
+SAMPLES, PAGES, ESTIMATES = 1 << 22, 1000, 16
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The properties that the pages of a stack have in common; what is `None` each page has for itself.
+
+    Args:
+        values: range of values.
+        estimate: noise, in units of that range.
+    """
+
+    values: ValueRange | None = None
+    estimate: NoiseEstimate | None = None
+
+
+# Of an image that is no page of a stack.
+ALONE = Shared()
+
+
+def common_range(
+    page: Callable[[int], Kind],
+    indices: Sequence[int],
+    data_range: DataRange | None,
+    level_of: Callable[[Tensor], Sigma],
+) -> ValueRange | None:
+    """The range of values of pages of one size and type, from rows of all of them.
+
+    Args:
+        page: the page of an index.
+        indices: the pages.
+        data_range: as `range_of` has it.
+        level_of: noise level in the units of a page's values.
+
+    Returns:
+        The range; `None` where the pages are hidden as a whole.
+    """
+    rows: list[Tensor] = []
+    level: Sigma = "auto"
+    step = 1
+    for index in spread(indices, PAGES):
+        color, _ = _visible(page(index))
+        if color is None:
+            continue
+        if not rows:
+            if color.dtype is torch.uint8 and data_range is None:
+                return range_of(color, None)
+            level = level_of(color)
+            step = max(1, -(-color[0, 0].numel() * min(len(indices), PAGES) // SAMPLES))
+        # Other rows of each page, so that together they cover the picture.
+        rows.append(color[..., len(rows) % min(step, color.shape[-2]) :: step, :].clone())
+    return range_of(torch.cat(rows, -2), data_range, level) if rows else None
+
+
+def common_estimate(
+    page: Callable[[int], Kind], indices: Sequence[int], values: ValueRange
+) -> NoiseEstimate | None:
+    """The noise of pages, in units of their range: the median of those of some of them that show noise."""
+    found = []
+    for index in spread(indices, ESTIMATES):
+        color, hidden = _visible(page(index))
+        estimate = None if color is None else noise_of(values.to_unit(color), hidden)
+        if estimate is not None:
+            found.append(estimate)
+    telling = [one for one in found if one.used > 0 and not one.drawing]
+    if not telling:
+        return found[0] if found else None
+    white = [one.whiteness for one in telling if one.whiteness is not None]
+    return NoiseEstimate(
+        sigma=float(np.median([one.sigma for one in telling])),
+        clipped=float(np.mean([one.clipped for one in telling])),
+        whiteness=float(np.median(white)) if white else None,
+        used=float(np.mean([one.used for one in telling])),
+    )
+
+
+def spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the indices, evenly spread, the first and the last among them."""
+    if len(indices) <= count:
+        return list(indices)
+    return [indices[round(place)] for place in np.linspace(0, len(indices) - 1, count)]
+
+
+def _visible(image: Kind) -> tuple[Tensor | None, Tensor | None]:
+    """The color planes of a page with hidden pixels filled, and those; `None` where all are hidden."""
+    planes = planes_of(image)
+    hidden = hidden_pixels(planes)
+    if hidden is None:
+        return planes.color, None
+    return (None, None) if hidden.all() else (fill_hidden(planes.color, hidden), hidden)

@@ -1,0 +1,212 @@
+"""Stacks: pages that belong together are restored alike, on one range of values and with one estimate of their noise.
+
+Pages belong together where their source says so: those of one channel, size and type. A page is asked for up to three
+times (for a sample of its values, perhaps for an estimate of its noise, and to be restored) and never kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from math import prod
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from ..files.image import Image
+from ..inference import Progress, part_of
+from .kinds import Kind
+from .report import PageReports, Report
+from .restorer import Restorer
+from .shared import ALONE, Shared, common_estimate, common_range
+from .value_range import Sigma, level_of
+
+Per = Literal["stack", "page"]
+Page = TypeVar("Page", covariant=True)
+
+
+class Stack(Protocol[Page]):
+    """Pages of one kind; those of the same group belong together."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Page: ...
+    def group(self, index: int) -> Hashable: ...
+
+
+class RestoredPages:
+    """The pages of a file, each restored when it is asked for; once only.
+
+    Args:
+        restorer: restores every page.
+        pages: as `nlrn.files.pages.read_pages` opens them.
+        sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
+        progress: called with the fraction done.
+        estimate: `"stack"` for one estimate of the noise of all pages that belong together, `"page"` for one a page.
+
+    Raises:
+        ValueError: another `estimate`; when a page is asked for, as `Restorer.image`.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        pages: Stack[Image],
+        sigma: Sigma | None = None,
+        progress: Progress | None = None,
+        *,
+        estimate: Per = "stack",
+    ) -> None:
+        self._restorer, self._sigma = restorer, sigma
+        self._reports = PageReports()
+        estimated = _is_estimated(restorer, sigma, estimate)
+        self._pages = _each(restorer, pages, self._restore, self._level_of, estimated, progress)
+
+    def __iter__(self) -> Iterator[Image]:
+        for image, report in self._pages:
+            self._reports.add(dataclasses.replace(report, notes=(*image.notes, *report.notes)))
+            yield image
+
+    def report(self) -> Report:
+        """The report on the pages so far."""
+        return self._reports.joined()
+
+    def _restore(self, page: Image, progress: Progress, shared: Shared) -> tuple[Image, Report]:
+        return self._restorer.image(page, self._sigma, progress, shared)
+
+    def _level_of(self, color: Tensor) -> Sigma:
+        return level_of(color.dtype, self._sigma, self._restorer.options.data_range, grey_levels=True)
+
+
+def restore_stack(
+    restorer: Restorer,
+    pixels: np.ndarray,
+    axes: str,
+    sigma: Sigma | None = None,
+    progress: Progress | None = None,
+    *,
+    estimate: Per = "stack",
+) -> tuple[np.ndarray, PageReports]:
+    """Restores every plane of an array.
+
+    Args:
+        restorer: restores every plane.
+        pixels: of any integer or floating-point type, perhaps masked.
+        axes: a letter for each axis, as tifffile has them: Y and X are those of a plane, S (or C, as the last axis) its
+            colors, C elsewhere channels that are restored apart, all others such as Z and T those of a stack.
+        sigma: in the units of the array.
+        progress: called with the fraction done.
+        estimate: as for `RestoredPages`.
+
+    Returns:
+        The array, and the reports on its planes.
+
+    Raises:
+        ValueError: axes that do not fit, and as `Restorer.array`.
+    """
+    planes = ArrayStack(pixels, axes)
+
+    def restore(page: np.ndarray, part: Progress, shared: Shared) -> tuple[np.ndarray, Report]:
+        return restorer.array(page, sigma, part, shared=shared)
+
+    def level(color: Tensor) -> Sigma:
+        return level_of(color.dtype, sigma, restorer.options.data_range, grey_levels=False)
+
+    estimated = _is_estimated(restorer, sigma, estimate)
+    return planes.joined(_each(restorer, planes, restore, level, estimated, progress))
+
+
+class ArrayStack:
+    """The planes of an array.
+
+    Args:
+        pixels: the array.
+        axes: as `restore_stack` has them.
+
+    Raises:
+        ValueError: axes that do not fit the array, or no pixels.
+    """
+
+    def __init__(self, pixels: np.ndarray, axes: str) -> None:
+        if not isinstance(axes, str) or not re.fullmatch("[A-Z]*", axes) or len(set(axes)) != len(axes):
+            raise ValueError(f"axes must be different capital letters, such as 'ZYX', got {axes!r}")
+        if len(axes) != pixels.ndim:
+            raise ValueError(f"axes must name {pixels.ndim} axes of an array {pixels.shape}, got {axes!r}")
+        if "Y" not in axes or "X" not in axes:
+            raise ValueError(f"axes must have Y and X, the rows and columns of a plane, got {axes!r}")
+        if 0 in pixels.shape:
+            raise ValueError(f"an array must not be empty, got shape {pixels.shape}")
+        color = "S" if "S" in axes else "C" if axes.endswith("C") else ""
+        outer = [axes.index(letter) for letter in axes if letter not in f"YX{color}"]
+        self._order = (*outer, *(axes.index(letter) for letter in f"YX{color}"))
+        self._moved = pixels.transpose(self._order)
+        self._shape = self._moved.shape[: len(outer)]
+        letters = [axes[place] for place in outer]
+        self._channel = letters.index("C") if "C" in letters else None
+
+    def __len__(self) -> int:
+        return prod(self._shape)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        plane: np.ndarray = self._moved[np.unravel_index(index, self._shape)] if self._shape else self._moved
+        return plane
+
+    def group(self, index: int) -> Hashable:
+        """The channel of a plane."""
+        return None if self._channel is None else int(np.unravel_index(index, self._shape)[self._channel])
+
+    def joined(self, planes: Iterator[tuple[np.ndarray, Report]]) -> tuple[np.ndarray, PageReports]:
+        """An array with the axes of this one, of its planes after a restoration, and the reports on them."""
+        reports = PageReports()
+        result: np.ndarray | None = None
+        for index, (plane, report) in enumerate(planes):
+            reports.add(report)
+            if result is None:
+                empty = np.ma.empty if isinstance(plane, np.ma.MaskedArray) else np.empty
+                result = empty((len(self), *plane.shape), plane.dtype)
+            result[index] = plane
+        assert result is not None
+        result = result.reshape(*self._shape, *result.shape[1:])
+        if isinstance(self._moved, np.ma.MaskedArray) and isinstance(result, np.ma.MaskedArray):
+            result.fill_value = self._moved.fill_value
+        return result.transpose(np.argsort(self._order)), reports
+
+
+def check_estimate(estimate: Per) -> None:
+    """Raises `ValueError` for what is neither `"stack"` nor `"page"`."""
+    if estimate not in ("stack", "page"):
+        raise ValueError(f"estimate must be 'stack' or 'page', got {estimate!r}")
+
+
+def _is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool:
+    """True where the noise of the stack as a whole is to be estimated."""
+    check_estimate(estimate)
+    return estimate == "stack" and restorer.options.task == "denoise" and sigma in (None, "auto")
+
+
+def _each(
+    restorer: Restorer,
+    stack: Stack[Kind],
+    restore: Callable[[Kind, Progress, Shared], tuple[Kind, Report]],
+    level_of: Callable[[Tensor], Sigma],
+    estimated: bool,
+    progress: Progress | None,
+) -> Iterator[tuple[Kind, Report]]:
+    """Restores page after page, each with what its group has in common."""
+    groups: dict[Hashable, list[int]] = {}
+    for index in range(len(stack)):
+        groups.setdefault(stack.group(index), []).append(index)
+
+    def shared_by(indices: Sequence[int]) -> Shared:
+        if len(indices) == 1 or restorer.options.noise is not None:  # a sensor's noise is that of each page
+            return ALONE
+        values = common_range(stack.__getitem__, indices, restorer.options.data_range, level_of)
+        if values is None or not estimated:
+            return Shared(values)
+        return Shared(values, common_estimate(stack.__getitem__, indices, values))
+
+    shared = {group: shared_by(indices) for group, indices in groups.items()}
+    for index in range(len(stack)):
+        part = part_of(progress or (lambda fraction: None), index, len(stack))
+        yield restore(stack[index], part, shared[stack.group(index)])
