@@ -68,6 +68,9 @@ def test_damage_is_noticed(tmp_path, monkeypatch):
 def test_defaults():
     assert MODELS[default_model("denoise", 1)].channels == 1
     assert MODELS[default_model("denoise", 3)].channels == 3
+    assert default_model("denoise", 1, 50 / 255) == "nlrn-gray"
+    assert default_model("denoise", 3, 50 / 255) == "nlrn-color"
+    assert default_model("denoise", 3, 15 / 255) == "nlrn-small-color"
     assert smallest_model("denoise", 1) == "nlrn-small-gray"
     assert default_model("upscale", 3) == "nlrn-small-upscale"  # of luma
     assert default_model("photo", 1) == "nlrn-small-gray"

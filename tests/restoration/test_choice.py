@@ -103,3 +103,17 @@ def test_hidden_noise_does_not_choose_the_model():
     mask[:, 96:] = True
     _, report = Restorer().array(np.ma.masked_array(given, mask))
     assert report.model == "nlrn-small-gray"
+
+
+@pytest.mark.parametrize("sigma", [None, "auto", "given"])
+def test_strong_noise_has_a_model_of_its_own(sigma):
+    """Given or estimated, grey or RGB."""
+    restorer, rng = Restorer(), np.random.default_rng(0)
+    kinds = {(): ("nlrn-small-gray", "nlrn-gray"), (3,): ("nlrn-small-color", "nlrn-color")}
+    for channels, models in kinds.items():
+        noise = rng.standard_normal((64, 72, *channels))
+        for level, model in zip((15.0, 40.0), models, strict=True):
+            image = np.clip(128 + level * noise, 0, 255).round().astype(np.uint8)
+            report = restorer.array(image, level if sigma == "given" else sigma)[1]
+            assert report.model == model
+            assert 255 * report.sigma == pytest.approx(level, rel=0.1)

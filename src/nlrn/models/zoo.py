@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ class ModelEntry:
     """A model that ships with the package; its card is the `.md` file beside its weights.
 
     `sigma` is the range of noise levels in 8-bit grey levels, empty for a model that needs none; `licence` is the
-    use that the terms of its training images allow.
+    use that the terms of its training images allow. From the noise level `strong` on, in 8-bit grey levels, the model
+    takes the place of the first one of its kind; 0 for a model that does not.
     """
 
     file: str
@@ -43,6 +45,7 @@ class ModelEntry:
     sigma: str
     psnr: str
     licence: str
+    strong: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ MODELS: dict[str, ModelEntry] = {
         sigma="0..75",
         psnr="30.32 (Set12, sigma 25)",
         licence=_BSDS_TERMS,
+        strong=30.0,
     ),
     "nlrn-color": ModelEntry(
         file="nlrn-color.safetensors",
@@ -105,6 +109,7 @@ MODELS: dict[str, ModelEntry] = {
         sigma="0..75",
         psnr="31.28 (CBSD68, sigma 25)",
         licence=_BSDS_TERMS,
+        strong=30.0,
     ),
     "nlrn-small-photo": ModelEntry(
         file="nlrn-small-photo.safetensors",
@@ -277,20 +282,30 @@ def load_model(
     return model
 
 
-def default_model(task: str, channels: int) -> str:
+def default_model(task: str, channels: int, sigma: float = 0.0) -> str:
     """The name of the model for a task and a number of image channels, the grey one if there is no other.
 
     Photographs without a model of their own are a case of Gaussian noise.
+
+    Args:
+        task: a task of `FITTING`.
+        channels: channels of the image.
+        sigma: noise level in units of [0, 1].
 
     Raises:
         ModelError: no model for the task.
     """
     names = {entry.channels: name for name, entry in reversed(MODELS.items()) if entry.task == task}
     if channels not in names and task == "photo":
-        return default_model("denoise", channels)
+        return default_model("denoise", channels, sigma)
     if channels not in names and 1 not in names:
         raise ModelError(f"no model that comes with nlrn is for {task}; name a weight file")
-    return names.get(channels) or names[1]
+    first = names.get(channels) or names[1]
+    own = MODELS[first]
+    for name, entry in MODELS.items():
+        if (entry.task, entry.channels) == (own.task, own.channels) and 255 * sigma >= entry.strong:
+            return name
+    return first
 
 
 def fitting_models(task: str, channels: int) -> list[str]:

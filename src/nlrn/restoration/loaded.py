@@ -30,8 +30,11 @@ class LoadedModels:
         """True for models that come with nlrn or were written by it, not for a model object."""
         return self._options.model is None or self._options.model_name is not None
 
-    def name_for(self, channels: int, sigma: Sigma | None, photo: bool) -> str:
-        """The name of the model for so many channels and white noise; for `photo` where sigma is `None`."""
+    def name_for(self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0) -> str:
+        """The name of the model for so many channels and white noise; for `photo` where sigma is `None`.
+
+        `level` is the estimate of the noise where sigma is none.
+        """
         options = self._options
         if options.model_name is not None:
             return options.model_name
@@ -39,10 +42,10 @@ class LoadedModels:
             return default_model("upscale", 1)
         if options.task == "denoise" and channels == 3 and sigma is None and photo:
             return default_model("photo", 3)
-        return default_model(options.task, channels)
+        return default_model(options.task, channels, level if sigma in (None, "auto") else cast(float, sigma))
 
-    def get(self, channels: int, sigma: Sigma | None, photo: bool) -> tuple[Model, str]:
-        """The model and its name.
+    def get(self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0) -> tuple[Model, str]:
+        """The model and its name, for arguments of `name_for`.
 
         Raises:
             ModelError: a model that cannot be loaded or is for another task.
@@ -51,7 +54,7 @@ class LoadedModels:
         options = self._options
         if not self.are_ours:
             return cast(Model, options.model), type(options.model).__name__
-        name = self.name_for(channels, sigma, photo)
+        name = self.name_for(channels, sigma, photo, level)
         if name not in self._by_name:
             loaded = load_model(name, device=self._device)
             loaded.info.check_steps(options.steps)

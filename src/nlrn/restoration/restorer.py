@@ -77,9 +77,14 @@ class Restorer:
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
 
-    def model_for(self, channels: int, sigma: Sigma | None = None, photo: bool = True) -> tuple[Model, str]:
-        """The model and its name, for so many channels and white noise; for `photo` where sigma is `None`."""
-        return self._models.get(channels, sigma, photo and self._sensor is None)
+    def model_for(
+        self, channels: int, sigma: Sigma | None = None, photo: bool = True, level: float = 0.0
+    ) -> tuple[Model, str]:
+        """The model and its name, for so many channels and white noise; for `photo` where sigma is `None`.
+
+        `level` is the estimate of the noise where sigma is none.
+        """
+        return self._models.get(channels, sigma, photo and self._sensor is None, level)
 
     def __call__(
         self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
@@ -108,24 +113,32 @@ class Restorer:
         channels = image.shape[1]
         if channels not in (1, 3):
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
-        own = self.options.model is None
-        chosen = own and self.options.task == "denoise" and sigma is None
+        estimated = self.options.model is None and self.options.task == "denoise" and sigma in (None, "auto")
+        chosen = estimated and sigma is None
         if len(image) > 1 and (chosen or (sigma in (None, "auto") and self._takes_sigma(channels, sigma))):
             return self._one_by_one(image, sigma, progress, hidden)
         constant = self._models.are_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
         if self._models.are_ours and is_gray(image) and not constant:
             return self._as_gray(image, sigma, progress, hidden, estimate)
-        found = (estimate or noise_of(image, hidden)) if chosen and not constant else None
+        found = (estimate or noise_of(image, hidden)) if estimated and not constant else None
         photo = chosen and is_photo(channels, found)
-        model, name = self.model_for(3 if photo else channels, sigma, photo)
+        level = 0.0 if found is None else found.sigma
+        model, name = self.model_for(3 if photo else channels, sigma, photo, level)
         # Grey photographs go through the model as RGB whose channels are equal.
         image = image.expand(-1, 3, -1, -1) if photo else image
-        notes = [] if found is None else [note for note in [reason(channels, photo)] if note]
-        if found is not None and found.drawing:
+        notes = [note for note in [reason(channels, photo)] if note and chosen and found is not None]
+        if chosen and found is not None and found.drawing:
             report = Report(name, 0.0, True, (AS_IT_WAS,), (), time.perf_counter() - started)
             return image[:, :channels], report
         result, report = self._through(
-            model, name, image, "auto" if sigma is None else sigma, progress, hidden, constant, estimate
+            model,
+            name,
+            image,
+            "auto" if sigma is None else sigma,
+            progress,
+            hidden,
+            constant,
+            found or estimate,
         )
         result = result.mean(1, keepdim=True) if photo and channels == 1 else result
         seconds = time.perf_counter() - started
