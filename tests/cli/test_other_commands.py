@@ -321,3 +321,14 @@ def test_benchmark_refuses(nlrn, data, arguments, message):
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert message in outcome.err
+
+
+def test_a_restoration_does_not_import_the_compiler():
+    """`torch._dynamo` takes as long as PyTorch itself; only `torch.compile`, export and training need it."""
+    code = (
+        "import sys, numpy, nlrn\n"
+        "image = numpy.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype('uint8')\n"
+        "nlrn.denoise(image, 20); nlrn.denoise(image); nlrn.upscale(image[..., 0], 2)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

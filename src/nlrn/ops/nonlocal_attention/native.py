@@ -23,6 +23,7 @@ from .native_operators import (
     TILE,
     gradient_shape,
     state_shape,
+    step_in_place,
     up,
     window_attention,
     window_attention_backward,
@@ -296,7 +297,8 @@ def attention(
     shape = state_shape(value, query.shape[2], radius)
 
     def step(queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Tensor, fresh: bool) -> Tensor:
-        output: Tensor = window_step(list(queries), list(keys), value, logits, radius, row_offset, fresh)
+        compute = window_step if torch.compiler.is_compiling() else step_in_place
+        output: Tensor = compute(list(queries), list(keys), value, logits, radius, row_offset, fresh)
         return output
 
     if isinstance(state, StoredLogits):

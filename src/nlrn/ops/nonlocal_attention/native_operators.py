@@ -175,8 +175,7 @@ class _Call:
             raise MemoryError("the non-local kernel could not allocate its workspace: can't allocate memory")
 
 
-@library.custom_op("nlrn::window_step", mutates_args={"logits"})
-def window_step(
+def step_in_place(
     queries: list[Tensor],
     keys: list[Tensor],
     value: Tensor,
@@ -193,6 +192,11 @@ def window_step(
     call.problem.earlier = None if fresh else call.problem.state
     call.run(call.functions.nlrn_window_step, call.problem)
     return output[..., : call.value_channels].permute(0, 3, 1, 2)
+
+
+# The same as an operator, which `torch.compile` and export see. Its first call imports the compiler, which takes
+# as long as PyTorch itself.
+window_step = library.custom_op("nlrn::window_step", step_in_place, mutates_args={"logits"})
 
 
 @window_step.register_fake

@@ -3,7 +3,8 @@
 Without gradients the logits are stored and updated in place, or computed anew from the history where memory is short.
 Under autograd all steps of a recurrence share two buffers, whatever their number: the summed logits, which each step's
 forward pass moves one step on and its backward pass one step back (`S_{t-1} = S_t - query_t key_t^T`), and their
-gradient, which runs back along with them (`Tape`). Both are in half precision where the images are.
+gradient, which runs back along with them (`triton_training.py`, `Tape`). Both are in half precision where the images
+are.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from torch import Tensor
 from .constant import constant_when_compiled
 from .memory import history_bytes
 from .state import AttentionState, History, StoredLogits, check_shape, needs_grad
-from .triton_layout import TILE, Geometry, tiles
-from .triton_operators import interpreted, loaded_kernels, triton_attention, triton_attention_backward
-from .triton_tape import Tape, TapedLogits
+from .triton_layout import TILE, Geometry, no_logits, stored_dtype, tiles
+from .triton_operators import interpreted, loaded_kernels, triton_attention
+from .triton_tape import TapedLogits
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPUTE_CAPABILITY = (8, 0)
-LARGEST_PRODUCT = 4096.0  # a sixteenth of float16's largest number
 
 
 @constant_when_compiled
@@ -87,110 +87,6 @@ def refusal(
     return f"needs {needed} bytes for {purpose}, max_memory is {max_memory}" if needed > max_memory else None
 
 
-def stored_dtype(image: Tensor) -> torch.dtype:
-    """The dtype of the logits that are kept from step to step."""
-    return torch.float32 if image.dtype == torch.float32 else torch.float16
-
-
-def gradient_scale(output_grad: Tensor, value: Tensor) -> Tensor:
-    """A power of two that brings the gradient of half-precision logits into the range of float16; `[1]`.
-
-    That of a logit is its weight times a difference of products `<dO, v>`. With the largest product at
-    `LARGEST_PRODUCT` weights from 1 down to 1e-8 are numbers of full precision, and the steps before may have gradients
-    some times larger than the last one's, from which the scale comes.
-    """
-    if value.dtype == torch.float32:
-        return value.new_ones(1)
-    largest = [x.float().square().sum(1).amax().sqrt() for x in (output_grad, value)]
-    scale = torch.exp2(torch.floor(torch.log2(LARGEST_PRODUCT / (largest[0] * largest[1]))))
-    # No gradient at all, or one that is too small for a float32 to say so: any scale will do.
-    return torch.where(torch.isinf(scale), 1.0, scale).reshape(1)
-
-
-class _Step(torch.autograd.Function):
-    """One step under autograd; `tape` is `None` for a step that shares its logits with no other.
-
-    The token is an output of one step and an input of the next. It holds nothing, but makes autograd run the backward
-    passes in the order in which the tape can be wound back, and its gradient shows that the later one has run.
-    """
-
-    @staticmethod
-    def forward(ctx, query, key, value, token, tape, radius, row_offset):  # type: ignore[no-untyped-def]
-        logits, load = _no_logits(query), False
-        if tape is not None:
-            tape.advance()
-            logits, load, ctx.step = tape.logits, tape.position > 1, tape.position
-        output, normaliser = triton_attention(
-            query, key, value, logits, radius, row_offset, load, tape is not None, True, True
-        )
-        ctx.save_for_backward(query, key, value, output, normaliser)
-        ctx.tape, ctx.radius, ctx.row_offset = tape, radius, row_offset
-        ctx.set_materialize_grads(False)
-        return output.to(value.dtype), query.new_empty(0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, output_grad, token_grad):  # type: ignore[no-untyped-def]
-        tape = ctx.tape
-        if tape is not None:
-            tape.rewind(ctx.step, token_grad is not None)
-        query, key, value, output, normaliser = ctx.saved_tensors
-        if output_grad is None:
-            output_grad = torch.zeros_like(output, dtype=value.dtype)
-        if tape is None:
-            geometry, stored = Geometry.with_radius(query, key, ctx.radius, aligned=True), stored_dtype(value)
-            logits = torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device)
-            gradient, scale, later = torch.empty_like(logits), gradient_scale(output_grad, value), []
-        else:
-            logits, later = tape.logits, tape.later
-            if tape.gradient is None:
-                tape.gradient, tape.scale = torch.empty_like(logits), gradient_scale(output_grad, value)
-            gradient, scale = tape.gradient, tape.scale
-            assert scale is not None
-        grads = triton_attention_backward(
-            output_grad,
-            query,
-            key,
-            value,
-            output,
-            normaliser,
-            logits,
-            gradient,
-            scale,
-            later,
-            tape is None,
-            ctx.radius,
-            ctx.row_offset,
-        )
-        if tape is not None:
-            finished = tape.position == 0
-            tape.later = [] if finished else [query.detach(), key.detach(), normaliser]
-            tape.gradient, tape.scale = (None, None) if finished else (gradient, scale)
-        return *grads, query.new_empty(0), None, None, None
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _step_under_autograd(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    geometry: Geometry,
-    state: AttentionState | None,
-    row_offset: int,
-    keep_state: bool,
-) -> tuple[Tensor, AttentionState | None]:
-    taped = state if isinstance(state, TapedLogits) else None
-    token, tape = (query.new_empty(0), None) if taped is None else (taped.token, taped.tape)
-    if taped is None and keep_state:
-        stored = stored_dtype(value)
-        tape = Tape(torch.empty(geometry.state_shape(stored), dtype=stored, device=query.device))
-    output, token = _Step.apply(query, key, value, token, tape, geometry.radius, row_offset)  # type: ignore[no-untyped-call]
-    if not keep_state:
-        return output, None
-    assert tape is not None
-    return output, TapedLogits(tape, token) if taped is None else taped.after_a_step(token)
-
-
 def _attention_of_history(
     history: History,
     query: Tensor,
@@ -215,7 +111,7 @@ def _attention_of_history(
             _side_by_side(history.queries, a, b),
             _side_by_side(history.keys, first, last),
             value[:, :, first:last],
-            _no_logits(value),
+            no_logits(value),
             radius,
             a + row_offset - first,
             False,
@@ -231,10 +127,6 @@ def _side_by_side(images: tuple[Tensor, ...], a: int, b: int) -> Tensor:
     parts = [image[:, :, a:b].permute(0, 2, 3, 1) for image in images]
     shape = (*parts[0].shape[:3], sum(part.shape[3] for part in parts))
     return torch.cat(parts, 3, out=parts[0].new_empty(shape)).permute(0, 3, 1, 2)
-
-
-def _no_logits(image: Tensor) -> Tensor:
-    return image.new_empty(0, dtype=torch.float32)
 
 
 def attention(
@@ -260,8 +152,10 @@ def attention(
         state.consume()
 
     if recorded:
+        from .triton_training import step_under_autograd  # with the compiler, which takes seconds to import
+
         # Any: what `torch.compiler.disable` makes of a function.
-        result: tuple[Tensor, AttentionState | None] = _step_under_autograd(
+        result: tuple[Tensor, AttentionState | None] = step_under_autograd(
             query, key, value, geometry, state, row_offset, keep_state
         )
         return result
@@ -282,11 +176,11 @@ def attention(
         dtype = stored_dtype(value)
         shape = geometry.state_shape(dtype)
         if not keep_state:
-            return step(_no_logits(value), False, False), None
+            return step(no_logits(value), False, False), None
         if dtype.itemsize * math.prod(shape) <= max_memory:
             logits = torch.empty(shape, dtype=dtype, device=value.device)
             return step(logits, False, True), StoredLogits(logits, "triton")
-        return step(_no_logits(value), False, False), History.extended(None, query, key)
+        return step(no_logits(value), False, False), History.extended(None, query, key)
 
     history = History.extended(state, query, key)
     state.consume()

@@ -74,3 +74,13 @@ def tiles(length: int) -> int:
 
 def _up(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
+
+
+def stored_dtype(image: Tensor) -> torch.dtype:
+    """The dtype of the logits that are kept from step to step."""
+    return torch.float32 if image.dtype == torch.float32 else torch.float16
+
+
+def no_logits(image: Tensor) -> Tensor:
+    """The logits of a call that reads and writes none."""
+    return image.new_empty(0, dtype=torch.float32)
