@@ -30,7 +30,9 @@ def shared_dir() -> Path:
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch.empty` and its like return NaN (floats), so that reading memory that nobody wrote shows."""
     torch = pytest.importorskip("torch")
-    pytest.importorskip("torch._dynamo")  # which knows functions of torch by what they are when it is imported
+    pytest.importorskip(
+        "torch._dynamo"
+    )  # which knows functions of torch by what they are when it is imported
     empty, empty_like = torch.empty, torch.empty_like
 
     def poison(tensor):

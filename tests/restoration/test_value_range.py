@@ -167,3 +167,15 @@ def test_every_image_of_a_batch_has_a_range_of_its_own():
     together = nlrn.denoise(batch, 0.1, model="nlrn-small-gray", steps=2)
     for image, result in zip(batch, together, strict=True):
         torch.testing.assert_close(result, nlrn.denoise(image, 0.1, model="nlrn-small-gray", steps=2))
+
+
+@pytest.mark.parametrize("top", [1.2, 1.3])
+def test_highlights_above_white_by_less_than_their_noise(top):
+    """They were darkened by a tenth, and 1.3 dB were lost."""
+    clean = camera()[100:228, 100:228].astype(np.float32) / camera()[100:228, 100:228].max()
+    noisy = clean + 25 / 255 * np.random.default_rng(0).standard_normal(clean.shape).astype(np.float32)
+    within = nlrn.denoise(noisy, 25 / 255)
+    beyond = nlrn.denoise(top * noisy, top * 25 / 255) / top
+    assert psnr(beyond, clean, 1.0) > psnr(within, clean, 1.0) - 0.1
+    bright = clean > 0.8
+    assert abs((beyond - clean)[bright].mean()) < abs((within - clean)[bright].mean()) + 0.01

@@ -36,6 +36,8 @@ ROOM, MARGIN = 0.05, 0.25
 FAINT, BULK = 2 / 255, 0.95
 # A pedestal is more than this share of the height of what stands on it.
 PEDESTAL = 0.25
+# Sides of the blocks whose means show where a picture is, whatever its noise.
+BLOCKS = (2, 4, 8)
 # As many values as percentiles are taken of.
 SAMPLES = 1 << 20
 
@@ -164,7 +166,7 @@ def range_of(values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto"
     kept = 1.0 if values.is_floating_point() else WHITES.get(values.dtype)
     if kept is not None:
         slack = 0.02 * kept + 3.5 * min(noise, kept)
-        inside = -slack <= low and high <= kept + slack
+        inside = -slack <= low and high <= kept + slack and (noise == 0 or _means_inside(values, kept, noise))
         if inside and (filled > FILLED * kept or low == high):
             if not values.is_floating_point():
                 return ValueRange(0.0, kept, limits=(0.0, kept))
@@ -173,6 +175,22 @@ def range_of(values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto"
         low, high = min(low, 0.0), max(high, 0.0)
         return ValueRange(low, high if high > low else low + 1.0)
     return _from_data(values, low, top, noise, signed=float(samples.min()) < -6 * noise)
+
+
+def _means_inside(values: Tensor, kept: float, noise: float) -> bool:
+    """True where the means of blocks, whose noise is weaker, lie within the range 0 to `kept` of a type.
+
+    A picture that leaves the range by less than its noise would otherwise lose its highlights to the network.
+    """
+    for side in BLOCKS:
+        if min(values.shape[-2:]) < 2 * side:
+            break
+        means = torch.nn.functional.avg_pool2d(values.float(), side).double().cpu().numpy()
+        low, high = (float(x) for x in np.quantile(means, (TAIL, 1 - TAIL)))
+        slack = 0.02 * kept + 3.5 * min(noise, kept) / side
+        if low < -slack or high > kept + slack:
+            return False
+    return True
 
 
 def _from_data(values: Tensor, low: float, high: float, noise: float, signed: bool) -> ValueRange:
