@@ -4,7 +4,7 @@ The networks know pictures that fill [0, 1]. The range of uint8 is always that o
 in part only (counts of 12 bit in uint16, linear floats near 0) or left (floats of 0..4095), and then it follows from
 the data:
 
-    keep         the range of the type where the data fill more than a third of it and leave it by no more than noise
+    keep         the range of the type where the data fill more than a third of it and leave it by their noise alone
     stretch      else, low..high from robust percentiles with some room; low is 0 for data without a pedestal
     outliers     beyond the range are clipped for the network and come back as they were
 """
