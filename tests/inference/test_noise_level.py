@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -99,3 +100,43 @@ def test_where_noise_is_cut_off_the_rest_decides():
     image = noisy(25)
     image[..., 100:] = (image[..., 100:] + 0.45).clip(0, 1)  # a sky at its white
     assert 255 * estimate_noise(image).sigma == pytest.approx(25, rel=0.04)
+
+
+def fine_structure():
+    y, x = np.mgrid[:96, :96]
+    return {
+        "hatching": np.where((x + y) % 4 == 0, 40, 220),
+        "thin-lines": np.where(((x + y) % 9 == 0) | (x % 13 == 0), 20, 230),
+        "checkerboard": np.where((x // 2 + y // 2) % 2 == 0, 90, 160),
+        "two-pixel-modules": np.kron(
+            np.random.default_rng(0).integers(0, 2, (48, 48)) * 255, np.ones((2, 2), int)
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", fine_structure())
+def test_fine_structure_without_noise_is_a_drawing(name):
+    """It read as noise of up to 100 grey levels, and its restoration was a grey area."""
+    estimate = estimate_noise(torch.from_numpy(fine_structure()[name] / 255)[None, None])
+    assert estimate.drawing
+    assert estimate.sigma == 0
+
+
+@pytest.mark.parametrize("name", ["hatching", "checkerboard"])
+@pytest.mark.parametrize("sigma", [5, 10])
+def test_noise_on_repeated_structure(name, sigma):
+    """Patches have directions without structure; the finest details have none."""
+    clean = fine_structure()[name]
+    noisy = (clean + sigma * np.random.default_rng(1).standard_normal(clean.shape)).clip(0, 255).round()
+    estimate = estimate_noise(torch.from_numpy(noisy / 255)[None, None])
+    assert 255 * estimate.sigma == pytest.approx(sigma, rel=0.1)
+
+
+@pytest.mark.parametrize("sigma", [25, 50, 75])
+def test_strong_noise_on_black_and_white_is_noise(sigma):
+    """Half of it is cut off, and the rest has more than a few levels."""
+    clean = np.kron(np.random.default_rng(0).integers(0, 2, (6, 6)) * 255, np.ones((16, 16), int))
+    noisy = (clean + sigma * np.random.default_rng(1).standard_normal(clean.shape)).clip(0, 255).round()
+    estimate = estimate_noise(torch.from_numpy(noisy / 255)[None, None])
+    assert not estimate.drawing
+    assert estimate.sigma > 0.45 * sigma / 255

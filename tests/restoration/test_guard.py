@@ -90,7 +90,7 @@ def test_a_drawing_without_noise_comes_back_as_it_was(channels):
     result, report = Restorer().array(drawing)
     assert np.array_equal(result, drawing)
     assert report.notes == (
-        "drawing or screenshot without noise (all but its edges is constant): "
+        "drawing, text or screenshot without noise (of constant areas or a few levels): "
         "it stays as it was; sigma= restores it",
     )
     assert not np.array_equal(nlrn.denoise(drawing, 20), drawing)

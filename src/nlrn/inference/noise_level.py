@@ -21,6 +21,11 @@ ENOUGH = 0.05
 DRAWN, MOSTLY, HEAVY = 0.35, 0.7, 2.05
 # As many details free of cut-off values, and this share of all, are enough for an estimate without the others.
 FEWEST, WHOLE = 64, 0.2
+# Noise above STRONG may be fine structure. In units of 8 bit, as many levels as FEW never hold the share FLAT of values
+# with such noise, not even where half of it is cut off; and repeated structure leaves directions of patches without it,
+# in which less than the share STRUCTURE of the level is left (on photographs with noise 93% and more).
+STRONG, FEW, FLAT, STRUCTURE = 20 / 255, 16, 0.8, 0.6
+PATCH, PATCHES = 5, 40_000
 # Whiteness is that of the smoothest of so many blocks of so many pixels a side.
 BLOCK, SMOOTHEST = 8, 8
 
@@ -36,8 +41,8 @@ class NoiseEstimate:
         whiteness: 1 for noise that differs freely from pixel to pixel, near 0 where neighbours share it, as after a
             camera's processing; `None` where too little of the picture is smooth enough to tell.
         used: share of the picture from which the level follows. The rest is constant or hidden.
-        drawing: whether all that is not constant lies between constant areas, as in drawings and screenshots. No noise
-            can be told from the drawing then, and sigma is 0.
+        drawing: whether all that is not constant lies between constant areas, or the picture has a few levels only, as
+            drawings, text and screenshots do. No noise can be told from the drawing then, and sigma is 0.
     """
 
     sigma: float
@@ -67,8 +72,10 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate
     """Estimates the standard deviation of additive white Gaussian noise.
 
     The median of the finest wavelet details (Donoho and Johnstone 1994), averaged over channels and images, as
-    `skimage.restoration.estimate_sigma` computes it. Details of constant and hidden areas do not count. Noise that is
-    not white, such as that of a camera JPEG, is outside its assumption and mostly reads too low.
+    `skimage.restoration.estimate_sigma` computes it. Details of constant and hidden areas do not count. Where a strong
+    level turns out to be repeated structure, such as hatching, it is that of patches in the directions without
+    structure (Chen, Zhu and Heng 2015, doi:10.1109/ICCV.2015.62). Noise that is not white, such as that of a camera
+    JPEG, is outside its assumption and mostly reads too low.
 
     Args:
         image: `[B, C, H, W]` in units of [0, 1].
@@ -145,7 +152,38 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
     median, upper = (float(x) for x in np.quantile(details[inner], (0.5, 0.75)))
     if busy < MOSTLY and upper > HEAVY * median:
         return _PlaneEstimate(0.0, 0.0, True)
-    return _PlaneEstimate(median / NORMAL_MEDIAN, share, False)
+    sigma = median / NORMAL_MEDIAN
+    if sigma > STRONG:
+        # A detail is of four by four pixels, and begins every two.
+        pixels = inner[1:, 1:].repeat(2, 0).repeat(2, 1)[: plane.shape[0], : plane.shape[1]]
+        if _has_few_levels(plane[: pixels.shape[0], : pixels.shape[1]][pixels]):
+            return _PlaneEstimate(0.0, 0.0, True)
+        unstructured = _level_without_structure(plane, hidden)
+        if unstructured is not None and unstructured < STRUCTURE * sigma:
+            sigma = unstructured
+    return _PlaneEstimate(sigma, share, False)
+
+
+def _has_few_levels(values: np.ndarray) -> bool:
+    """True for a picture of a few levels, as drawings and text have and strong noise leaves nowhere."""
+    counts = np.bincount(np.rint(255 * values.clip(0, 1)).astype(np.intp), minlength=256)
+    return bool(np.sort(counts)[-FEW:].sum() >= FLAT * counts.sum())
+
+
+def _level_without_structure(plane: np.ndarray, hidden: np.ndarray) -> float | None:
+    """The noise level of patches in the directions in which they have no structure; `None` for too few patches."""
+    size = (PATCH, PATCH)
+    patches, masks = (np.lib.stride_tricks.sliding_window_view(x, size) for x in (plane, hidden))
+    step = max(1, int((patches.shape[0] * patches.shape[1] / PATCHES) ** 0.5))
+    patches, masks = (x[::step, ::step].reshape(-1, PATCH**2) for x in (patches, masks))
+    patches = patches[~masks.any(1)]
+    patches = patches[patches.max(1) > patches.min(1)]
+    if len(patches) < 4 * PATCH**2:
+        return None
+    variances = np.linalg.eigvalsh(np.cov(patches, rowvar=False))[::-1].clip(min=0)
+    # Falling. Those of noise lie evenly around their mean; with structure among them the mean is above the median.
+    noise = next(rest for i in range(len(variances)) if (rest := variances[i:]).mean() <= np.median(rest))
+    return float(noise.mean() ** 0.5)
 
 
 def _clipped(plane: np.ndarray) -> float:

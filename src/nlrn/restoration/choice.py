@@ -13,7 +13,7 @@ WHITE, GRAINY = 0.6, 0.55
 # Weaker noise, in units of [0, 1], cannot be told from fine texture.
 CLEAR = 3 / 255
 
-AS_IT_WAS = "drawing or screenshot without noise (all but its edges is constant): it stays as it was; sigma= restores it"
+AS_IT_WAS = "drawing, text or screenshot without noise (of constant areas or a few levels): it stays as it was; sigma= restores it"
 
 
 def noise_of(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate | None:
