@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -322,3 +323,39 @@ def test_working_range_holds_the_picture(photons):
     span = working_range(anscombe(counts, SensorNoise(1.0)))
     assert span.excess(anscombe(counts, SensorNoise(1.0))) is None
     assert 1 / 255 < 1 / span.span <= 0.2001
+
+
+@pytest.mark.parametrize("bright", [20, 200, 5000])
+@pytest.mark.parametrize("dark", [0.1, 0.5, 2.0])
+def test_a_dark_area_beside_a_bright_one_keeps_its_mean(dark, bright):
+    """The network alone takes half of a tenth of a photon away."""
+    truth = np.full((96, 96), dark)
+    truth[:, 48:] = bright
+    counts = np.random.default_rng(0).poisson(truth).astype(np.float32)
+    restored = nlrn.denoise(counts, noise="poisson-gaussian", gain=1, read_noise=0)
+    assert restored[:, :40].mean() == pytest.approx(counts[:, :40].mean(), rel=0.1)
+    assert np.square(restored - truth)[:, :40].mean() < np.square(counts - truth)[:, :40].mean() / 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gain": 100}, "less noise .* than gain=100"),
+        ({"gain": 1, "read_noise": 40}, "less noise .* read_noise=40"),
+        ({"gain": 1, "offset": 50}, "of the values lie below offset=50"),
+        ({"gain": 1, "offset": 200}, "100% of the values lie below offset=200"),
+    ],
+)
+def test_numbers_of_another_sensor_are_cautioned(options, message):
+    counts = np.random.default_rng(0).poisson(np.linspace(5, 100, 96) * np.ones((96, 1))).astype(np.float32)
+    with pytest.warns(UserWarning, match=message):
+        nlrn.denoise(counts, noise="poisson-gaussian", **{"read_noise": 0} | options)
+
+
+@pytest.mark.parametrize("photons", [0.01, 1, 100])
+def test_right_numbers_are_not_cautioned(photons):
+    clean = np.random.default_rng(0).poisson(np.full((96, 96), float(photons))).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restored = nlrn.denoise(clean, noise="poisson-gaussian", gain=1, read_noise=0)
+    assert restored.mean() == pytest.approx(clean.mean(), rel=0.02)

@@ -22,6 +22,7 @@ from ..inference import Progress, part_of
 from ..inference.sensor_noise import Known, estimate_sensor_noise
 from ..ops.anscombe import SensorNoise, anscombe, inverse_anscombe
 from .hot_pixels import repaired
+from .local_mean import with_local_mean
 from .options import DataRange, Options
 from .report import Report, joined
 from .strength import check_strength, partly
@@ -40,6 +41,9 @@ SMALLEST_SIDE = 24
 # The most noise in units of the range, to which what lies closer together is spread, and the least. Values up to NEAR
 # times the noise beyond the range still go through the model.
 NOISIEST, FAINTEST, NEAR = 0.2, 1 / 255, 4.0
+
+# The share of values below the offset, and the ratio of stated to found variance, that noise does not explain.
+BELOW, TOO_MUCH = 0.01, 2.0
 
 # Restores `[1, C, H, W]` in units of [0, 1] at a known noise level.
 Restore = Callable[[Tensor, float, Progress], tuple[Tensor, Report]]
@@ -143,13 +147,34 @@ def _noise_of(
 ) -> tuple[SensorNoise, tuple[str, ...], tuple[str, ...]]:
     """The noise, known or estimated, with notes and cautions."""
     if known.complete is not None:
-        return known.complete, (), ()
+        return known.complete, (), doubts(values.double(), known.complete)
     estimate = estimate_sensor_noise(values, hidden, known)
     noise = estimate.noise
     sign = "-" if noise.intercept < 0 else "+"
     line = f"{noise.gain:.4g} x {sign} {abs(noise.intercept):.4g}"
     note = f"estimated variance of the noise: {line}, in the units of the data; gain= and read_noise= set another"
     return noise, (note,), estimate.warnings
+
+
+def doubts(values: Tensor, noise: SensorNoise) -> tuple[str, ...]:
+    """Cautions where values cannot have the noise that was given, as with the gain of another unit."""
+    lowest = noise.offset - 4 * noise.read_noise - noise.gain
+    below = float((values < lowest).double().mean())
+    if below > BELOW:
+        return (
+            f"{100 * below:.0f}% of the values lie below offset={noise.offset:g} by more than noise does",
+        )
+    if min(values.shape[-2:]) < SMALLEST_SIDE:
+        return ()
+    second = values[..., 2:] - 2 * values[..., 1:-1] + values[..., :-2]
+    found = float(second.square().mean()) / 6  # texture adds to it
+    stated = float(noise.gain * (values.mean() - noise.offset)) + noise.read_noise**2
+    if stated <= TOO_MUCH * found:
+        return ()
+    return (
+        f"the picture has less noise (variance {found:.3g}) than gain={noise.gain:g}, read_noise={noise.read_noise:g} "
+        f"and offset={noise.offset:g} state ({stated:.3g}); data sheets often give the inverse of the gain",
+    )
 
 
 def restore_counts(
@@ -189,6 +214,7 @@ def restore_counts(
         )
         estimate = unbinned(restored, bin_, exact.shape)
         reports.append(report)
+    estimate = with_local_mean(estimate, exact, noise)
     result = partly(exact, estimate, strength)
     limits = None if given is None else given.limits
     return ValueRange(0.0, 1.0, limits=limits).from_unit(result, values), joined(reports)
