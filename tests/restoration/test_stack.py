@@ -78,7 +78,7 @@ def restored_levels(planes: np.ndarray, sigma, per) -> list[float]:
     add = restored._reports.add
     restored._reports.add = lambda report: (levels.append(255 * report.sigma), add(report))  # type: ignore[method-assign]
     assert len(list(restored)) == len(planes)
-    assert 255 * restored.report().sigma == pytest.approx(np.mean(levels))
+    assert 255 * restored.report().sigma == pytest.approx(np.mean([level for level in levels if level]))
     return levels
 
 
@@ -244,3 +244,20 @@ def test_a_stack_of_one_plane_is_an_image():
     alone, _ = Restorer("gaussian").array(plane)
     result, _ = restore_stack(Restorer("gaussian"), plane[None], "ZYX")
     assert np.array_equal(result[0], alone)
+
+
+def test_a_constant_plane_does_not_lower_the_level_of_the_stack(caplog):
+    caplog.set_level("INFO")
+    rng = np.random.default_rng(0)
+    stack = (128 + 12 * rng.standard_normal((4, 40, 48))).round().clip(0, 255).astype(np.uint8)
+    stack[2] = 77
+    nlrn.denoise(stack, axes="ZYX")
+    (level,) = [
+        float(r.message.split(":")[1].split()[0]) for r in caplog.records if "noise level" in r.message
+    ]
+    assert level == pytest.approx(12, rel=0.1)
+
+
+def test_sigma_of_another_kind_is_named():
+    with pytest.raises(ValueError, match="sigma must be a number or 'auto'"):
+        nlrn.denoise(np.zeros((4, 32, 32), np.uint8), np.array([5, 5, 5, 5]), axes="ZYX")

@@ -56,7 +56,7 @@ class PageReports:
 
     def __init__(self) -> None:
         self._models, self._estimated, self._seconds = Counter[str](), False, 0.0
-        self._levels, self._total, self._count = 0, 0.0, 0
+        self._levels, self._total, self._count, self._silent = 0, 0.0, 0, False
         self._notes, self._warnings = _Sentences(), _Sentences()
 
     def add(self, report: Report) -> None:
@@ -66,17 +66,20 @@ class PageReports:
         self._estimated |= report.estimated
         self._seconds += report.seconds
         if report.sigma is not None:
-            self._levels, self._total = self._levels + 1, self._total + report.sigma
+            if report.estimated and not report.sigma:
+                self._silent = True  # a constant page, which tells nothing of the others
+            else:
+                self._levels, self._total = self._levels + 1, self._total + report.sigma
         for note in report.notes:
             self._notes.add(note, self._count)
         for warning in report.warnings:
             self._warnings.add(warning, self._count)
 
     def joined(self) -> Report:
-        """One report on all pages: the noise level is their mean, and sentences are there once."""
+        """One report on all pages: the noise level is the mean of those with noise, and sentences are there once."""
         return Report(
             ", ".join(self._models),
-            self._total / self._levels if self._levels else None,
+            self._total / self._levels if self._levels else 0.0 if self._silent else None,
             self._estimated,
             self._notes.joined(self._count),
             self._warnings.joined(self._count),

@@ -182,7 +182,11 @@ def check_estimate(estimate: Per) -> None:
 def _is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool:
     """True where the noise of the stack as a whole is to be estimated."""
     check_estimate(estimate)
-    return estimate == "stack" and restorer.options.task == "denoise" and sigma in (None, "auto")
+    return (
+        estimate == "stack"
+        and restorer.options.task == "denoise"
+        and (sigma is None or isinstance(sigma, str))
+    )
 
 
 def _each(
