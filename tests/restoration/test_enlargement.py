@@ -72,7 +72,7 @@ def test_twice_with_the_exact_product_where_there_is_one():
     assert Enlargement(6).of(20, 30).notes == (
         "the network enlarges by 4 at most and is applied twice, by 3 and 2",
     )
-    assert Enlargement(5).of(20, 30).notes[0].endswith("by 3 and 2, then bicubic down to 150x100")
+    assert Enlargement(5).of(20, 30).notes[0].endswith("by 3 and 2, then bicubic down")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_sizes(image, wanted, size):
         return
     target = Enlargement(**wanted).of(*image)
     assert target.size == size
-    turned = Enlargement(**wanted).turned.of(*image[::-1])
+    turned = Enlargement(**wanted, on_side=True).of(*image[::-1])
     assert turned.size == size[::-1]
 
 
@@ -244,7 +244,9 @@ def _photo(tmp_path, orientation: int):
     }
     main = {exif.ORIENTATION: exif.Tag(3, struct.pack("<H", orientation))}
     pixels = np.random.default_rng(0).integers(60, 190, (9, 12, 3), dtype=np.uint8)
-    write_image(Image(pixels, exif=exif.build(exif.Directories(main, camera))), tmp_path / "a.png")
+    write_image(
+        Image(pixels, exif=exif.build(exif.Directories(main, camera))), tmp_path / "a.png", overwrite=True
+    )
     return tmp_path / "a.png"
 
 
@@ -267,6 +269,15 @@ def test_sizes_of_a_file_are_as_viewers_show_it(orientation, wanted, stored, tmp
     assert found.orientation == orientation
     codes = (exif.PIXEL_Y_DIMENSION, exif.PIXEL_X_DIMENSION)
     assert tuple(int.from_bytes(found.camera[code].data, "little") for code in codes) == stored
+
+
+def test_errors_on_a_file_are_in_the_words_of_viewers(tmp_path, tiny_upscaler):
+    with pytest.raises(
+        ValueError, match=r"size 30x30 has other proportions than the image, 9x12 .* 30x40 has"
+    ):
+        nlrn.upscale(_photo(tmp_path, 6), size=(30, 30), model=tiny_upscaler)
+    with pytest.raises(ValueError, match=r"larger than the image, 9x12 \(width x height\), got 8x11"):
+        nlrn.upscale(_photo(tmp_path, 8), size=(None, 8), model=tiny_upscaler)
 
 
 def test_time_of_two_passes(tiny_upscaler, monkeypatch):

@@ -211,7 +211,7 @@ def parse_size(name: str, text: str) -> Size:
     Raises:
         CliError: anything else.
     """
-    match = re.fullmatch(r"(\d{0,9})[xX](\d{0,9})", text.strip(), re.ASCII)
+    match = re.fullmatch(r"([1-9]\d{0,8})?[xX]([1-9]\d{0,8})?", text.strip(), re.ASCII)
     if match is None or not (match[1] or match[2]):
         raise CliError(f"{name} must be WIDTHxHEIGHT, such as 4096x2160, got {text!r}")
     width, height = (int(digits) if digits else None for digits in match.groups())

@@ -60,7 +60,7 @@ class Target:
         """A note on a network that is applied twice."""
         if len(self.scales) == 1:
             return ()
-        down = "" if self.exact else f", then bicubic down to {self.width}x{self.height}"
+        down = "" if self.exact else ", then bicubic down"
         times = " and ".join(str(scale) for scale in self.scales)
         return (f"the network enlarges by 4 at most and is applied twice, by {times}{down}",)
 
@@ -104,6 +104,7 @@ class Enlargement:
         size: height and width. One of them may be `None`: it follows from the proportions of the image, to the nearest
             pixel. Both must have these proportions, to less than a pixel.
         fit: height and width of a box. The result is the largest with the image's proportions that lies within it.
+        on_side: whether viewers turn the image by a quarter: size and box, and what errors say, are as they show it.
 
     Raises:
         ValueError: none of the three or several, or one that no result can have.
@@ -113,9 +114,10 @@ class Enlargement:
     scale: float | None = None
     size: Size | None = None
     fit: tuple[int, int] | None = None
+    on_side: bool = False
 
     def __post_init__(self) -> None:
-        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        given = [name for name in ("scale", "size", "fit") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
                 f"exactly one of scale, size and fit must be given, got {' and '.join(given) or 'none'}"
@@ -126,11 +128,6 @@ class Enlargement:
             name, sides, fewest = ("size", self.size, 1) if self.fit is None else ("fit", self.fit, 2)
             object.__setattr__(self, name, _whole(name, sides, fewest))
 
-    @property
-    def turned(self) -> Enlargement:
-        """The same for an image that lies on its side."""
-        return Enlargement(self.scale, self.size and self.size[::-1], self.fit and self.fit[::-1])
-
     def of(self, height: int, width: int) -> Target:
         """The enlargement of an image of this size.
 
@@ -138,6 +135,9 @@ class Enlargement:
             ValueError: a result that is not larger than the image or more than 16 times as large, or a size with other
                 proportions than the image.
         """
+        if self.on_side:
+            target = dataclasses.replace(self, on_side=False).of(width, height)
+            return dataclasses.replace(target, height=target.width, width=target.height)
         high, wide = self._size_of(height, width)
         if high < height or wide < width or (high, wide) == (height, width):
             raise ValueError(
@@ -165,7 +165,7 @@ class Enlargement:
 
     def _size_of(self, height: int, width: int) -> tuple[int, int]:
         if self.scale is not None:
-            high, wide = (math.ceil(round(self.scale * length, 6)) for length in (height, width))
+            high, wide = (math.ceil(round(float(self.scale) * length, 6)) for length in (height, width))
             return high, wide
         if self.fit is not None:
             high, wide = self.fit

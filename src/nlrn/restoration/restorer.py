@@ -307,7 +307,7 @@ class Restorer:
         if self.enlargement is None or not is_turned(image):
             return self
         turned = copy.copy(self)
-        turned.enlargement = self.enlargement.turned
+        turned.enlargement = dataclasses.replace(self.enlargement, on_side=True)
         return turned
 
     def size_of(self, image: Image) -> tuple[int, int]:
