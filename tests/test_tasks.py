@@ -90,9 +90,15 @@ def test_dejpeg(tiny_dejpeg):
 
 def test_refusals(tiny_grey, tiny_upscaler, tiny_dejpeg):
     array = picture((8, 8))
-    for scale in (0, 1, 5, None):
-        with pytest.raises(ValueError, match=f"scale must be one of 2, 3, 4, got {scale}"):
+    for scale in (0, 1, 17, float("nan")):
+        with pytest.raises(ValueError, match=f"scale must be above 1 and at most 16, got {scale}"):
             nlrn.upscale(array, scale, model=tiny_upscaler)
+    with pytest.raises(ValueError, match="exactly one of scale, size and fit must be given, got none"):
+        nlrn.upscale(array, model=tiny_upscaler)
+    with pytest.raises(ValueError, match="must be given, got scale and fit"):
+        nlrn.upscale(array, 2, fit=(20, 20), model=tiny_upscaler)
+    with pytest.raises(ValueError, match="scale is for upscale, not for denoise, got 2"):
+        Restorer(scale=2)
     with pytest.raises(ModelError, match=r"tiny-1\.safetensors is a model for denoise, not for upscale"):
         nlrn.upscale(array, 2, model=tiny_grey)
     with pytest.raises(ModelError, match="is a model for upscale, not for dejpeg"):

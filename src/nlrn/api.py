@@ -32,7 +32,7 @@ from .restoration import (
     restore_stack,
 )
 from .restoration.kinds import of_pillow
-from .restoration.options import Noise, check_options
+from .restoration.options import Noise, Size, check_options
 from .restoration.stack import Per, check_estimate
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,13 @@ class Options(Settings, total=False):
     axes: str | None
     estimate: Per
     nodata: Literal["nan"] | float | None
+
+
+class UpscaleOptions(Options, total=False):
+    """The keyword arguments of `upscale` alone."""
+
+    size: Size | None
+    fit: tuple[int, int] | None
 
 
 @overload
@@ -135,49 +142,63 @@ def denoise(
         >>> clean.shape, clean.dtype
         ((32, 48), dtype('uint8'))
     """
-    return cast(Restorable, _run("denoise", image, sigma, None, options))
+    return cast(Restorable, _run("denoise", image, sigma, options))
 
 
 @overload
-def upscale(image: np.ndarray, scale: int, **options: Unpack[Options]) -> np.ndarray: ...
+def upscale(
+    image: np.ndarray, scale: float | None = None, **options: Unpack[UpscaleOptions]
+) -> np.ndarray: ...
 @overload
-def upscale(image: Tensor, scale: int, **options: Unpack[Options]) -> Tensor: ...
+def upscale(image: Tensor, scale: float | None = None, **options: Unpack[UpscaleOptions]) -> Tensor: ...
 @overload
-def upscale(image: PillowImage, scale: int, **options: Unpack[Options]) -> PillowImage: ...
+def upscale(
+    image: PillowImage, scale: float | None = None, **options: Unpack[UpscaleOptions]
+) -> PillowImage: ...
 @overload
-def upscale(image: list[Any], scale: int, **options: Unpack[Options]) -> list[Any]: ...
+def upscale(image: list[Any], scale: float | None = None, **options: Unpack[UpscaleOptions]) -> list[Any]: ...
 @overload
-def upscale(image: BinaryIO, scale: int, **options: Unpack[Options]) -> np.ndarray: ...
+def upscale(image: BinaryIO, scale: float | None = None, **options: Unpack[UpscaleOptions]) -> np.ndarray: ...
 @overload
-def upscale(image: str | os.PathLike[str], scale: int, **options: Unpack[Options]) -> np.ndarray | Path: ...
+def upscale(
+    image: str | os.PathLike[str], scale: float | None = None, **options: Unpack[UpscaleOptions]
+) -> np.ndarray | Path: ...
 def upscale(
     image: np.ndarray | Tensor | PillowImage | BinaryIO | list[Any] | str | os.PathLike[str],
-    scale: int,
-    **options: Unpack[Options],
+    scale: float | None = None,
+    **options: Unpack[UpscaleOptions],
 ) -> Restorable:
-    """Makes an image 2, 3 or 4 times larger (super-resolution).
+    """Makes an image up to 16 times larger (super-resolution).
 
-    The network restores the luma of a bicubic enlargement; chroma and alpha are bicubic. It was trained on images
-    made smaller by MATLAB's bicubic `imresize`; an image that is noisy or compressed stays so.
+    The network restores the luma of a bicubic enlargement by 2, 3 or 4; chroma and alpha are bicubic. Another factor is
+    the next larger one of these and bicubic down from there, as MATLAB's `imresize` does it; above 4 the network is
+    applied twice, and a note says so. It was trained on images made smaller by the same `imresize`; an image that is
+    noisy or compressed stays so.
 
     Args:
         image: as for `denoise`.
-        scale: 2, 3 or 4.
-        **options: as for `denoise`.
+        scale: how many times larger each side is, above 1 and up to 16. Sides are rounded up, as `imresize` does.
+        **options: as for `denoise`, and in place of `scale` one of these:
+            size: height and width of the result, which must have the proportions of the image to less than a pixel; or
+                one of them and `None` for the other, which follows, to the nearest pixel.
+            fit: height and width of a box, in which the largest result with the image's proportions lies.
+            Of a file both are as viewers show it: an EXIF orientation that turns the picture turns them too.
 
     Returns:
-        The same kind and dtype, `scale` times as high and wide.
+        The same kind and dtype.
 
     Raises:
-        ValueError: another scale, and as `denoise`.
+        ValueError: none or several of `scale`, `size` and `fit`, a result that is not larger than the image or more
+            than 16 times as large, other proportions, and as `denoise`.
         FileExistsError: `output` exists and `overwrite` is false.
 
     Example:
         >>> import numpy as np, nlrn
-        >>> nlrn.upscale(np.zeros((20, 24, 3), np.uint8), 2).shape
-        (40, 48, 3)
+        >>> image = np.zeros((20, 24, 3), np.uint8)
+        >>> nlrn.upscale(image, 1.5).shape, nlrn.upscale(image, fit=(100, 60)).shape
+        ((30, 36, 3), (50, 60, 3))
     """
-    return cast(Restorable, _run("upscale", image, None, scale, options))
+    return cast(Restorable, _run("upscale", image, None, options, scale))
 
 
 @overload
@@ -214,7 +235,7 @@ def dejpeg(
         >>> nlrn.dejpeg(np.zeros((20, 24), np.uint8)).shape
         (20, 24)
     """
-    return cast(Restorable, _run("dejpeg", image, None, None, options))
+    return cast(Restorable, _run("dejpeg", image, None, options))
 
 
 @overload
@@ -279,7 +300,9 @@ def estimate_noise(
     return measure_sensor_noise(source)
 
 
-def _run(task: Task, image: Any, sigma: Sigma | None, scale: int | None, options: Options) -> Any:
+def _run(
+    task: Task, image: Any, sigma: Sigma | None, options: Options | UpscaleOptions, scale: float | None = None
+) -> Any:
     """The image, or each of a list, restored; the user is told of the report."""
     if isinstance(image, list | tuple):
         if options.get("output") is not None:
@@ -292,8 +315,10 @@ def _restore(
     task: Task,
     image: Any,
     sigma: Sigma | None,
-    scale: int | None,
+    scale: float | None,
     *,
+    size: Size | None = None,
+    fit: tuple[int, int] | None = None,
     model: str | Path | Model | None = None,
     output: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
@@ -307,7 +332,7 @@ def _restore(
     """The image restored, as the kind that it is, or the file written."""
     check_options(settings)
     check_estimate(estimate)
-    restorer = Restorer(model, task=task, scale=scale, **settings)
+    restorer = Restorer(model, task=task, scale=scale, size=size, fit=fit, **settings)
     if axes is not None and (not isinstance(image, np.ndarray) or channel_axis is not None):
         what = "without channel_axis" if isinstance(image, np.ndarray) else f"not for {type(image).__name__}"
         raise ValueError(f"axes= is for NumPy arrays, {what}")
@@ -351,7 +376,7 @@ def _restore_file(
         if len(pages) == 1:
             restored, report = restorer.image(pages[0], sigma, progress)
             return merge_alpha(restored), report
-        if len({pages.group(index)[1] for index in range(len(pages))}) > 1:
+        if not pages.are_alike():
             raise ValueError(
                 f"the pages of {path} differ in size or type and are no array; output= writes a file"
             )

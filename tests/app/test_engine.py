@@ -101,6 +101,9 @@ def test_too_many_pixels(engines, grey16):
     with pytest.raises(Refused) as refused:
         engine.submit(Order("upscale", model="upscaler", scale=2), grey16)
     assert (refused.value.status, refused.value.got) == (413, "96x80")
+    with pytest.raises(Refused) as refused:
+        engine.submit(Order("upscale", model="upscaler", scale=1.01), grey16)
+    assert (refused.value.status, refused.value.got) == (413, "49x41")
 
 
 def test_old_results_make_room_and_uploads_do_not(engines, grey16):
@@ -224,6 +227,7 @@ def test_an_order():
     assert order == Order("denoise", "bm3d", 12.5, (0.5, 1), None, 4, "JPEG", 80, Region(1, 2, 30, 40))
     assert read_order("denoise", {"sigma": "", "model": " "}, MODELS) == Order("denoise")
     assert read_order("upscale", {}, MODELS) == Order("upscale", scale=2)
+    assert read_order("upscale", {"scale": "1.5"}, MODELS) == Order("upscale", scale=1.5)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +241,10 @@ def test_an_order():
         ("denoise", "strength", "1.1"),
         ("denoise", "strength", "1,1,1"),
         ("upscale", "strength", "0.5"),
-        ("upscale", "scale", "5"),
+        ("upscale", "scale", "1"),
+        ("upscale", "scale", "16.5"),
+        ("upscale", "scale", "nan"),
+        ("upscale", "scale", "wide"),
         ("denoise", "scale", "2"),
         ("denoise", "steps", "two"),
         ("denoise", "steps", "9" * 5000),

@@ -100,6 +100,7 @@ def test_the_bytes_of_the_command(way, client, grey16, tmp_path, tiny_grey):
     ("task", "options", "flags"),
     [
         ("upscale", {"model": "upscaler", "scale": "3"}, ["--scale", "3"]),
+        ("upscale", {"model": "upscaler", "scale": "1.5"}, ["--scale", "1.5"]),
         ("dejpeg", {"model": "dejpeg", "strength": "0.5,1"}, ["--strength", "0.5,1"]),
     ],
 )

@@ -29,6 +29,92 @@ def test_upscale(nlrn, folder, tiny_upscaler):
     assert read_image(folder / "a-x2.png").pixels.shape == (40, 48, 3)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name", "shape"),
+    [
+        (("--scale", 1.5), "a-x1.5.png", (30, 36)),
+        (("--scale", "2.0"), "a-x2.png", (40, 48)),
+        (("--size", "80x"), "a-80w.png", (67, 80)),
+        (("--size", "x70"), "a-70h.png", (70, 84)),
+        (("--size", "60x50"), "a-60x50.png", (50, 60)),
+        (("--fit", "60x90"), "a-fit60x90.png", (50, 60)),
+    ],
+)
+def test_any_size(nlrn, folder, tiny_upscaler, arguments, name, shape):
+    outcome = nlrn("upscale", "a.png", *arguments, "--model", tiny_upscaler)
+    assert outcome.code == 0, outcome.err
+    assert f"a.png -> {name}" in outcome.err
+    assert "note:" not in outcome.err
+    assert read_image(folder / name).pixels.shape == (*shape, 3)
+
+
+def test_twice_with_a_note(nlrn, folder, tiny_upscaler):
+    outcome = nlrn("upscale", "a.png", "--scale", 5, "--model", tiny_upscaler)
+    assert outcome.code == 0, outcome.err
+    assert "note: the network enlarges by 4 at most and is applied twice, by 3 and 2" in outcome.err
+    assert "by 3 and 2, then bicubic down\n" in outcome.err
+    assert read_image(folder / "a-x5.png").pixels.shape == (100, 120, 3)
+
+
+def test_a_file_that_cannot_have_the_size_fails_alone(nlrn, folder, tiny_upscaler):
+    """Before the work: with --dry-run too."""
+    write_image(Image(np.full((64, 64), 100, np.uint8)), folder / "large.png")
+    batch = ("upscale", "a.png", "large.png", "b.png", "--fit", "48x60", "--model", tiny_upscaler)
+    for extra in (("--dry-run",), ()):
+        outcome = nlrn(*batch, *extra)
+        assert outcome.code == 3
+        reason = "the result must be larger than the image, 64x64 (width x height), got 48x48"
+        assert f"failed: large.png: {reason}" in outcome.err
+        assert "Traceback" not in outcome.err
+        assert (folder / "a-fit48x60.png").exists() is (folder / "b-fit48x60.png").exists() is not extra
+    assert read_image(folder / "a-fit48x60.png").pixels.shape == (40, 48, 3)
+    assert read_image(folder / "b-fit48x60.png").pixels.shape == (54, 48)
+    assert not (folder / "large-fit48x60.png").exists()
+
+
+def test_resume_knows_the_size(nlrn, folder, tiny_upscaler):
+    batch = ("upscale", "a.png", "b.png", "-o", "out/", "--model", tiny_upscaler)
+    assert nlrn(*batch, "--size", "60x").code == 0
+    done = nlrn(*batch, "--size", "60x", "--resume")
+    assert (done.code, done.err.count("2 done before")) == (0, 1)
+    other = nlrn(*batch, "--size", "x60", "--resume")
+    assert other.code == 2
+    assert "begun with other options (size was 60x and is x60)" in other.err
+    other = nlrn(*batch, "--scale", 1.5, "--resume")
+    assert "(scale was not given and is 1.5, size was 60x and is not given)" in other.err
+
+
+def test_processes_make_the_same(nlrn, folder, tiny_upscaler):
+    batch = ("upscale", "a.png", "b.png", "--fit", "30x40", "--model", tiny_upscaler)
+    assert nlrn(*batch, "-o", "one/").code == 0
+    assert nlrn(*batch, "-o", "two/", "--jobs", 2).code == 0
+    for name in ("a.png", "b.png"):
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+
+
+def test_pages_each_have_their_size(nlrn, folder, tiny_upscaler):
+    import tifffile
+
+    with tifffile.TiffWriter(folder / "p.tif") as file:
+        for shape in ((20, 24), (30, 20)):
+            file.write(np.full(shape, 3000, np.uint16), metadata=None)
+    outcome = nlrn("upscale", "p.tif", "--fit", "60x60", "--model", tiny_upscaler)
+    assert outcome.code == 0, outcome.err
+    with tifffile.TiffFile(folder / "p-fit60x60.tif") as file:
+        assert [page.shape for page in file.pages] == [(50, 60), (60, 40)]
+        assert all(page.dtype == np.uint16 for page in file.pages)
+        assert not file.is_bigtiff
+
+
+def test_help_fits_80_columns(nlrn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = nlrn("upscale", "--help").out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for option in ("--scale", "--size", "--fit"):
+        assert option in shown
+
+
 def test_dejpeg(nlrn, folder, tiny_dejpeg):
     outcome = nlrn("dejpeg", "a.png", "-o", "clean/", "--model", tiny_dejpeg)
     assert outcome.code == 0, outcome.err
@@ -40,7 +126,15 @@ def test_dejpeg(nlrn, folder, tiny_dejpeg):
     [
         (("upscale",), "no input; give files, folders or -"),
         (("dejpeg",), "no input; give files, folders or -"),
-        (("upscale", "a.png", "--scale", 5), "--scale must be one of 2, 3, 4, got 5"),
+        (("upscale", "a.png", "--scale", 1), "--scale must be above 1 and at most 16, got 1"),
+        (("upscale", "a.png", "--scale", 16.5), "--scale must be above 1 and at most 16, got 16.5"),
+        (("upscale", "a.png", "--scale", "nan"), "--scale must be above 1 and at most 16, got nan"),
+        (("upscale", "a.png", "--scale", "inf"), "--scale must be above 1 and at most 16, got inf"),
+        (("upscale", "a.png", "--scale", 2, "--fit", "90x90"), "--scale and --fit contradict each other"),
+        (("upscale", "a.png", "--size", "90"), "--size must be WIDTHxHEIGHT, such as 4096x2160, got '90'"),
+        (("upscale", "a.png", "--size", "x"), "--size must be WIDTHxHEIGHT"),
+        (("upscale", "a.png", "--size", "0x"), "--size must be WIDTHxHEIGHT, such as 4096x2160, got '0x'"),
+        (("upscale", "a.png", "--fit", "90x"), "--fit must be WIDTHxHEIGHT, such as 3840x2160, got '90x'"),
         (("upscale", "a.png", "--scale", "x"), "Invalid value for '--scale'"),
         (("upscale", "nosuch.png"), "nosuch.png"),
         (("upscale", "a.png", "--model", "nlrn-small-gray"), "nlrn-small-gray is a model for denoise"),

@@ -67,18 +67,18 @@ def test_jpeg_of_12_bits_is_named():
 
 
 @pytest.mark.parametrize(
-    ("image", "name", "scale", "message"),
+    ("image", "name", "size", "message"),
     [
-        (Image(np.zeros((8, 4200), np.uint8)), "a.webp", 4, "WEBP holds at most 16383 pixels a side, the result has 16800"),
-        (Image(np.zeros((4, 16500), np.uint8)), "a.jpg", 4, "JPEG holds at most 65500 pixels a side, the result has 66000"),
-        (Image(PIXELS, exif=bytes(70000)), "a.jpg", 1, "JPEG has room for 65527 bytes of EXIF data, this image has 70000"),
+        (Image(np.zeros((8, 4200), np.uint8)), "a.webp", (32, 16800), "WEBP holds at most 16383 pixels a side, the result has 16800"),
+        (Image(np.zeros((4, 16500), np.uint8)), "a.jpg", (16, 66000), "JPEG holds at most 65500 pixels a side, the result has 66000"),
+        (Image(PIXELS, exif=bytes(70000)), "a.jpg", None, "JPEG has room for 65527 bytes of EXIF data, this image has 70000"),
     ],
     ids=["WebP", "JPEG", "EXIF"],
 )  # fmt: skip
-def test_what_is_too_large_for_a_format_is_known_before(image, name, scale, message):
+def test_what_is_too_large_for_a_format_is_known_before(image, name, size, message):
     with pytest.raises(ImageError, match=message):
-        check_writable(image, name, scale)
-    assert check_writable(image, "a.png", scale) == "PNG"
+        check_writable(image, name, size)
+    assert check_writable(image, "a.png", size) == "PNG"
 
 
 def test_a_name_that_no_file_can_have(tmp_path):

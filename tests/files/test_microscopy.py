@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from image_files import noise
 
 import nlrn
 from nlrn.files.images import read_image, write_image
+from nlrn.files.microscopy import _rational
 
 PIXELS = noise((24, 32), "uint16")
 SAID = {
@@ -65,6 +68,29 @@ def test_enlarging_makes_pixels_of_imagej_smaller(imagej, tmp_path):
     assert (across, down, unit) == ((20, 1), (40, 1), 1)
     assert said["Labels"] == "cell 1"
     assert "Overlays" not in said
+
+
+def test_a_fraction_of_pixels_of_imagej(imagej, tmp_path, tiny_upscaler):
+    """The size of the picture in its units stays, by the numbers of pixels that it really has."""
+    nlrn.upscale(imagej, size=(33, 44), model=tiny_upscaler, output=tmp_path / "b.tif")
+    across, down, _, _ = described(tmp_path / "b.tif")
+    assert 44 * across[1] / across[0] == pytest.approx(32 / 10, rel=1e-9)
+    assert 33 * down[1] / down[0] == pytest.approx(24 / 20, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("before", "factor"),
+    [((4294967295, 7), (3, 2)), ((4000000000, 3999999999), (13, 7)), ((7, 4294967291), (3, 2))],
+)
+def test_resolutions_beyond_32_bit_come_as_near_as_they_can(before, factor):
+    data = _rational(*before, Fraction(*factor))
+    numerator, denominator = struct.unpack("<II", data)
+    exact = Fraction(*before) * Fraction(*factor)
+    assert (
+        abs(Fraction(numerator, denominator) / exact - 1) < 1e-8
+        or numerator == 2**32 - 1
+        or denominator == 2**32 - 1
+    )
 
 
 def test_enlarging_rewrites_ome(tmp_path):

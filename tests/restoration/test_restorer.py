@@ -298,16 +298,16 @@ def test_half_precision_holds_60_db(precision):
 
 
 def test_what_overflows_is_computed_again(tiny_grey, monkeypatch, caplog):
-    from nlrn.restoration import restorer
+    from nlrn.restoration import running
 
-    real, used = restorer.restore, []
+    real, used = running.restore, []
 
     def overflowing(*args, precision, **kwargs):
         used.append(precision)
         result = real(*args, precision=precision, **kwargs)
         return result if precision is torch.float32 else result / 0
 
-    monkeypatch.setattr(restorer, "restore", overflowing)
+    monkeypatch.setattr(running, "restore", overflowing)
     image = np.random.default_rng(0).random((12, 10), dtype=np.float32)
     restored = nlrn.denoise(image, 0.1, model=tiny_grey, precision="bfloat16")
     assert used == [torch.bfloat16, torch.float32]

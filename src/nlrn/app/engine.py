@@ -13,6 +13,7 @@ from ..files.images import image_size
 from ..inference.devices import pick_device
 from ..inference.precision import Precision
 from ..models.zoo import CLASSICAL, MODELS
+from ..restoration.enlargement import Enlargement
 from .jobs import Job, State, Stopped, Watch
 from .limits import Limits, Refused
 from .order import Order
@@ -131,17 +132,22 @@ class Engine:
         """Queues a job; the bytes of the upload, which were reserved, are the job's from now on.
 
         Raises:
-            Refused: 413, more pixels than are allowed; 429, the queue is full; 503, the server stops.
+            Refused: 413, more pixels than are allowed; 422, a scale that the image cannot have; 429, the queue is full;
+                503, the server stops.
             ImageError: not an image.
         """
         width, height = image_size(upload)
-        scale = order.scale or 1
-        if width * height * scale**2 > self.limits.pixels:
+        if order.scale is not None:
+            try:
+                height, width = Enlargement(order.scale).of(height, width).size
+            except ValueError as error:
+                raise Refused(422, str(error)) from error
+        if width * height > self.limits.pixels:
             raise Refused(
                 413,
                 "the image has too many pixels",
                 expected=f"at most {self.limits.pixels} pixels in the result",
-                got=f"{width * scale}x{height * scale}",
+                got=f"{width}x{height}",
             )
         job = Job(order, upload)
         with self._changed:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ..files.image import FORMATS
-from ..restoration.luma import SCALES
+from ..restoration.enlargement import LARGEST
 from ..version import __version__
 from .limits import Limits
 from .order import FORMAT_NAMES
@@ -167,7 +167,13 @@ def _options(task: str, models: Collection[str]) -> dict[str, Json]:
             "description": about,
         }
     if task == "upscale":
-        options["scale"] = {"enum": list(SCALES), "default": 2}
+        options["scale"] = {
+            "type": "number",
+            "exclusiveMinimum": 1,
+            "maximum": LARGEST,
+            "default": 2,
+            "examples": [1.5],
+        }
     else:
         options["strength"] = {
             "type": "string",

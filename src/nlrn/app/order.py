@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..files.image import WRITTEN
 from ..restoration import Task
-from ..restoration.luma import SCALES
+from ..restoration.enlargement import LARGEST
 from ..restoration.strength import Strength
 from .limits import Refused
 
@@ -48,7 +48,7 @@ class Order:
     model: str | None = None
     sigma: float | Literal["auto"] | None = None
     strength: Strength = 1.0
-    scale: int | None = None
+    scale: float | None = None
     steps: int | None = None
     format: str | None = None
     quality: int = 95
@@ -72,13 +72,12 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
     format_ = given.get("format")
     if format_ is not None and format_.lower() not in FORMAT_NAMES:
         raise _bad("format", ", ".join(FORMAT_NAMES), format_, "is not a format of images")
-    scale = _whole("scale", given, SCALES[0], SCALES[-1]) or SCALES[0]
     return Order(
         task=task,
         model=model,
         sigma=_sigma(given.get("sigma")),
         strength=_strength(given.get("strength", "1")),
-        scale=scale if task == "upscale" else None,
+        scale=_scale(given.get("scale", "2")) if task == "upscale" else None,
         steps=_whole("steps", given, 1, 1000),
         format=None if format_ is None else FORMAT_NAMES[format_.lower()],
         quality=_whole("quality", given, 1, MAX_QUALITY) or 95,
@@ -120,6 +119,13 @@ def _sigma(text: str | None) -> float | Literal["auto"] | None:
     value = _number(text)
     if not 0 <= value <= 255:
         raise _bad("sigma", "auto, or 8-bit grey levels from 0 to 255", text, "is no noise level")
+    return value
+
+
+def _scale(text: str) -> float:
+    value = _number(text)
+    if not 1 < value <= LARGEST:
+        raise _bad("scale", f"a number above 1 and at most {LARGEST}", text, "is out of range")
     return value
 
 

@@ -97,8 +97,9 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
     if order.region is not None:
         image = crop(image, order.region)
     name = order.format or result_format(image.format)
-    check_writable(image, f"image{FORMATS[name].suffixes[0]}")
-    restored, report = restorers.get(order).image(image, order.sigma, progress)
+    restorer = restorers.get(order)
+    check_writable(image, f"image{FORMATS[name].suffixes[0]}", restorer.size_of(image))
+    restored, report = restorer.image(image, order.sigma, progress)
     data = encode_image(restored, name, quality=order.quality)
     height, width = restored.pixels.shape[:2]
     report = dataclasses.replace(report, notes=(*image.notes, *report.notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from ..files.pages import Pages, Ranges, check_holds_pages, read_pages, stream_p
 from ..inference import Progress
 from ..models.contract import info_of
 from ..restoration import Report, RestoredPages, Restorer, Sigma
+from ..restoration.enlargement import LARGEST
 from ..restoration.stack import Per
 from .journal import Journal
 from .plan import STANDARD_INPUT, Job
@@ -101,7 +103,7 @@ def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
         shape = image.pixels.shape
         model, name = restorer.model_for(1 if image.pixels.ndim == 2 else 3, options.sigma)
         sigma = None if info_of(model).sigma_range is None else options.sigma
-        seconds = count * restorer.estimate_seconds(shape, options.sigma)
+        seconds = count * restorer.turned_as(image).estimate_seconds(shape, options.sigma)
         return Foreseen(job, name, sigma, seconds, count)
     except FILE_ERRORS as error:
         return Failed(job, error)
@@ -126,7 +128,7 @@ def restore_file(
         check(job, pages, image, restorer, options)
         on_read(image, count)
         if count > 1:
-            return _restore_pages(job, pages, restorer, options, progress)
+            return _restore_pages(job, pages, _growth(pages, image, restorer), restorer, options, progress)
     restored, report = restorer.image(image, options.sigma, progress)
     written: tuple[str, ...] = ()
     if job.target == "-":
@@ -151,14 +153,19 @@ def _mode(job: Job) -> int | None:
 
 
 def _restore_pages(
-    job: Job, pages: Pages, restorer: Restorer, options: FileOptions, progress: Progress | None
+    job: Job,
+    pages: Pages,
+    growth: float,
+    restorer: Restorer,
+    options: FileOptions,
+    progress: Progress | None,
 ) -> Restored:
     """Restores pages one after the other, each written before the next one is read."""
     restored = RestoredPages(restorer, pages, options.sigma, progress, estimate=options.estimate)
     if job.target == "-":
         with tempfile.TemporaryFile() as file:  # what stands first is known last
-            form = {"scale": restorer.scale, "quality": options.quality}
-            written = stream_pages(restored, file, result_format(pages.format), pages, **form)
+            name = result_format(pages.format)
+            written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
@@ -167,7 +174,7 @@ def _restore_pages(
             restored,
             job.target,
             pages,
-            scale=restorer.scale,
+            growth=growth,
             quality=options.quality,
             overwrite=options.overwrite,
             mode=_mode(job),
@@ -175,6 +182,15 @@ def _restore_pages(
     report = restored.report()
     notes = (*pages.notes, *report.notes, *written)
     return Restored(job, dataclasses.replace(report, notes=notes), len(pages))
+
+
+def _growth(pages: Pages, first: Image, restorer: Restorer) -> float:
+    """As many times the pixels of the pages the results have, at most."""
+    if restorer.enlargement is None:
+        return 1
+    if pages.are_alike():
+        return math.prod(restorer.size_of(first)) / math.prod(first.pixels.shape[:2])
+    return math.pow(restorer.enlargement.scale or LARGEST, 2)
 
 
 def named(job: Job, format_: str) -> Job:
@@ -185,15 +201,16 @@ def named(job: Job, format_: str) -> Job:
 
 
 def check(job: Job, pages: Pages, image: Image, restorer: Restorer, options: FileOptions) -> None:
-    """Refuses, before the work, a target that exists or cannot hold the result.
+    """Refuses, before the work, a target that exists or cannot hold the result, and a size that cannot be.
 
     Raises:
-        FileExistsError, ValueError: what is wrong with the target.
+        FileExistsError, ValueError: what is wrong with the target or the size.
     """
+    size = restorer.size_of(image)
     if job.target == "-":
-        check_holds(image, result_format(image.format), restorer.scale)
+        check_holds(image, result_format(image.format), size)
         return
-    check_holds_pages(pages, check_writable(image, job.target, restorer.scale))
+    check_holds_pages(pages, check_writable(image, job.target, size))
     if not options.overwrite and os.path.lexists(job.target):
         raise FileExistsError(f"{job.target} exists")
 

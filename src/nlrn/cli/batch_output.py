@@ -69,7 +69,7 @@ class Text:
             announce(
                 self._console,
                 image.pixels.shape,
-                self._restorer,
+                self._restorer.turned_as(image),
                 self._sigma,
                 self._count - self._index,
                 pages,

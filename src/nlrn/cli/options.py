@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..files.pages import Ranges
     from ..inference.precision import Precision
     from ..restoration import Restorer, Settings, Sigma, Task
+    from ..restoration.options import Size
     from ..restoration.stack import Per
     from ..restoration.strength import Strength
 
@@ -204,6 +205,19 @@ def parse_data_range(text: str | None) -> float | tuple[float, float] | None:
     return high if len(values) == 1 else (low, high)
 
 
+def parse_size(name: str, text: str) -> Size:
+    """Height and width from `4096x2160`, `4096x` or `x2160`.
+
+    Raises:
+        CliError: anything else.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,8})?[xX]([1-9]\d{0,8})?", text.strip(), re.ASCII)
+    if match is None or not (match[1] or match[2]):
+        raise CliError(f"{name} must be WIDTHxHEIGHT, such as 4096x2160, got {text!r}")
+    width, height = (int(digits) if digits else None for digits in match.groups())
+    return height, width
+
+
 def parse_white(text: str | None) -> float | None:
     """The value of white for commands that take no other range.
 
@@ -246,7 +260,9 @@ def make_restorer(
     model: str | None,
     *,
     task: Task = "denoise",
-    scale: int | None = None,
+    scale: float | None = None,
+    size: Size | None = None,
+    fit: tuple[int, int] | None = None,
     steps: int | None,
     ensemble: bool,
     device: str,
@@ -273,7 +289,7 @@ def make_restorer(
     from ..restoration import Restorer
 
     try:
-        restorer = Restorer(model, task=task, scale=scale, **settings)
+        restorer = Restorer(model, task=task, scale=scale, size=size, fit=fit, **settings)
         for channels in (1, 3):
             restorer.model_for(channels, sigma)
     except ValueError as error:

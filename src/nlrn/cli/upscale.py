@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from . import options
 from .errors import CliError
+
+if TYPE_CHECKING:
+    from ..restoration.options import Size
 
 
 def upscale(
@@ -15,8 +18,31 @@ def upscale(
     output: options.Output = None,
     recursive: options.Recursive = False,
     scale: Annotated[
-        int, typer.Option(help="Enlargement of each side: 2, 3 or 4.", rich_help_panel=options.RESTORATION)
-    ] = 2,
+        float | None,
+        typer.Option(
+            help="Enlargement of each side, such as 1.5, up to 16; by default 2.",
+            show_default=False,
+            rich_help_panel=options.RESTORATION,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Size of the result in place of a scale: 4096x2160, 4096x or x2160.",
+            show_default=False,
+            rich_help_panel=options.RESTORATION,
+        ),
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Largest size within a box, such as 3840x2160, in place of a scale.",
+            show_default=False,
+            rich_help_panel=options.RESTORATION,
+        ),
+    ] = None,
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,
@@ -38,25 +64,24 @@ def upscale(
     """Make images larger (super-resolution).
 
     Results are named STEM-x2.EXT and so on. The network restores the luma of a bicubic enlargement; colours and alpha
-    are bicubic. Depth, EXIF and colour profile are kept. Originals are never modified.
+    are bicubic. Above 4 times it is applied twice. Depth, EXIF and colour profile are kept. Originals are never
+    modified.
     """
     options.parse_data_range(data_range)  # before anything is looked for
     ranges = options.parse_pages(pages)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from ..restoration.luma import SCALES
+    wanted, suffix = _wanted(scale, size, fit)
     from .batch import BatchOptions, make_work, run_jobs
 
-    if scale not in SCALES:
-        raise CliError(f"--scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
     batch = BatchOptions(
         recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges
     )
-    work = make_work(inputs, output, f"-x{scale}", batch)
+    work = make_work(inputs, output, suffix, batch)
     restorer = options.make_restorer(
         model,
         task="upscale",
-        scale=scale,
+        **wanted,
         steps=steps,
         ensemble=ensemble,
         device=device,
@@ -68,3 +93,41 @@ def upscale(
     code = run_jobs(work, restorer, None, batch)
     if code:
         raise typer.Exit(code)
+
+
+class _Wanted(TypedDict, total=False):
+    scale: float
+    size: Size
+    fit: tuple[int, int]
+
+
+def _wanted(scale: float | None, size: str | None, fit: str | None) -> tuple[_Wanted, str]:
+    """How large results are to be, as `Restorer` has it, and the end of their names.
+
+    Raises:
+        CliError: several of the three, or one that no result can have.
+    """
+    given = {"--scale": scale, "--size": size, "--fit": fit}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        raise CliError(f"{' and '.join(names)} contradict each other")
+    from ..restoration.enlargement import Enlargement
+
+    wanted: _Wanted
+    if size is not None:
+        height, width = options.parse_size("--size", size)
+        wanted = {"size": (height, width)}
+        suffix = f"-{width}w" if height is None else f"-{height}h" if width is None else f"-{width}x{height}"
+    elif fit is not None:
+        height, width = options.parse_size("--fit", fit)
+        if height is None or width is None:
+            raise CliError(f"--fit must be WIDTHxHEIGHT, such as 3840x2160, got {fit!r}")
+        wanted, suffix = {"fit": (height, width)}, f"-fit{width}x{height}"
+    else:
+        factor = 2 if scale is None else int(scale) if scale.is_integer() else scale
+        wanted, suffix = {"scale": factor}, f"-x{factor}"
+    try:
+        Enlargement(**wanted)
+    except ValueError as error:
+        raise CliError(f"--{error}") from error
+    return wanted, suffix

@@ -112,8 +112,8 @@ def encode_image(image: Image, format: str | None = None, *, quality: int = 95) 
     return codecs.encode(image, name, quality)
 
 
-def check_holds(image: Image, name: str, scale: int = 1) -> None:
-    """Raises `ImageError` if a format cannot hold an image, `scale` times as large, with its EXIF data."""
+def check_holds(image: Image, name: str, size: tuple[int, int] | None = None) -> None:
+    """Raises `ImageError` if a format cannot hold an image with its EXIF data, perhaps of another height and width."""
     if name not in WRITTEN:
         raise ImageError(f"cannot write the format {name!r}; expected one of {', '.join(WRITTEN)}")
     target, pixels, alpha = FORMATS[name], image.pixels, image.alpha
@@ -129,7 +129,7 @@ def check_holds(image: Image, name: str, scale: int = 1) -> None:
     if alpha is not None and not target.alpha:
         able = [n for n, f in WRITTEN.items() if f.alpha and pixels.dtype.name in f.dtypes]
         raise ImageError(f"{name} cannot hold transparency; {' or '.join(able)} can")
-    longest = scale * max(pixels.shape[:2])
+    longest = max(size or pixels.shape[:2])
     if target.largest_side is not None and longest > target.largest_side:
         raise ImageError(
             f"{name} holds at most {target.largest_side} pixels a side, the result has {longest}; PNG and TIFF hold more"
@@ -140,17 +140,17 @@ def check_holds(image: Image, name: str, scale: int = 1) -> None:
         )
 
 
-def check_writable(image: Image, path: str | os.PathLike[str], scale: int = 1) -> str:
+def check_writable(image: Image, path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> str:
     """The format in which `write_image` would write this image: the suffix decides, without one the image's own.
 
-    It can be asked with the image before a long job that makes it `scale` times larger.
+    It can be asked with the image before a long job that gives it another size, which is height and width.
 
     Raises:
         ImageError: an unknown suffix, or a format that cannot hold these pixels, this size or this EXIF data.
         OSError: a name that no file can have.
     """
     name = format_for(path, image.format)
-    check_holds(image, name, scale)
+    check_holds(image, name, size)
     check_name(Path(path))
     return name
 

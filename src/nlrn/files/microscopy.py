@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from . import exif
 from .image import Image
 
 IMAGEJ_METADATA = 50839
+MAX_LONG = (1 << 32) - 1
 # Places on the old grid of pixels.
 PLACES = ("ROI", "Overlays", "Plot")
 
@@ -27,19 +29,25 @@ def read_imagej(page: Any) -> dict[str, Any] | None:
     return dict(found) if isinstance(found, dict) and found else None
 
 
-def enlarged(image: Image, scale: int) -> tuple[Image, tuple[str, ...]]:
-    """The description of a picture that is now `scale` times as large, and what became untrue."""
+def enlarged(image: Image, before: tuple[int, int]) -> tuple[Image, tuple[str, ...]]:
+    """The description of a picture that is larger now, and what became untrue.
+
+    Args:
+        image: the larger picture, with the description of the smaller one.
+        before: width and height of that.
+    """
     directories = exif.parse(image.exif or b"")
     main = dict(directories.main)
+    sizes = list(zip(before, image.pixels.shape[1::-1], strict=True))  # across, then down
     if is_calibrated(main):
-        for code in (exif.X_RESOLUTION, exif.Y_RESOLUTION):
+        for code, (old, new) in zip((exif.X_RESOLUTION, exif.Y_RESOLUTION), sizes, strict=True):
             if code in main and main[code].kind == 5:
-                across, unit = struct.unpack_from("<II", main[code].data)
-                if across * scale < 1 << 32:
-                    main[code] = replace(main[code], data=struct.pack("<II", across * scale, unit))
+                pixels, units = struct.unpack_from("<II", main[code].data)
+                main[code] = replace(main[code], data=_rational(pixels, units, Fraction(new, old)))
     if exif.DESCRIPTION in main and b"<OME" in main[exif.DESCRIPTION].data:
         main[exif.DESCRIPTION] = replace(
-            main[exif.DESCRIPTION], data=_enlarged_ome(main[exif.DESCRIPTION].data, scale)
+            main[exif.DESCRIPTION],
+            data=_enlarged_ome(main[exif.DESCRIPTION].data, dict(zip(b"XY", sizes, strict=True))),
         )
     kept = {name: value for name, value in (image.imagej or {}).items() if name not in PLACES}
     notes: tuple[str, ...] = ()
@@ -49,14 +57,26 @@ def enlarged(image: Image, scale: int) -> tuple[Image, tuple[str, ...]]:
     return replace(image, exif=block, imagej=kept or None), notes
 
 
-def _enlarged_ome(xml: bytes, scale: int) -> bytes:
-    """OME-XML with the new numbers of pixels and their new size."""
+def _rational(numerator: int, denominator: int, factor: Fraction) -> bytes:
+    """A fraction of two 32-bit numbers times a factor, as near as two such numbers come."""
+    numerator, denominator = numerator * factor.numerator, denominator * factor.denominator
+    if max(numerator, denominator) > MAX_LONG:
+        exact = Fraction(numerator, denominator)
+        near = exact.limit_denominator(max(1, min(MAX_LONG, int(MAX_LONG / exact))))
+        numerator, denominator = min(near.numerator, MAX_LONG), near.denominator
+    return struct.pack("<II", numerator, denominator)
+
+
+def _enlarged_ome(xml: bytes, sizes: dict[int, tuple[int, int]]) -> bytes:
+    """OME-XML with the new numbers of pixels and their new size; `sizes` has old and new ones by the letter's code."""
 
     def times(found: re.Match[bytes]) -> bytes:
-        return found[1] + str(int(found[2]) * scale).encode() + b'"'
+        old, new = sizes[found[2][0]]
+        return b'%s%d"' % (found[1], round(Fraction(int(found[3]) * new, old)))
 
     def share(found: re.Match[bytes]) -> bytes:
-        return found[1] + f"{float(found[2]) / scale:.12g}".encode() + b'"'
+        old, new = sizes[found[2][0]]
+        return found[1] + f"{float(found[3]) / (new / old):.12g}".encode() + b'"'
 
-    xml = re.sub(rb'(\bSize[XY]=")(\d+)"', times, xml)
-    return re.sub(rb'(\bPhysicalSize[XY]=")([0-9.eE+-]+)"', share, xml)
+    xml = re.sub(rb'(\bSize([XY])=")(\d+)"', times, xml)
+    return re.sub(rb'(\bPhysicalSize([XY])=")([0-9.eE+-]+)"', share, xml)

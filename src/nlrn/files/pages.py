@@ -123,6 +123,10 @@ class Pages:
         channel = channel_of(self._description, number, len(self._source))
         return channel, self._source.kind(number)
 
+    def are_alike(self) -> bool:
+        """True for pages of one size and type."""
+        return len({self.group(index)[1] for index in range(len(self))}) == 1
+
     def nbytes(self) -> int:
         """Bytes of the pixels of all chosen pages."""
         return sum(self._source.nbytes(number) for number in self._numbers)
@@ -254,7 +258,7 @@ def write_pages(
     path: str | os.PathLike[str],
     pages: Pages,
     *,
-    scale: int = 1,
+    growth: float = 1,
     quality: int = 95,
     overwrite: bool = False,
     mode: int | None = None,
@@ -265,7 +269,7 @@ def write_pages(
         images: the pages to write, which may be made while they are written.
         path: the file to write; its suffix says the format.
         pages: those that the images are made from: their number, size and timing.
-        scale: how many times larger the images are than these.
+        growth: as many times the pixels of these the images have, at most.
         quality: quality of lossy WebP, 1 to 100.
         overwrite: replace an existing file.
         mode: permissions of the file.
@@ -283,11 +287,11 @@ def write_pages(
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
     with replacing(path, overwrite=overwrite, mode=mode) as file:
-        return stream_pages(images, file, name, pages, scale=scale, quality=quality)
+        return stream_pages(images, file, name, pages, growth=growth, quality=quality)
 
 
 def stream_pages(
-    images: Iterable[Image], file: BinaryIO, name: str, pages: Pages, *, scale: int = 1, quality: int = 95
+    images: Iterable[Image], file: BinaryIO, name: str, pages: Pages, *, growth: float = 1, quality: int = 95
 ) -> tuple[str, ...]:
     """`write_pages` into an empty file that is open for writing, and seekable."""
     writer, notes = None, tuple[str, ...]()
@@ -295,7 +299,7 @@ def stream_pages(
         check_holds(image, name)
         image = reshaped(codecs.held(image, name))
         if writer is None:
-            writer = _writer(image, file, name, pages, scale, quality)
+            writer = _writer(image, file, name, pages, growth, quality)
             notes = losses(image, name)
         writer.add(image)
     if writer is None:
@@ -313,14 +317,14 @@ class Writer(Protocol):
     def finish(self) -> None: ...
 
 
-def _writer(first: Image, file: BinaryIO, name: str, pages: Pages, scale: int, quality: int) -> Writer:
+def _writer(first: Image, file: BinaryIO, name: str, pages: Pages, growth: float, quality: int) -> Writer:
     """The writer of a format, for pages like the first one."""
     if name == "TIFF":
         from .tiff_writer import BIG_FROM, TiffWriter
 
-        alike = len({pages.group(index)[1] for index in range(len(pages))}) == 1
+        alike = pages.are_alike()
         imagej = description_of(first).startswith(b"ImageJ=")
-        return TiffWriter(file, big=pages.nbytes() * scale**2 >= BIG_FROM, together=imagej and alike)
+        return TiffWriter(file, big=pages.nbytes() * growth >= BIG_FROM, together=imagej and alike)
     from .animation_writer import PngWriter, WebpWriter
 
     if name == "PNG":

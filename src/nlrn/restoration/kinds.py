@@ -95,9 +95,14 @@ def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:
     if not isinstance(image, np.ma.MaskedArray):
         return _array(joined, image)
     values = _array(joined, image.data)
-    scale = values.shape[0] // image.shape[0]
-    mask = np.ma.getmaskarray(image).repeat(scale, 0).repeat(scale, 1)
+    rows, columns = (_nearest(*lengths) for lengths in zip(image.shape[:2], values.shape[:2], strict=True))
+    mask = np.ma.getmaskarray(image)[rows][:, columns]
     return np.ma.MaskedArray(values, mask, fill_value=image.fill_value)
+
+
+def _nearest(length: int, out: int) -> np.ndarray:
+    """The pixel of a row in which the middle of each pixel of a resized one lies."""
+    return (2 * np.arange(out) + 1) * length // (2 * out)
 
 
 def _of_tensor(image: Tensor) -> Planes:

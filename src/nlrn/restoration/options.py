@@ -17,6 +17,8 @@ from .strength import Strength
 Task = Literal["denoise", "upscale", "dejpeg"]
 DataRange = float | tuple[float, float]
 Noise = Literal["poisson-gaussian"]
+# Height and width, of which one may be left to the proportions.
+Size = tuple[int | None, int | None]
 
 
 class Settings(TypedDict, total=False):
@@ -45,7 +47,8 @@ class Options:
         model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
             channels, and for noise by whether sigma is known.
         task: `"denoise"`, `"upscale"` or `"dejpeg"`.
-        scale: how many times larger, for `"upscale"`: 2, 3 or 4. Luma is restored, chroma and alpha are bicubic.
+        scale, size, fit: how large results are, for `"upscale"`, as `Enlargement` has them: exactly one of the three.
+            Luma is restored, chroma and alpha are bicubic.
         steps: stop after this many recurrent steps (one of the model's heads).
         ensemble: average over the eight flips and rotations of the image.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model
@@ -71,7 +74,9 @@ class Options:
 
     model: str | Path | Model | None = None
     task: Task = "denoise"
-    scale: int | None = None
+    scale: float | None = None
+    size: Size | None = None
+    fit: tuple[int, int] | None = None
     steps: int | None = None
     ensemble: bool = False
     device: str | torch.device = "auto"
@@ -110,12 +115,17 @@ class Options:
         if name is not None and Path(name).is_file():
             name = f"sha256 {hashlib.sha256(Path(name).read_bytes()).hexdigest()}"
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        return {"model": name, **plain}
+        return {"model": name, **plain, "size": in_words(self.size), "fit": in_words(self.fit)}
 
     @property
     def model_name(self) -> str | None:
         """The name or file of the model; `None` for the default one and for a model object."""
         return str(self.model) if isinstance(self.model, str | os.PathLike) else None
+
+
+def in_words(sides: Size | None) -> str | None:
+    """Height and width as the command line has them: `4096x2160`, `4096x` or `x2160`."""
+    return None if sides is None else "x".join("" if side is None else str(side) for side in sides[::-1])
 
 
 # What each option may be, and its name for an error.

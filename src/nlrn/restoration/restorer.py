@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import logging
 import time
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..files.exif import resized
 from ..files.images import Image
-from ..files.microscopy import enlarged
-from ..inference import Progress, part_of, restore
+from ..inference import Progress, part_of
 from ..inference.devices import pick_device
 from ..inference.noise_level import NoiseEstimate, noise_level
 from ..inference.precision import pick_precision
@@ -24,21 +22,20 @@ from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
+from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
 from .estimate import faster_settings, seconds_for
 from .guard import guard
 from .hidden import fill_hidden, hidden_pixels
 from .hot_pixels import repaired
 from .kinds import Kind, like, planes_of
 from .loaded import LoadedModels
-from .luma import check_scale, enlarge, enlarge_alpha, recolor
-from .options import Options, Settings, Task
+from .options import Options, Settings, Size, Task
 from .report import Report, joined
+from .running import Runner
 from .sensor import denoise_sensor, known_sensor
 from .shared import ALONE, Shared
 from .strength import check_strength, partly
 from .value_range import Sigma, check_sigma, level_of, range_of, type_white, unit_sigma, widest
-
-log = logging.getLogger(__name__)
 
 
 class Restorer:
@@ -48,12 +45,12 @@ class Restorer:
         model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
             channels, and for noise by whether sigma is known.
         task: `"denoise"`, `"upscale"` or `"dejpeg"`.
-        scale: how many times larger, for `"upscale"`: 2, 3 or 4.
+        scale, size, fit: how large results are, for `"upscale"`: exactly one of the three, as `Enlargement` has them.
         **settings: the other options, `nlrn.restoration.options.Options`.
 
     Raises:
-        ValueError: a device that is not there, a precision it does not have, a scale that models do not know, a
-            strength beyond 0..1, or noise and hot pixels of another task than `"denoise"`.
+        ValueError: a device that is not there, a precision it does not have, an enlargement that cannot be, a strength
+            beyond 0..1, or options of another task.
         ModelError: a model that cannot be loaded or that is for another task (when first used).
     """
 
@@ -62,11 +59,13 @@ class Restorer:
         model: str | Path | Model | None = None,
         *,
         task: Task = "denoise",
-        scale: int | None = None,
+        scale: float | None = None,
+        size: Size | None = None,
+        fit: tuple[int, int] | None = None,
         **settings: Unpack[Settings],
     ) -> None:
-        self.options = options = Options(model, task, scale, **settings)
-        self.scale = check_scale(scale) if task == "upscale" else 1
+        self.options = options = Options(model, task, scale, size, fit, **settings)
+        self.enlargement = enlargement_for(task, scale, size, fit)
         self._strength = check_strength(options.strength, task)
         self._sensor = known_sensor(options)
         if options.hot_pixels and task != "denoise":
@@ -76,6 +75,7 @@ class Restorer:
             self.device = next((p.device for p in model.parameters()), self.device)
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
+        self._run = Runner(options, self.device, self._precision)
 
     def model_for(
         self, channels: int, sigma: Sigma | None = None, photo: bool = True, level: float = 0.0
@@ -156,12 +156,12 @@ class Restorer:
         estimate: NoiseEstimate | None,
     ) -> tuple[Tensor, Report]:
         """The image restored by a model, with the noise level that this needs."""
-        channels, about = image.shape[1], info_of(model)
-        known, chroma = about.sigma_range, None
-        if self.options.task == "upscale":
-            image, chroma = enlarge(image, self.scale)
-            channels = 1
-        notes: list[str] = []
+        about = info_of(model)
+        known, notes = about.sigma_range, list[str]()
+        begun = None if self.enlargement is None else self.enlargement.begin(image)
+        if begun is not None:
+            image, notes = begun.luma, [*begun.target.notes]
+        channels = image.shape[1]
         model_channels = about.channels or channels
         if model_channels == 3 and channels == 1:
             raise ValueError(f"model {name} restores RGB images, this one is grey; choose a grey model")
@@ -178,14 +178,18 @@ class Restorer:
             level, used, cautions = noise_level(image, sigma, known, hidden, estimate)
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
-        if not constant:
+        if begun is not None:
+            image = begun.finish(
+                lambda luma, part: luma if constant else self._run(model, luma, used, part), progress
+            )
+        elif not constant:
             restored = self._run(model, image, used, progress)
             restored, note = self._guarded(name, image, restored, level, hidden, estimate)
             # Of a sensor's noise the share is taken in the units of the data, and not here.
             image = restored if self._sensor is not None else partly(image, restored, self._strength)
             notes += note
         estimated = level is not None and sigma == "auto"
-        return recolor(image, chroma), Report(name, level, estimated, tuple(notes), tuple(cautions))
+        return image, Report(name, level, estimated, tuple(notes), tuple(cautions))
 
     def _guarded(
         self,
@@ -245,42 +249,18 @@ class Restorer:
         ]
         return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
 
-    def _run(self, model: Model, image: Tensor, sigma: float | None, progress: Progress) -> Tensor:
-        channels = image.shape[1]
-        if channels == 3 and info_of(model).channels == 1:
-            # One channel at a time: three in a batch would triple the memory for the same time.
-            planes = [self._run(model, image[:, c : c + 1], sigma, part_of(progress, c, 3)) for c in range(3)]
-            return torch.cat(planes, 1)
-        moved = image.to(self.device)
-
-        def run(precision: torch.dtype) -> Tensor:
-            return restore(
-                model,
-                moved,
-                sigma,
-                steps=self.options.steps,
-                ensemble=self.options.ensemble,
-                precision=precision,
-                max_memory=self.options.max_memory,
-                progress=progress,
-            )
-
-        result = run(self._precision)
-        if self._precision is not torch.float32 and not torch.isfinite(result).all():
-            log.warning("%s overflowed; restoring again in float32", str(self._precision).split(".")[1])
-            result = run(torch.float32)
-        return result.to(image.device)
-
     def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float:
         """Seconds that an image array of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, _ = self.model_for(channels, sigma)
-        height, width = (self.scale * length for length in shape[:2])
-        planes = (1 if self.options.task == "upscale" else channels, height, width)
+        height, width = shape[:2]
+        planes, times = (channels, height, width), 8 if self.options.ensemble else 1
+        if self.enlargement is not None:
+            planes, times = (1, height, width), times * self.enlargement.of(height, width).cost
         seconds = seconds_for(
             model, planes, device=self.device, precision=self._precision, steps=self.options.steps
         )
-        return seconds * (8 if self.options.ensemble else 1)
+        return times * seconds
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> dict[str, Any]:
         """Arguments of `Restorer` that would restore an image array of this shape faster, each by itself."""
@@ -313,19 +293,28 @@ class Restorer:
         Raises:
             ValueError: as `array`.
         """
-        restored, report = self._same_kind(image, sigma, progress, shared, grey_levels=True)
+        restored, report = self.turned_as(image)._same_kind(image, sigma, progress, shared, grey_levels=True)
         if report.estimated and image.format == "JPEG" and (sigma == "auto" or image.pixels.ndim == 2):
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give sigma= if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
-        if self.options.task == "upscale":
-            height, width = restored.pixels.shape[:2]
-            if image.xmp is not None:
-                note = "XMP data, which may say the old size, is left out"
-                report = dataclasses.replace(report, notes=(*report.notes, note))
-            restored, notes = enlarged(restored, self.scale)
-            restored = dataclasses.replace(restored, exif=resized(restored.exif, width, height), xmp=None)
+        if self.enlargement is not None:
+            restored, notes = describe(restored, image)
             report = dataclasses.replace(report, notes=(*report.notes, *notes))
         return restored, report
+
+    def turned_as(self, image: Image) -> Restorer:
+        """This restorer for an image of a file: a size to reach is turned as viewers turn the image."""
+        if self.enlargement is None or not is_turned(image):
+            return self
+        turned = copy.copy(self)
+        turned.enlargement = dataclasses.replace(self.enlargement, on_side=True)
+        return turned
+
+    def size_of(self, image: Image) -> tuple[int, int]:
+        """Height and width of the result's pixels; `ValueError` for an enlargement that the image cannot have."""
+        size = image.pixels.shape[:2]
+        enlargement = self.turned_as(image).enlargement
+        return (size[0], size[1]) if enlargement is None else enlargement.of(*size).size
 
     def array(
         self,
@@ -380,8 +369,9 @@ class Restorer:
         planes, given = planes_of(image), self.options.data_range
         sigma = None if sigma is None else check_sigma(sigma)
         alpha = planes.alpha
-        if alpha is not None and self.options.task == "upscale":
-            alpha = enlarge_alpha(alpha, self.scale, given)
+        if self.enlargement is not None:
+            target = self.enlargement.of(*planes.color.shape[2:])
+            alpha = None if alpha is None else enlarge_alpha(alpha, target, given)
         # Colours that are multiplied with alpha have nothing hidden.
         hidden = None if isinstance(image, Image) and image.premultiplied else hidden_pixels(planes)
         color = planes.color if hidden is None else fill_hidden(planes.color, hidden)

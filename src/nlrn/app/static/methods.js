@@ -5,6 +5,8 @@ import * as api from "./api.js";
 const USUAL = ["", "bm3d", "nlm", "none"]; // by default, where they fit the task; "" is automatic
 const make = (kind, properties = {}) => Object.assign(document.createElement(kind), properties);
 const get = (id) => document.getElementById(id);
+// Even places and sizes are whole pixels of a picture 1.5 times as large, too.
+const even = (region) => Object.fromEntries(Object.entries(region).map(([name, number]) => [name, number > 1 ? number - (number % 2) : number]));
 
 export class Methods {
   #page;
@@ -42,8 +44,9 @@ export class Methods {
 
   async #run() {
     const item = this.#page.item(), task = this.#page.task(), clean = this.#clean;
-    const region = this.#page.region(item), rows = get("measured"), options = this.#page.options();
+    const rows = get("measured"), options = this.#page.options();
     const scale = task === "upscale" ? Number(options.scale) : 1;
+    const region = scale % 1 ? even(this.#page.region(item)) : this.#page.region(item);
     const part = [region.x, region.y, region.width, region.height];
     const figures = async (blob) => (clean ? api.score(blob, clean, part.map((number) => number * scale)) : {});
     this.#busy = true;
