@@ -21,8 +21,8 @@ from nlrn.cli import CLICK_ERROR, app
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = ("README.md", "guide.md", "batches.md")  # the pages whose commands are run
-# Those that read nothing of a user's, wait for a browser or make a picture of their own are run elsewhere.
-ELSEWHERE = ("serve", "--demo", "models", "train", "benchmark", "SLURM")
+# Those without a picture of the user, and those that wait for a browser or take minutes, are run elsewhere.
+ELSEWHERE = ("--fit", "serve", "--demo", "models", "train", "benchmark", "SLURM")
 
 
 def blocks(page, language):

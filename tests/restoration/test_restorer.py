@@ -219,7 +219,7 @@ def test_every_image_of_a_batch_has_its_own_noise():
 
 
 def test_warnings_are_about_the_line_of_the_user(tiny_grey):
-    clipped = picture((32, 32)) // 128 * 255
+    clipped = np.clip(2.0 * picture((32, 32)) - 128, 0, 255).astype(np.uint8)
     for image in (clipped, torch.from_numpy(clipped)[None]):
         with pytest.warns(UserWarning, match="at the end of the range") as caught:
             nlrn.denoise(image, model=tiny_grey)
