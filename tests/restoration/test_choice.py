@@ -117,3 +117,11 @@ def test_strong_noise_has_a_model_of_its_own(sigma):
             report = restorer.array(image, level if sigma == "given" else sigma)[1]
             assert report.model == model
             assert 255 * report.sigma == pytest.approx(level, rel=0.1)
+
+
+def test_models_of_files_are_for_grey_levels():
+    """As the command line has them."""
+    restorer = Restorer()
+    assert restorer.model_for_file(1, 20)[1] == "nlrn-small-gray"
+    assert restorer.model_for_file(3, 50)[1] == "nlrn-color"
+    assert restorer.model_for_file(1, "auto")[1] == restorer.model_for_file(1)[1] == "nlrn-small-gray"

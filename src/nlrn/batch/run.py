@@ -101,7 +101,7 @@ def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
             job = named(job, image.format)
             check(job, pages, image, restorer, options)
         shape = image.pixels.shape
-        model, name = restorer.model_for(1 if image.pixels.ndim == 2 else 3, options.sigma)
+        model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
         sigma = None if info_of(model).sigma_range is None else options.sigma
         seconds = count * restorer.turned_as(image).estimate_seconds(shape, options.sigma)
         return Foreseen(job, name, sigma, seconds, count)

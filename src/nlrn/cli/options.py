@@ -291,7 +291,7 @@ def make_restorer(
     try:
         restorer = Restorer(model, task=task, scale=scale, size=size, fit=fit, **settings)
         for channels in (1, 3):
-            restorer.model_for(channels, sigma)
+            restorer.model_for_file(channels, sigma)
     except ValueError as error:
         raise CliError(worded(str(error))) from error
     return restorer

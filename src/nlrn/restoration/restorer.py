@@ -86,6 +86,10 @@ class Restorer:
         """
         return self._models.get(channels, sigma, photo and self._sensor is None, level)
 
+    def model_for_file(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
+        """The model and its name, for an image file and noise in 8-bit grey levels."""
+        return self.model_for(channels, sigma if sigma is None or isinstance(sigma, str) else sigma / 255)
+
     def __call__(
         self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
@@ -250,9 +254,9 @@ class Restorer:
         return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
 
     def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float:
-        """Seconds that an image array of this shape will take, from a short trial on this machine."""
+        """Seconds that a file's image of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
-        model, _ = self.model_for(channels, sigma)
+        model, _ = self.model_for_file(channels, sigma)
         height, width = shape[:2]
         planes, times = (channels, height, width), 8 if self.options.ensemble else 1
         if self.enlargement is not None:
@@ -263,9 +267,9 @@ class Restorer:
         return times * seconds
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> dict[str, Any]:
-        """Arguments of `Restorer` that would restore an image array of this shape faster, each by itself."""
+        """Arguments of `Restorer` that would restore a file's image of this shape faster, each by itself."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
-        model, name = self.model_for(channels, sigma)
+        model, name = self.model_for_file(channels, sigma)
         settings: dict[str, Any] = {"ensemble": False} if self.options.ensemble else {}
         settings |= faster_settings(
             model, device=self.device, precision=self._precision, steps=self.options.steps
