@@ -113,8 +113,8 @@ def test_the_model_for_a_photograph():
     """Colour noise that nobody knows is a camera's; noise that is known is white."""
     restorer = Restorer()
     assert restorer.model_for(3)[1] == "nlrn-small-photo"
-    assert restorer.model_for(3, 0.1)[1] == "nlrn-small-color"
-    assert restorer.model_for(1)[1] == restorer.model_for(1, 0.1)[1] == "nlrn-small-gray"
+    assert restorer.model_for(3, 0.05)[1] == "nlrn-small-color"
+    assert restorer.model_for(1)[1] == restorer.model_for(1, 0.05)[1] == "nlrn-small-gray"
     assert restorer.model_for(3, 0.2)[1] == restorer.model_for(3, photo=False, level=0.2)[1] == "nlrn-color"
     assert Restorer(task="upscale", scale=2).model_for(3)[1] == "nlrn-small-upscale"
 
