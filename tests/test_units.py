@@ -41,9 +41,9 @@ def test_range_given_by_hand(tiny_grey):
 
 def test_sigma_outside_the_models_range_warns_and_uses_the_nearest():
     array = picture((12, 12))
-    with pytest.warns(UserWarning, match=r"outside the range .*0\.\.55.*using 55"):
+    with pytest.warns(UserWarning, match=r"outside the range .*0\.\.75.*using 75"):
         result = nlrn.denoise(array, sigma=100)
-    assert np.array_equal(result, nlrn.denoise(array, sigma=55))
+    assert np.array_equal(result, nlrn.denoise(array, sigma=75))
 
 
 @pytest.mark.parametrize("kind", ["array", "tensor"])

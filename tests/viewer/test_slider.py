@@ -148,7 +148,9 @@ def test_values_under_the_pointer(dtype, before, after, words, show):
         pictures.append(pixels.astype(dtype))
     browser = show(*pictures)
     browser.mouse("Moved", browser.place(CANVAS))
-    browser.wait(f"!{VALUES}.includes('…') && {VALUES}.startsWith('x 40')")
+    browser.wait(f"!{VALUES}.includes('…') && {VALUES}.startsWith('x ')")
+    browser.mouse("Moved", browser.place(CANVAS))  # where it is now that the line of values has its height
+    browser.wait(f"{VALUES}.startsWith('x 40, y 30')")
     assert browser.run(VALUES) == "x 40, y 30 · Before {} · After {} · difference {}".format(*words)
 
 
