@@ -140,3 +140,12 @@ def test_strong_noise_on_black_and_white_is_noise(sigma):
     estimate = estimate_noise(torch.from_numpy(noisy / 255)[None, None])
     assert not estimate.drawing
     assert estimate.sigma > 0.45 * sigma / 255
+
+
+@pytest.mark.parametrize("photons", [1, 4, 16])
+def test_counts_of_few_photons_are_no_drawing(photons):
+    """Their levels are few, and evenly spaced."""
+    counts = np.random.default_rng(0).poisson(photons * np.linspace(0.5, 1, 96) * np.ones((96, 1)))
+    estimate = estimate_noise(torch.from_numpy(counts / counts.max())[None, None])
+    assert not estimate.drawing
+    assert estimate.sigma * counts.max() == pytest.approx((0.75 * photons) ** 0.5, rel=0.35)

@@ -26,6 +26,8 @@ FEWEST, WHOLE = 64, 0.2
 # in which less than the share STRUCTURE of the level is left (on photographs with noise 93% and more).
 STRONG, FEW, FLAT, STRUCTURE = 20 / 255, 16, 0.8, 0.6
 PATCH, PATCHES = 5, 40_000
+# Numbers of levels of counts, and the share of their gaps that are the smallest.
+COUNTED, EVEN = (4, 64), 0.7
 # Whiteness is that of the smoothest of so many blocks of so many pixels a side.
 BLOCK, SMOOTHEST = 8, 8
 
@@ -165,9 +167,16 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
 
 
 def _has_few_levels(values: np.ndarray) -> bool:
-    """True for a picture of a few levels, as drawings and text have and strong noise leaves nowhere."""
+    """True for a picture of a few levels, as drawings and text have and strong noise leaves nowhere.
+
+    Counts of a few photons have few levels too; theirs are evenly spaced.
+    """
     counts = np.bincount(np.rint(255 * values.clip(0, 1)).astype(np.intp), minlength=256)
-    return bool(np.sort(counts)[-FEW:].sum() >= FLAT * counts.sum())
+    if np.sort(counts)[-FEW:].sum() < FLAT * counts.sum():
+        return False
+    gaps = np.diff(np.unique(values))
+    even = COUNTED[0] <= len(gaps) + 1 <= COUNTED[1] and np.mean(gaps < 1.01 * gaps.min()) > EVEN
+    return not even
 
 
 def _level_without_structure(plane: np.ndarray, hidden: np.ndarray) -> float | None:
