@@ -79,7 +79,9 @@ def test_a_reduced_copy_is_no_page():
     with tifffile.TiffWriter(buffer) as file:
         file.write(array)
         file.write(array[::4, ::4], subfiletype=1)
-    assert np.array_equal(read_image(buffer.getvalue()).pixels, array)
+    image = read_image(buffer.getvalue())
+    assert np.array_equal(image.pixels, array)
+    assert any("reduced copies" in note for note in image.notes)
 
 
 def test_exif_goes_from_jpeg_to_tiff_and_back():

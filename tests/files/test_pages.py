@@ -147,6 +147,14 @@ def test_a_part_of_an_ome_stack_of_several_axes_says_what_is_lost():
         assert b"<OME" not in (pages[0].exif or b"")
 
 
+def test_a_part_of_an_imagej_stack_of_several_axes_says_what_is_lost():
+    with read_pages(STACKS["ImageJ"](), parse_ranges("2-4")) as pages:
+        assert any("ImageJ counts them as slices" in note for note in pages.notes)
+    one_axis = tiff(PLANES, imagej=True, photometric="minisblack", metadata={"axes": "TYX"})
+    with read_pages(one_axis, parse_ranges("2-4")) as pages:
+        assert pages.notes == ()
+
+
 @pytest.mark.parametrize("kind", ["ImageJ", "OME", "tifffile"])
 def test_channels_are_known(kind):
     with read_pages(STACKS[kind]()) as pages:

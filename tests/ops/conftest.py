@@ -9,6 +9,6 @@ import pytest
 @pytest.fixture
 def way(request, monkeypatch):
     """A `Way` of `operation.py`, with its C++ library in place."""
-    if request.param.library:
-        libraries.use(request.param.library, request.param.dtype, monkeypatch)
+    if request.param.kernel:
+        libraries.use(request.param.kernel, request.param.dtype, monkeypatch)
     return request.param

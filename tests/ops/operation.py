@@ -51,21 +51,21 @@ class Way:
     Args:
         backend: name of the backend.
         dtype: dtype of the images.
-        library: the C++ library of the native backend.
+        kernel: the C++ library of the native backend.
         history: logits computed anew from the queries and keys of all steps, in place of stored ones.
         device: device of the images.
     """
 
     backend: str
     dtype: torch.dtype
-    library: str = ""
+    kernel: str = ""
     history: bool = False
     device: str = "cpu"
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         state = "history" if self.history else "stored"
-        return "-".join(part for part in (self.backend, self.library, dtype, state) if part)
+        return "-".join(part for part in (self.backend, self.kernel, dtype, state) if part)
 
     @property
     def threads(self) -> tuple[int, ...]:

@@ -185,7 +185,7 @@ def _restore_pages(
 
 
 def _growth(pages: Pages, first: Image, restorer: Restorer) -> float:
-    """As many times the pixels of the pages the results have, at most."""
+    """An upper bound of the pixels of results for each pixel of the pages."""
     if restorer.enlargement is None:
         return 1
     if pages.are_alike():

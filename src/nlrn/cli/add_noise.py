@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 
@@ -32,7 +32,7 @@ def add_noise(
     from ..degradations import gaussian_noise
     from ..files.images import from_float, read_image, to_float, write_image
 
-    white = options.parse_white(data_range)
+    white = parsing.parse_white(data_range)
     if output.exists() and image.exists() and output.samefile(image):
         raise CliError(f"the output {output} is the input itself; the original is never modified")
     if not 0 <= sigma <= 255:

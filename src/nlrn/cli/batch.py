@@ -15,7 +15,8 @@ from rich.console import Console
 from ..batch.plan import OutputExists, PlanError, Work, plan_jobs
 from .batch_output import Json, Text
 from .errors import CliError
-from .options import os_error, parse_shard
+from .options import os_error
+from .parsing import parse_shard
 
 if TYPE_CHECKING:
     from ..batch.journal import Journal

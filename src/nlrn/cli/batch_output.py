@@ -1,4 +1,4 @@
-"""What a batch says: lines on standard error for people, or JSON on standard output for programs."""
+"""The output of a batch: lines on standard error for people, or JSON on standard output for programs."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def _run(
     from ..files.images import Image, ImageError, encode_image
     from ..inference.devices import pick_device
     from ..inference.precision import pick_precision
-    from .options import parse_memory
+    from .parsing import parse_memory
 
     console = Console(highlight=False)
     memory = parse_memory(settings.max_memory)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def compare(
     from ..files.images import read_image
     from ..files.orientation import upright
 
-    white = options.parse_white(data_range)
+    white = parsing.parse_white(data_range)
     named = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
     if page is not None:
         _check_page(page, named, overwrite)

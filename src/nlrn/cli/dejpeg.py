@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 
@@ -36,8 +36,8 @@ def dejpeg(
     Results are named STEM-dejpeg.EXT. The quality need not be known. EXIF and colour profile are kept. Originals are
     never modified.
     """
-    options.parse_data_range(data_range)  # before anything is looked for
-    ranges = options.parse_pages(pages)
+    parsing.parse_data_range(data_range)  # before anything is looked for
+    ranges = parsing.parse_pages(pages)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from .batch import BatchOptions, make_work, run_jobs

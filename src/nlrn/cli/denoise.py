@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ def denoise(
 
     Depth, alpha, EXIF and colour profile are kept. Originals are never modified.
     """
-    level = None if sigma is None else options.parse_sigma(sigma)
-    options.parse_data_range(data_range)  # before anything is looked for
-    ranges, per = options.parse_pages(pages), options.parse_estimate(estimate)
+    level = None if sigma is None else parsing.parse_sigma(sigma)
+    parsing.parse_data_range(data_range)  # before anything is looked for
+    ranges, per = parsing.parse_pages(pages), parsing.parse_estimate(estimate)
     if noise is not None and level is not None:
         raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
     if demo and noise is not None:

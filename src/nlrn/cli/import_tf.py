@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .errors import CliError
-from .options import check_weight_file, parse_window
+from .options import check_weight_file
+from .parsing import parse_window
 
 
 def import_tf(

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from . import parsing
 from .errors import CliError
 
 if TYPE_CHECKING:
-    from ..files.pages import Ranges
     from ..inference.precision import Precision
     from ..restoration import Restorer, Settings, Sigma, Task
     from ..restoration.options import Size
-    from ..restoration.stack import Per
-    from ..restoration.strength import Strength
 
 # The groups of options in the help.
 RESTORATION, SENSOR, FILES, COMPUTING = "Restoration", "Noise of a sensor", "Files", "Computing"
-
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 Inputs = Annotated[
     list[str] | None,
@@ -184,52 +179,6 @@ AsJson = Annotated[
 ]
 
 
-def parse_data_range(text: str | None) -> float | tuple[float, float] | None:
-    """The value of white from `4095`, or those of black and white from `100,4095`.
-
-    Raises:
-        CliError: other text, not positive, not rising, NaN or infinite.
-    """
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 2):
-        raise CliError(f"--data-range must be a number such as 4095, or two such as 100,4095, got {text!r}")
-    low, high = (0.0, values[0]) if len(values) == 1 else values
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        kind = "positive" if len(values) == 1 else "two rising numbers"
-        raise CliError(f"--data-range must be {kind}, got {text}")
-    return high if len(values) == 1 else (low, high)
-
-
-def parse_size(name: str, text: str) -> Size:
-    """Height and width from `4096x2160`, `4096x` or `x2160`.
-
-    Raises:
-        CliError: anything else.
-    """
-    match = re.fullmatch(r"([1-9]\d{0,8})?[xX]([1-9]\d{0,8})?", text.strip(), re.ASCII)
-    if match is None or not (match[1] or match[2]):
-        raise CliError(f"{name} must be WIDTHxHEIGHT, such as 4096x2160, got {text!r}")
-    width, height = (int(digits) if digits else None for digits in match.groups())
-    return height, width
-
-
-def parse_white(text: str | None) -> float | None:
-    """The value of white for commands that take no other range.
-
-    Raises:
-        CliError: as `parse_data_range`, and for two numbers.
-    """
-    white = parse_data_range(text)
-    if isinstance(white, tuple):
-        raise CliError(f"--data-range must be one number here, got {text}")
-    return white
-
-
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
     named = re.sub(r"\bdata_range= ?", "--data-range ", text)
@@ -280,10 +229,10 @@ def make_restorer(
         "ensemble": ensemble,
         "device": device,
         "precision": cast("Precision", precision),  # which refuses what is none
-        "max_memory": parse_memory(max_memory),
-        "window_size": parse_window(window),
-        "data_range": parse_data_range(data_range),
-        "strength": parse_strength(strength),
+        "max_memory": parsing.parse_memory(max_memory),
+        "window_size": parsing.parse_window(window),
+        "data_range": parsing.parse_data_range(data_range),
+        "strength": parsing.parse_strength(strength),
     }
     settings.update(sensor or {})
     from ..restoration import Restorer
@@ -295,107 +244,3 @@ def make_restorer(
     except ValueError as error:
         raise CliError(worded(str(error))) from error
     return restorer
-
-
-def parse_pages(text: str | None) -> Ranges | None:
-    """Numbers of pages from `1-10,20`.
-
-    Raises:
-        CliError: anything else, or a 0.
-    """
-    if text is None:
-        return None
-    from ..files.pages import parse_ranges
-
-    try:
-        return parse_ranges(text)
-    except ValueError as error:
-        raise CliError(f"--{error}") from error
-
-
-def parse_estimate(text: str) -> Per:
-    """`stack` or `page`.
-
-    Raises:
-        CliError: anything else.
-    """
-    if text not in ("stack", "page"):
-        raise CliError(f"--estimate must be stack or page, got {text!r}")
-    return cast("Per", text)
-
-
-def parse_sigma(text: str) -> float | Literal["auto"]:
-    """`auto`, or a noise level in 8-bit grey levels.
-
-    Raises:
-        CliError: no number, negative, NaN or beyond 255.
-    """
-    if text == "auto":
-        return "auto"
-    try:
-        value = float(text)
-    except ValueError:
-        raise CliError(f"--sigma must be a number of grey levels or auto, got {text!r}") from None
-    if not 0 <= value <= 255:
-        raise CliError(f"--sigma must lie between 0 and 255 grey levels, got {text}")
-    return value
-
-
-def parse_strength(text: str) -> Strength:
-    """A share such as `0.7`, or those of luma and color such as `0.5,1`.
-
-    Raises:
-        CliError: other text; `Restorer` refuses numbers beyond 0..1.
-    """
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) == 1:
-        return values[0]
-    if len(values) == 2:
-        return values[0], values[1]
-    raise CliError(f"--strength must be a number from 0 to 1, or two such as 0.5,1, got {text!r}")
-
-
-def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Place and number of the parts from `0/4`.
-
-    Raises:
-        CliError: anything else, or a place beyond the number.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise CliError(f"--shard must be I/N with 0 <= I < N, such as 0/4, got {text!r}")
-    return int(match[1]), int(match[2])
-
-
-def parse_memory(text: str | None) -> int | None:
-    """Bytes from `4G`, `512M`, `1.5GiB`, `100000000`.
-
-    Raises:
-        CliError: anything else, or nothing.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if match is None or not float(match[1]):
-        raise CliError(f"--max-memory must be a size such as 4G or 512M, got {text!r}")
-    return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def parse_window(text: str | None) -> int | Literal["default"] | None:
-    """The `window_size` of `load_model` from `45`, `none` or nothing.
-
-    Raises:
-        CliError: an even or impossible number.
-    """
-    if text is None:
-        return "default"
-    if text.lower() == "none":
-        return None
-    if not text.isascii() or not text.isdigit() or int(text) % 2 == 0:
-        raise CliError(f"--window must be odd and positive, or none, got {text!r}")
-    return int(text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _make_engine(
             limits,
             devices=devices,
             precision=cast("Precision", precision),
-            max_memory=options.parse_memory(max_memory),
+            max_memory=parsing.parse_memory(max_memory),
             files={path.stem: path for path in weights},
         )
     except ValueError as error:
@@ -188,7 +188,7 @@ def _make_engine(
 
 def _bytes(text: str, option: str) -> int:
     try:
-        return options.parse_memory(text) or 0
+        return parsing.parse_memory(text) or 0
     except CliError as error:
         raise CliError(str(error).replace("--max-memory", option)) from error
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def upscale(
     are bicubic. Above 4 times it is applied twice. Depth, EXIF and colour profile are kept. Originals are never
     modified.
     """
-    options.parse_data_range(data_range)  # before anything is looked for
-    ranges = options.parse_pages(pages)
+    parsing.parse_data_range(data_range)  # before anything is looked for
+    ranges = parsing.parse_pages(pages)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     wanted, suffix = _wanted(scale, size, fit)
@@ -102,7 +102,7 @@ class _Wanted(TypedDict, total=False):
 
 
 def _wanted(scale: float | None, size: str | None, fit: str | None) -> tuple[_Wanted, str]:
-    """How large results are to be, as `Restorer` has it, and the end of their names.
+    """The enlargement as an argument of `Restorer`, and the end of the results' names.
 
     Raises:
         CliError: several of the three, or one that no result can have.
@@ -115,11 +115,11 @@ def _wanted(scale: float | None, size: str | None, fit: str | None) -> tuple[_Wa
 
     wanted: _Wanted
     if size is not None:
-        height, width = options.parse_size("--size", size)
+        height, width = parsing.parse_size("--size", size)
         wanted = {"size": (height, width)}
         suffix = f"-{width}w" if height is None else f"-{height}h" if width is None else f"-{width}x{height}"
     elif fit is not None:
-        height, width = options.parse_size("--fit", fit)
+        height, width = parsing.parse_size("--fit", fit)
         if height is None or width is None:
             raise CliError(f"--fit must be WIDTHxHEIGHT, such as 3840x2160, got {fit!r}")
         wanted, suffix = {"fit": (height, width)}, f"-fit{width}x{height}"

@@ -208,7 +208,7 @@ def write_image(
 
 
 def losses(image: Image, name: str) -> tuple[str, ...]:
-    """What a format cannot keep of an image's metadata, one note each."""
+    """Notes on the metadata of an image that a format cannot keep, one each."""
     notes = []
     if name != "PNG" and any(kind == b"cICP" for kind, _ in image.color_chunks):
         notes.append(

@@ -1,4 +1,4 @@
-"""What ImageJ and OME say about a picture in a TIFF file: the size of its pixels, labels, ranges, overlays."""
+"""Descriptions of a picture in a TIFF file by ImageJ and OME: the size of its pixels, labels, ranges, overlays."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class Pages:
         return (self[index] for index in range(len(self)))
 
     def group(self, index: int) -> tuple[int, Hashable]:
-        """What pages have in common that belong together: a channel, a size and a type."""
+        """The channel, size and type of a page; those that belong together have the same."""
         number = self._numbers[index]
         channel = channel_of(self._description, number, len(self._source))
         return channel, self._source.kind(number)
@@ -275,7 +275,7 @@ def write_pages(
         mode: permissions of the file.
 
     Returns:
-        What the format could not keep of the metadata, one note each.
+        Notes on the metadata that the format could not keep, one each.
 
     Raises:
         ImageError: a format that cannot hold the pages.

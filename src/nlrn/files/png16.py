@@ -142,7 +142,7 @@ def insert_chunks(data: bytes, chunks: list[tuple[bytes, bytes]], extra: bytes =
 
 
 def color_chunks(chunks: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
-    """What a PNG's chunks say about its colours beside a profile."""
+    """The chunks of a PNG that describe its colours, beside a profile."""
     return tuple((kind, chunks[kind]) for kind in COLOR_CHUNKS if kind in chunks)
 
 

@@ -13,6 +13,7 @@ from .image import Image
 
 # ImageJ's names of axes, in the order in which planes follow one another.
 IMAGEJ_AXES = ("channels", "slices", "frames")
+IMAGEJ_FLATTENED = "the chosen planes have no channels and frames any more: ImageJ counts them as slices"
 OME_LEFT_OUT = "the OME-XML, which describes planes that are not chosen, is left out"
 
 
@@ -61,7 +62,9 @@ def chosen(image: Image, numbers: Sequence[int], count: int) -> tuple[Image, tup
     if isinstance(labels, list) and len(labels) == count:
         image = replace(image, imagej=(image.imagej or {}) | {"Labels": [labels[n] for n in numbers]})
     if description.startswith(b"ImageJ="):
-        return described(image, _chosen_imagej(description, len(numbers), count)), ()
+        several = sum(size > 1 for size in _imagej_sizes(description).values()) > 1
+        changed = described(image, _chosen_imagej(description, len(numbers), count))
+        return changed, (IMAGEJ_FLATTENED,) * several
     if b"<OME" in description:
         xml = _chosen_ome(description, len(numbers), count)
         return described(image, xml), () if xml else (OME_LEFT_OUT,)

@@ -87,15 +87,22 @@ class TiffPages:
         if not self._places:
             raise ImageError(f"{name} has 0 pages; expected an image")
         # One page with a wrong link is what some programs write.
-        self._miscounted: tuple[str, ...] = (LINK_NOTE,) if last else ()
+        miscounted: tuple[str, ...] = (LINK_NOTE,) if last else ()
         if self._claimed not in (0, len(self)):
-            self._miscounted = (f"ImageJ counts {self._claimed} planes, and the file has {len(self)}",)
-        self.notes: tuple[str, ...] = (REDUCED_NOTE,) * copies + (self._miscounted if len(self) > 1 else ())
+            miscounted = (f"ImageJ counts {self._claimed} planes, and the file has {len(self)}",)
+        notes = (REDUCED_NOTE,) * copies + miscounted
+        # A single page has them itself.
+        self.notes: tuple[str, ...] = notes if len(self) > 1 else ()
+        self._own_notes: tuple[str, ...] = () if len(self) > 1 else notes
 
     def __len__(self) -> int:
         return self._planes if self._planes > 1 else len(self._places)
 
     def __getitem__(self, index: int) -> Image:
+        image = self._read(index)
+        return replace(image, notes=(*image.notes, *self._own_notes))
+
+    def _read(self, index: int) -> Image:
         name = self._name if len(self) == 1 else f"{self._name}, page {index + 1}"
         page = self._page(index)
         _check_layout(page, name)
@@ -104,8 +111,7 @@ class TiffPages:
         if int(page.photometric) in (PALETTE, SEPARATED, YCBCR):
             return self._through_pillow(self._places[index], block, name)
         if self._planes == 1:
-            image = _decoded(page, page.asarray(), block, name)
-            return image if len(self) > 1 else replace(image, notes=(*image.notes, *self._miscounted))
+            return _decoded(page, page.asarray(), block, name)
         size = page.nbytes
         start = page.dataoffsets[0] + index * size
         plane = np.frombuffer(self._data[start : start + size], page.dtype.newbyteorder(self._file.byteorder))

@@ -29,7 +29,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16; without them they are many times slower than float32.
+    """True where a device has instructions for products of bfloat16, which otherwise are slower than float32.
 
     Processors other than x86-64 are taken to have none.
     """

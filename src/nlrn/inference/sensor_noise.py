@@ -80,7 +80,7 @@ class SensorNoiseEstimate:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a sensor beforehand, in the units of the data; `None` is to be found."""
+    """Numbers of a sensor that are known beforehand, in the units of the data; `None` for those to be estimated."""
 
     gain: float | None = None
     read_noise: float | None = None

@@ -71,7 +71,7 @@ def restore(
         >>> restore(model, torch.rand(1, 1, 40, 50), sigma=0.1).shape
         torch.Size([1, 1, 40, 50])
     """
-    report = progress or (lambda fraction: None)
+    report = progress or no_progress
     with torch.no_grad(), ieee_float32():
         if not ensemble:
             return _restore_once(model, image, sigma, steps, patches, precision, max_memory, report)
@@ -83,6 +83,10 @@ def restore(
             )
             total += _turn_back(part, i)
         return total / 8
+
+
+def no_progress(fraction: float) -> None:
+    """Ignores the progress."""
 
 
 def part_of(progress: Progress, index: int, count: int) -> Progress:
@@ -133,7 +137,7 @@ def _restore_once(
         return _restore_whole(model, image, levels, steps, dtype, budget, progress)
 
     def restore_batch(stack: Tensor, sigmas: Tensor | None) -> Tensor:
-        return _restore_whole(model, stack, sigmas, steps, dtype, budget, lambda fraction: None)
+        return _restore_whole(model, stack, sigmas, steps, dtype, budget, no_progress)
 
     shape = (1, image.shape[1], min(size[0], image.shape[2]), min(size[0], image.shape[3]))
     batch = 32

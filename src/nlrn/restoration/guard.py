@@ -42,6 +42,13 @@ class Guarded:
     image: Tensor
     share: float
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A note for the user, if something changed."""
+        if not self.share:
+            return ()
+        return (f"flat areas and their edges, {100 * self.share:.0f}% of the picture, kept their colours",)
+
 
 def guard(image: Tensor, restored: Tensor, noise: float) -> Guarded:
     """The restored image with flat areas of saturated colour near to what they were.

@@ -1,4 +1,7 @@
-"""`Restorer`: the model and the noise level for an image, and what there is to say about both."""
+"""`Restorer`: the model and the noise level for an image, and the report on both.
+
+The file is long because all decisions about an image stand in it, in the order in which they are made.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files.images import Image
-from ..inference import Progress, part_of
+from ..inference import Progress, no_progress, part_of
 from ..inference.devices import pick_device
 from ..inference.noise_level import NoiseEstimate, noise_level
 from ..inference.precision import pick_precision
@@ -42,8 +45,8 @@ class Restorer:
     """Restores many images with the same settings; models are loaded once, when first needed.
 
     Args:
-        model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
-            channels, and for noise by whether sigma is known.
+        model: a name of `nlrn models`, a weight file, or a model; by default the one for the task, the image's
+            channels, and the kind and the level of its noise.
         task: `"denoise"`, `"upscale"` or `"dejpeg"`.
         scale, size, fit: how large results are, for `"upscale"`: exactly one of the three, as `Enlargement` has them.
         **settings: the other options, `nlrn.restoration.options.Options`.
@@ -102,7 +105,7 @@ class Restorer:
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
         checked = None if sigma is None else unit_sigma(check_sigma(sigma))
-        return self._restore(image, checked, progress or _no_progress)
+        return self._restore(image, checked, progress or no_progress)
 
     def _restore(
         self,
@@ -119,7 +122,11 @@ class Restorer:
             raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
         estimated = self.options.model is None and self.options.task == "denoise" and sigma in (None, "auto")
         chosen = estimated and sigma is None
-        if len(image) > 1 and (chosen or (sigma in (None, "auto") and self._takes_sigma(channels, sigma))):
+        if (
+            len(image) > 1
+            and sigma in (None, "auto")
+            and (chosen or info_of(self.model_for(channels, sigma)[0]).sigma_range is not None)
+        ):
             return self._one_by_one(image, sigma, progress, hidden)
         constant = self._models.are_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
         if self._models.are_ours and is_gray(image) and not constant:
@@ -134,15 +141,9 @@ class Restorer:
         if chosen and found is not None and found.drawing:
             report = Report(name, 0.0, True, (AS_IT_WAS,), (), time.perf_counter() - started)
             return image[:, :channels], report
+        taken: Sigma = "auto" if sigma is None else sigma
         result, report = self._through(
-            model,
-            name,
-            image,
-            "auto" if sigma is None else sigma,
-            progress,
-            hidden,
-            constant,
-            found or estimate,
+            model, name, image, taken, progress, hidden, constant, found or estimate
         )
         result = result.mean(1, keepdim=True) if photo and channels == 1 else result
         seconds = time.perf_counter() - started
@@ -188,34 +189,22 @@ class Restorer:
             )
         elif not constant:
             restored = self._run(model, image, used, progress)
-            restored, note = self._guarded(name, image, restored, level, hidden, estimate)
+            if self._models.are_ours and name not in CLASSICAL:
+                guarded = guard(image, restored, self._level_in(image, level, hidden, estimate))
+                restored, notes = guarded.image, [*notes, *guarded.notes]
             # Of a sensor's noise the share is taken in the units of the data, and not here.
             image = restored if self._sensor is not None else partly(image, restored, self._strength)
-            notes += note
         estimated = level is not None and sigma == "auto"
         return image, Report(name, level, estimated, tuple(notes), tuple(cautions))
 
-    def _guarded(
-        self,
-        name: str,
-        image: Tensor,
-        restored: Tensor,
-        level: float | None,
-        hidden: Tensor | None,
-        estimate: NoiseEstimate | None,
-    ) -> tuple[Tensor, list[str]]:
-        """The restored image with flat saturated areas near to what they were, and a note if it has such."""
-        if not self._models.are_ours or name in CLASSICAL or image.shape[1] != 3:
-            return restored, []
+    def _level_in(
+        self, image: Tensor, level: float | None, hidden: Tensor | None, estimate: NoiseEstimate | None
+    ) -> float:
+        """The noise level of an image, also where the model takes none; 0 for other tasks than denoising."""
         if level is None and self.options.task == "denoise":
-            estimate = estimate or noise_of(image, hidden)
-            level = 0.0 if estimate is None else estimate.sigma
-        guarded = guard(image, restored, level or 0.0)
-        if not guarded.share:
-            return restored, []
-        return guarded.image, [
-            f"flat areas and their edges, {100 * guarded.share:.0f}% of the picture, kept their colours"
-        ]
+            found = estimate or noise_of(image, hidden)
+            return 0.0 if found is None else found.sigma
+        return level or 0.0
 
     def _as_gray(
         self,
@@ -237,9 +226,6 @@ class Restorer:
             result = result.mean(1, keepdim=True)
         note = "the three channels are equal: restored as grey"
         return result.expand(-1, 3, -1, -1), dataclasses.replace(report, notes=(note, *report.notes))
-
-    def _takes_sigma(self, channels: int, sigma: Sigma | None) -> bool:
-        return info_of(self.model_for(channels, sigma)[0]).sigma_range is not None
 
     def _one_by_one(
         self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None
@@ -270,17 +256,14 @@ class Restorer:
         """Arguments of `Restorer` that would restore a file's image of this shape faster, each by itself."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for_file(channels, sigma)
-        settings: dict[str, Any] = {"ensemble": False} if self.options.ensemble else {}
-        settings |= faster_settings(
-            model, device=self.device, precision=self._precision, steps=self.options.steps
-        )
         task = MODELS[name].task if name in MODELS else self.options.task
         small = smallest_model(task, 1 if task == "upscale" else channels)
-        if small != name:
-            settings["model"] = small
-        if self.device.type == "cpu":
-            settings["device"] = "cuda"
-        return settings
+        return {
+            **({"ensemble": False} if self.options.ensemble else {}),
+            **faster_settings(model, device=self.device, precision=self._precision, steps=self.options.steps),
+            **({"model": small} if small != name else {}),
+            **({"device": "cuda"} if self.device.type == "cpu" else {}),
+        }
 
     def image(
         self,
@@ -347,7 +330,7 @@ class Restorer:
             return result, report if note is None else dataclasses.replace(
                 report, notes=(note, *report.notes)
             )
-        followed = progress or _no_progress
+        followed = progress or no_progress
         return each_channel(
             pixels,
             channel_axis,
@@ -380,13 +363,13 @@ class Restorer:
         hidden = None if isinstance(image, Image) and image.premultiplied else hidden_pixels(planes)
         color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
         if self._sensor is not None:
-            followed = progress or _no_progress
+            followed = progress or no_progress
             restored, report = denoise_sensor(
                 color, hidden, sigma, self._sensor, self.options, self._restore, followed
             )
         else:
             restored, report = self._on_ranges(
-                color, sigma, progress or _no_progress, hidden, grey_levels, shared
+                color, sigma, progress or no_progress, hidden, grey_levels, shared
             )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
@@ -429,7 +412,3 @@ class Restorer:
             reports.append(report.on(values, of_type))
         report = joined(reports)
         return torch.cat(results), dataclasses.replace(report, notes=(*notes, *report.notes))
-
-
-def _no_progress(fraction: float) -> None:
-    """Ignores the progress."""

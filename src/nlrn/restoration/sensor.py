@@ -50,7 +50,7 @@ Restore = Callable[[Tensor, float, Progress], tuple[Tensor, Report]]
 
 
 def known_sensor(options: Options) -> Known | None:
-    """What the options say of a sensor's noise; `None` unless they ask for it.
+    """The numbers of a sensor in the options; `None` for options without its noise.
 
     Raises:
         ValueError: another kind of noise, a number without it or that is impossible, or another task.

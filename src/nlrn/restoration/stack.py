@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..files.image import Image
-from ..inference import Progress, part_of
+from ..inference import Progress, no_progress, part_of
 from .kinds import Kind
 from .report import PageReports, Report
 from .restorer import Restorer
@@ -212,5 +212,5 @@ def _each(
 
     shared = {group: shared_by(indices) for group, indices in groups.items()}
     for index in range(len(stack)):
-        part = part_of(progress or (lambda fraction: None), index, len(stack))
+        part = part_of(progress or no_progress, index, len(stack))
         yield restore(stack[index], part, shared[stack.group(index)])

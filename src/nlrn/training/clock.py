@@ -32,7 +32,7 @@ class Stopwatch:
 
 
 class Due:
-    """Whether an interval has passed since the last time that it had.
+    """An interval that comes due again and again.
 
     Args:
         interval: in seconds; it may be changed.
@@ -43,7 +43,7 @@ class Due:
         self.interval, self._last = interval, seconds
 
     def at(self, seconds: float) -> bool:
-        """Whether it is due at a reading of the watch; if so, the next interval begins there."""
+        """True where it is due at a reading of the watch; the next interval then begins there."""
         if seconds - self._last < self.interval:
             return False
         self._last = seconds

@@ -1,4 +1,4 @@
-"""What the denoisers of groups of patches share: colour, small images, half precision, passes over an image."""
+"""The common part of denoisers of groups of patches: colour, small images, half precision, passes over an image."""
 
 from __future__ import annotations
 

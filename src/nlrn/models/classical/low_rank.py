@@ -1,4 +1,4 @@
-"""What WNNM and SSC share: groups of similar patches that become matrices with smaller singular values."""
+"""The common part of WNNM and SSC: groups of similar patches that become matrices with smaller singular values."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .state import AttentionState
 
 
 class Backend(Protocol):
-    """What a module of a backend has."""
+    """The functions that a module of a backend has."""
 
     def refusal(
         self,
