@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from nlrn import NLRN, NLRNConfig, load_model
-from nlrn.cli.options import parse_memory
+from nlrn.cli.parsing import parse_memory
 from nlrn.inference import restore
 from nlrn.inference.patches import patch_positions
 from nlrn.ops.nonlocal_attention import native_operators

@@ -16,7 +16,7 @@ import pytest
 
 from nlrn.cli import batch_output
 from nlrn.cli.errors import CliError
-from nlrn.cli.options import parse_memory, parse_sigma
+from nlrn.cli.parsing import parse_memory, parse_sigma
 from nlrn.files.images import Image, read_image, write_image
 
 COMMAND = [sys.executable, "-m", "nlrn"]
