@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlrn.training.augment import drawings, drawn, faded, recolored
+from nlrn.training.augment import drawings, drawn, faded, recolored, toned
 
 
 def seeded():
@@ -36,6 +36,23 @@ def test_recolored_crops_have_the_same_greys_and_contrast():
     centered, before = (x - x.mean(1, keepdim=True) for x in (made, clean))
     torch.testing.assert_close(made.mean(1), clean.mean(1))
     torch.testing.assert_close(centered.square().sum(1), before.square().sum(1))
+
+
+def test_toned_crops_are_grey_or_of_one_tint():
+    clean = torch.rand(400, 3, 8, 8, generator=seeded())
+    made = toned(clean, 0.5, seeded())
+    changed = (made != clean).flatten(1).any(1)
+    assert 0.4 < changed.float().mean() < 0.6
+    gray = (made == made[:, :1]).flatten(1).all(1)
+    assert 0.18 < gray.float().mean() < 0.32
+    # In a tinted crop every channel is a linear function of the first.
+    pixels = made[changed & ~gray].flatten(2)
+    assert len(pixels) > 60
+    spread = torch.linalg.svdvals(pixels - pixels.mean(2, keepdim=True))
+    assert (spread[:, 1] < 1e-3 * spread[:, 0]).all()
+    torch.testing.assert_close(
+        made[gray][:, 0], (clean * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1)[gray]
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -72,6 +72,7 @@ def test_shipped_configurations(path):
         ("faded: 2", "faded must be a share within 0..1, got 2"),
         ("drawn: -0.1", "drawn must be a share within 0..1, got -0.1"),
         ("recolored: 0.1", "recolored crops need a network of 3 channels, got 1"),
+        ("toned: 0.1", "toned crops need a network of 3 channels, got 1"),
         (
             "phases: [{share: 0.5, crop: 9, batch: 2, frozen_norms: true}, {share: 0.5, crop: 9, batch: 2}]",
             "phases with frozen_norms must come last",
@@ -79,6 +80,10 @@ def test_shipped_configurations(path):
         ("luma: red", "luma must be gray or y"),
         ("{degradation: bicubic, phases: [{share: 1, crop: 25, batch: 2}]}", "multiples of 12, got \\[25\\]"),
         ("{degradation: jpeg, margin: 4, phases: [{share: 1, crop: 16, batch: 2}]}", "of 16, got \\[24\\]"),
+        (
+            "{degradation: photograph, phases: [{share: 1, crop: 16, batch: 2}]}",
+            "a network of 3 channels, got 1",
+        ),
         ("{degradation: camera, phases: [{share: 1, crop: 16, batch: 2}]}", "a network of 3 channels, got 1"),
         ("hold_out: all", "hold_out must be int, got 'all'"),
         ("seed: 1.5", "seed must be int, got 1.5"),

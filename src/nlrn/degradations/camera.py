@@ -50,7 +50,7 @@ def camera(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     )
     strength = noise.square().mean((1, 2, 3)).sqrt()
     low, high = QUALITY
-    quality = low + (high - low) * _uniform(len(clean), generator)
+    quality = low + (high - low) * stratified(len(clean), generator)
     noisy = at_random_phase((clean + noise).clamp(0, 1), quality, generator, subsample=True)
     return noisy, strength
 
@@ -65,10 +65,10 @@ def sensor_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
         generator: on the image's device.
     """
     count, device = len(clean), clean.device
-    shot = _log_uniform(SHOT, count, generator)
+    shot = log_uniform(SHOT, count, generator)
     spread = torch.randn(count, generator=generator, device=device) * READ_SPREAD
     read = (READ_SLOPE * shot.log() + READ_OFFSET + spread).exp()
-    red, blue = (low + (high - low) * _uniform(count, generator) for low, high in (RED_GAIN, BLUE_GAIN))
+    red, blue = (low + (high - low) * stratified(count, generator) for low, high in (RED_GAIN, BLUE_GAIN))
     gains = torch.stack([red, torch.ones_like(red), blue], 1).view(-1, 3, 1, 1)
     linear = clean.clamp(0, 1) ** 2.2 / gains
     mosaic = _bayer(clean.shape, device)
@@ -102,32 +102,45 @@ def correlated_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tens
         shape: `(B, 3, H, W)`.
         generator: on the device of the result.
     """
+    count = shape[0]
+    width = BLUR[0] + (BLUR[1] - BLUR[0]) * stratified(count, generator)
+    noise = correlated(shape, width, 0.8 * stratified(count, generator), generator)
+    sigma = log_uniform(CORRELATED_SIGMA, count, generator)
+    return noise * sigma.view(-1, 1, 1, 1)
+
+
+def correlated(shape: tuple[int, ...], width: Tensor, shared: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of variance 1 that is correlated between neighbours and between channels.
+
+    Args:
+        shape: `(B, 3, H, W)`.
+        width: `[B]`, standard deviation of the blur in pixels.
+        shared: `[B]`, from independent channels (0) to the same noise in all (1).
+        generator: on the device of the result.
+    """
     count, device = shape[0], generator.device
     noise = torch.randn(shape, generator=generator, device=device)
-    # Separable Gaussian of random width, scaled so that the noise keeps its variance.
-    width = BLUR[0] + (BLUR[1] - BLUR[0]) * _uniform(count, generator)
+    # Separable Gaussian, scaled so that the noise keeps its variance.
     place = torch.arange(-3, 4, device=device)
     taps = torch.exp(-(place**2) / (2 * width[:, None] ** 2))
     taps = (taps / taps.square().sum(1, keepdim=True).sqrt()).repeat_interleave(3, 0)
     flat = noise.reshape(1, count * 3, *shape[2:])
     flat = F.conv2d(flat, taps.view(-1, 1, 7, 1), padding=(3, 0), groups=count * 3)
     flat = F.conv2d(flat, taps.view(-1, 1, 1, 7), padding=(0, 3), groups=count * 3)
-    # From independent channels (0) to the same noise in all (1).
-    shared = 0.8 * _uniform(count, generator).view(-1, 1, 1)
+    shared = shared.view(-1, 1, 1)
     mixing = torch.eye(3, device=device) * (1 - shared) + shared / 3
     mixing = mixing / mixing.square().sum(2, keepdim=True).sqrt()
-    mixed = torch.einsum("bij,bjhw->bihw", mixing, flat.view(shape))
-    sigma = _log_uniform(CORRELATED_SIGMA, count, generator)
-    return mixed * sigma.view(-1, 1, 1, 1)
+    return torch.einsum("bij,bjhw->bihw", mixing, flat.view(shape))
 
 
-def _uniform(count: int, generator: torch.Generator) -> Tensor:
+def stratified(count: int, generator: torch.Generator) -> Tensor:
     """Stratified over [0, 1), in random order."""
     device = generator.device
     place = torch.arange(count, device=device) + torch.rand(count, generator=generator, device=device)
     return place[torch.rand(count, generator=generator, device=device).argsort()] / max(1, count)
 
 
-def _log_uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+def log_uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+    """Numbers whose logarithms are `stratified` between those of the bounds."""
     low, high = (math.log(bound) for bound in bounds)
-    return (low + (high - low) * _uniform(count, generator)).exp()
+    return (low + (high - low) * stratified(count, generator)).exp()

@@ -1,4 +1,4 @@
-"""Crops that natural images have too few of: smooth areas, every colour, drawings and text.
+"""Crops that natural images have too few of: smooth areas, every colour, old prints, drawings and text.
 
 Everything is drawn on the device by a generator, and nothing waits for the device.
 """
@@ -10,7 +10,11 @@ import math
 import torch
 from torch import Tensor
 
+from ..degradations.tables import constant
+
 SHAPES = 6
+LUMA = (0.299, 0.587, 0.114)
+SEPIA = (1.0, 0.85, 0.65)
 
 
 def faded(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -35,6 +39,19 @@ def recolored(clean: Tensor, share: float, generator: torch.Generator) -> Tensor
     turn = angle.cos() * (torch.eye(3, device=clean.device) - third) + third + angle.sin() * cross
     turned = torch.einsum("bij,bjyx->biyx", turn, clean).clamp(0, 1)
     return torch.where(chosen < share / 2, shuffled, torch.where(chosen < share, turned, clean))
+
+
+def toned(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """RGB crops of which half a share is grey and half has one tint, as old prints have: sepia, or any other, faint."""
+    chosen = _uniform(clean, generator)
+    weights, warm = (constant(values, clean.device).view(1, 3, 1, 1) for values in (LUMA, SEPIA))
+    gray = (clean * weights).sum(1, keepdim=True).expand_as(clean)
+    tint = torch.where(_uniform(clean, generator) < 0.5, warm, 1 - 0.3 * _uniform(clean, generator, 3))
+    # Paper and ink: the tint colours white most and leaves black.
+    paper = 0.75 + 0.25 * _uniform(clean, generator)
+    ink = 0.2 * _uniform(clean, generator).square()
+    tinted = ink + (paper * tint - ink) * gray
+    return torch.where(chosen < share / 2, gray, torch.where(chosen < share, tinted, clean)).clamp(0, 1)
 
 
 def drawn(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:

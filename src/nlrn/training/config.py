@@ -14,9 +14,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..degradations.batches import Degradation, bicubic, gaussian, jpeg
 from ..degradations.camera import camera
+from ..degradations.photograph import photograph
 from ..files.planes import Luma
 from ..models.nlrn import NLRNConfig
 
+# Crops with their margins are multiples of this, by degradation; those of "bicubic" of every scale.
+UNITS = {"jpeg": 16, "camera": 16, "photograph": 16}
+IN_COLOR = ("camera", "photograph")
 # A number with an exponent.
 EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
 
@@ -60,6 +64,7 @@ class TrainingConfig:
         faded: share of the crops whose contrast is taken away, around any colour: smooth areas, at which a recurrent
             network can drift, fill few crops of natural images.
         recolored: share of the crops of RGB images whose channels change places or whose hue is turned.
+        toned: share of the crops of RGB images that are turned grey or take one tint, as old prints have.
         drawn: share of the crops that are drawings: gradients, shapes, stripes and text in any colours.
         phases: crop sizes over the run; the shares add up to 1.
         learning_rate: the rate after the warm-up.
@@ -93,6 +98,7 @@ class TrainingConfig:
     luma: Luma = "gray"
     faded: float = 0.0
     recolored: float = 0.0
+    toned: float = 0.0
     drawn: float = 0.0
     phases: tuple[Phase, ...] = (Phase(1.0, 40, 40),)
     learning_rate: float = 1.5e-3
@@ -140,27 +146,32 @@ class TrainingConfig:
         for name in ("margin", "hold_out", "warmup_steps", "weight_decay", "deep_supervision"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("faded", "recolored", "drawn"):
+        for name in ("faded", "recolored", "toned", "drawn"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be a share within 0..1, got {getattr(self, name)}")
-        if self.recolored and self.model.channels != 3:
-            raise ConfigError(f"recolored crops need a network of 3 channels, got {self.model.channels}")
+        for name in ("recolored", "toned"):
+            if getattr(self, name) and self.model.channels != 3:
+                raise ConfigError(f"{name} crops need a network of 3 channels, got {self.model.channels}")
         if self.luma not in ("gray", "y"):
             raise ConfigError(f"luma must be gray or y, got {self.luma!r}")
         if self.optimizer not in ("adamw", "muon"):
             raise ConfigError(f"optimizer must be adamw or muon, got {self.optimizer!r}")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision must be auto, float32 or bfloat16, got {self.precision!r}")
-        unit = {"bicubic": math.lcm(*map(int, self.scales)), "jpeg": 16, "camera": 16}.get(
-            self.degradation, 1
+        unit = (
+            math.lcm(*map(int, self.scales))
+            if self.degradation == "bicubic"
+            else UNITS.get(self.degradation, 1)
         )
         sides = [side + 2 * self.margin for side in (*(p.crop for p in self.phases), self.statistics_side)]
         if any(side % unit for side in sides):
             raise ConfigError(
                 f"{self.degradation} needs crops with their margins to be multiples of {unit}, got {sorted(set(sides))}"
             )
-        if self.degradation == "camera" and self.model.channels != 3:
-            raise ConfigError(f"camera noise needs a network of 3 channels, got {self.model.channels}")
+        if self.degradation in IN_COLOR and self.model.channels != 3:
+            raise ConfigError(
+                f"{self.degradation} noise needs a network of 3 channels, got {self.model.channels}"
+            )
         if self.learning_rate <= 0 or self.clip <= 0 or not 0 <= self.ema < 1 or not 0 <= self.hold <= 1:
             raise ConfigError("learning_rate and clip must be positive, ema in [0, 1), hold in [0, 1]")
 
@@ -292,4 +303,5 @@ DEGRADATIONS: dict[str, Callable[[TrainingConfig], Degradation]] = {
     "bicubic": lambda config: bicubic([int(scale) for scale in config.scales]),
     "jpeg": lambda config: jpeg(config.quality),
     "camera": lambda config: camera,
+    "photograph": lambda config: photograph,
 }

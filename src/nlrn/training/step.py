@@ -14,7 +14,7 @@ from ..inference.precision import computes_bfloat16, tf32
 from ..models.nlrn import NLRN, Pointwise
 from ..ops.nonlocal_attention import DEFAULT_MAX_MEMORY
 from ..ops.nonlocal_attention.memory import KEPT
-from .augment import drawn, faded, recolored
+from .augment import drawn, faded, recolored, toned
 from .config import TrainingConfig, degradation
 from .muon import Muon
 from .schedule import ema_weight
@@ -133,6 +133,7 @@ class Trainer:
         """This rank's part of a global batch without its margins: clean, degraded, strength."""
         for change, share in (
             (recolored, self.config.recolored),
+            (toned, self.config.toned),
             (faded, self.config.faded),
             (drawn, self.config.drawn),
         ):

@@ -1,0 +1,106 @@
+"""The degradation of photographs of any origin: cameras, scanned film, white noise, noise that was partly smoothed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .camera import QUALITY, correlated, correlated_noise, log_uniform, sensor_noise, stratified
+from .jpeg import at_random_phase
+
+WHITE_SIGMA = (0.0, 50 / 255)
+GRAIN_SIGMA = (2 / 255, 30 / 255)
+GRAIN_BLUR = (0.3, 1.5)  # in pixels
+UNCOMPRESSED = 0.25  # share of the images that are not compressed
+SMOOTHED = 0.15  # share of the images whose noise was partly smoothed
+
+
+def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A batch of colour images with the noise that photographs of different origins have.
+
+    The batch falls into four parts: the noise of a sensor, correlated noise, white noise and film grain. From some
+    images an earlier program took a part of the noise, most in smooth areas. Three quarters of all are compressed as
+    JPEG, quality 30 to 95, with the grid anywhere. Grey images stay grey.
+
+    Args:
+        clean: `[B, 3, P, P]` in units of [0, 1], P a multiple of 16; a border of 16 pixels is spoilt.
+        generator: on the image's device.
+
+    Returns:
+        The degraded images, and for each the standard deviation of its noise before JPEG.
+
+    Raises:
+        ValueError: images that are not RGB.
+    """
+    if clean.ndim != 4 or clean.shape[1] != 3:
+        raise ValueError(
+            f"noise of photographs is for RGB images [B, 3, H, W], got shape {tuple(clean.shape)}"
+        )
+    sensor, blurred, white, film = clean.tensor_split(4)
+    noise = torch.cat(
+        [
+            sensor_noise(sensor, generator),
+            correlated_noise(blurred.shape, generator),
+            white_noise(white.shape, generator),
+            film_grain(film, generator),
+        ]
+    )
+    chosen = torch.rand((len(clean), 1, 1, 1), generator=generator, device=clean.device) < SMOOTHED
+    noise = torch.where(chosen, partly_smoothed(clean, noise, generator), noise)
+    gray = (clean == clean[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1)
+    noise = torch.where(gray, noise[:, 1:2], noise)
+    noisy = (clean + noise).clamp(0, 1)
+    low, high = QUALITY
+    quality = low + (high - low) * stratified(len(clean), generator)
+    compressed = at_random_phase(noisy, quality, generator, subsample=True)
+    plain = torch.rand((len(clean), 1, 1, 1), generator=generator, device=clean.device) < UNCOMPRESSED
+    strength = noise.square().mean((1, 2, 3)).sqrt()
+    return torch.where(plain, noisy, compressed), strength
+
+
+def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """White Gaussian noise of levels that span `WHITE_SIGMA`.
+
+    Args:
+        shape: `(B, 3, H, W)`.
+        generator: on the device of the result.
+    """
+    low, high = WHITE_SIGMA
+    sigma = low + (high - low) * stratified(shape[0], generator)
+    return sigma.view(-1, 1, 1, 1) * torch.randn(shape, generator=generator, device=generator.device)
+
+
+def film_grain(clean: Tensor, generator: torch.Generator) -> Tensor:
+    """The grain of film: blurred, strongest in middle tones; half of it the same in all channels.
+
+    Args:
+        clean: `[B, 3, H, W]` in units of [0, 1].
+        generator: on the image's device.
+    """
+    count, device = len(clean), clean.device
+    low, high = GRAIN_BLUR
+    width = low + (high - low) * stratified(count, generator)
+    monochrome = torch.rand(count, generator=generator, device=device) < 0.5
+    shared = torch.where(monochrome, 1.0, 0.5 * stratified(count, generator))
+    grain = correlated(clean.shape, width, shared, generator)
+    sigma = log_uniform(GRAIN_SIGMA, count, generator)
+    # Density fluctuates least where film is clear or opaque: between a third of the grain there and all of it.
+    tone = 4 * clean.clamp(0, 1) * (1 - clean.clamp(0, 1))
+    return grain * sigma.view(-1, 1, 1, 1) * (1 + 2 * tone) / 3
+
+
+def partly_smoothed(clean: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
+    """What a program that removes noise leaves of it: a random part in smooth areas, most of it at edges.
+
+    Args:
+        clean, noise: `[B, 3, H, W]` in units of [0, 1].
+        generator: on the images' device.
+    """
+    left = 0.6 * stratified(len(clean), generator).view(-1, 1, 1, 1)
+    contrast = clean.mean(1, keepdim=True)
+    activity = F.avg_pool2d(contrast.square(), 5, 1, 2, count_include_pad=False)
+    activity = activity - F.avg_pool2d(contrast, 5, 1, 2, count_include_pad=False).square()
+    activity = activity.clamp(min=0)
+    edge = activity / (activity + noise.square().mean((1, 2, 3), keepdim=True) + 1e-6)
+    return noise * (left + (1 - left) * edge)
