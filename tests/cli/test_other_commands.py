@@ -266,8 +266,9 @@ def test_benchmark(nlrn, data, tmp_path):
     table = (tmp_path / "results" / "table.md").read_text()
     assert table.count("\n") == 10
     assert "| nlrn-small-gray | 2 |" in table
-    sheet = read_image(tmp_path / "results" / "sheet.png").pixels
+    sheet, plot = (read_image(tmp_path / "results" / name).pixels for name in ("sheet.png", "plot.png"))
     assert sheet.shape[2] == 3
+    assert plot.shape == (4 * 480, 720, 3)  # two sets at two levels, each with two numbers of steps
     again = nlrn("benchmark", "denoise", "--data", data, "--sets", "Set12", "--out", "results")
     assert again.code == 2
     assert "results.json exists; pass --overwrite" in again.err

@@ -46,7 +46,11 @@ MaxMemory = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder for results.json, table.md and sheet.png.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="Folder for results.json, table.md, sheet.png and, of several models, plot.png.",
+        show_default=False,
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
@@ -233,6 +237,7 @@ def _run(
     import torch
 
     from ..evaluation import benchmark, suite, tables
+    from ..evaluation.tradeoff_plot import tradeoff_plot
     from ..files.images import Image, ImageError, encode_image
     from ..inference.devices import pick_device
     from ..inference.precision import pick_precision
@@ -278,6 +283,11 @@ def _run(
         # The JSON and the table first: they are the result, the pictures take a second run.
         _write(targets[0], benchmark.as_json(results, about).encode(), settings.overwrite)
         _write(targets[1], tables.as_markdown(results).encode(), settings.overwrite)
+        plot = tradeoff_plot(results)
+        if plot is None:
+            targets = targets[:-1]
+        else:
+            _write(targets[3], encode_image(Image(plot), "PNG"), settings.overwrite)
         sheet = Image(suite.best_and_worst(task, cells, conditions))
         _write(targets[2], encode_image(sheet, "PNG"), settings.overwrite)
         for path in targets:
@@ -313,7 +323,7 @@ def _heads(text: str | None) -> list[int | None]:
 def _targets(out: Path | None, overwrite: bool) -> list[Path]:
     if out is None:
         return []
-    targets = [out / name for name in ("results.json", "table.md", "sheet.png")]
+    targets = [out / name for name in ("results.json", "table.md", "sheet.png", "plot.png")]
     existing = [path for path in targets if path.exists()]
     if existing and not overwrite:
         raise CliError(f"{existing[0]} exists; pass --overwrite to replace it")

@@ -96,6 +96,16 @@ LEFT = ("set", "model")
 Row = tuple[str, ...]
 
 
+def published(task: str, dataset: str, level: float | None) -> dict[str, float]:
+    """PSNR in dB of the methods that a task's table shows, as the literature has it; empty where there is none."""
+    figures = LITERATURE.get(task, {}).get(dataset, {})
+    methods = [SUBSTITUTES.get((dataset, method), method) for method in BESIDE[task]]
+    found = {method: figures.get(method, {}) for method in methods}
+    return {
+        method: levels[level] for method, levels in found.items() if level is not None and level in levels
+    }
+
+
 def heading(task: str) -> Row:
     """The columns of a task's table."""
     kind = TASKS[task]
