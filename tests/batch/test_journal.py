@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from nlrn.batch.journal import Journal
 from nlrn.batch.plan import Job, PlanError
+from nlrn.files.atomic import temporary_beside
 
 SETTINGS = {"sigma": 25.0, "model": None}
 
@@ -129,9 +131,27 @@ def test_another_format_is_refused(job: Job):
 
 
 def test_temporary_files_of_dead_runs_are_removed(job: Job):
-    dead, alive = (job.target.parent / f".nlrn-{pid}-0123.part" for pid in (2**22 + 1, os.getpid()))
-    dead.touch()
-    alive.touch()
+    own, dead = temporary_beside(job.target).name.split("-"), str(2**22 + 1)
+    names = {
+        "dead": [*own[:2], dead, "01.part"],
+        "alive": own,
+        "of another computer": [own[0], "0badcafe", dead, "02.part"],
+        "of another computer, old": [own[0], "0badcafe", dead, "03.part"],
+    }
+    paths = {name: job.target.with_name("-".join(parts)) for name, parts in names.items()}
+    for path in paths.values():
+        path.touch()
+    old = time.time() - 2 * 86400
+    os.utime(paths["of another computer, old"], (old, old))
     begin(job, resume=True).close()
-    assert not dead.exists()
-    assert alive.exists()
+    assert {name for name, path in paths.items() if path.exists()} == {"alive", "of another computer"}
+
+
+def test_a_batch_that_overwrites_goes_on_so(job: Job):
+    job.target.write_bytes(b"of the user")
+    with begin(job) as journal:
+        assert journal.claim(job) == "first"
+    with Journal(job.target.parent, SETTINGS, resume=False, overwrite=True) as journal:
+        assert journal.claim(job) == "again"
+    with begin(job, resume=True) as journal:
+        assert journal.claim(job) == "again"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nlrn.batch import plan as plan_module
 from nlrn.batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
 from nlrn.files.images import Image, write_image
 
@@ -79,3 +80,33 @@ def test_plan_jobs_says_whether_an_existing_output_is_one_of_several(folder: Pat
             plan(*inputs, output="results")
         assert caught.value.several is several
         assert len(plan(*inputs, output="results", overwrite=True).jobs) == len(inputs)
+
+
+def test_names_that_a_file_system_takes_for_one(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Upper and lower case, and the two ways to write an umlaut."""
+    (folder / "more").mkdir()
+    for name in ("A.png", "\u00e4.png", "sub/a\u0308.png"):
+        (folder / "more" / Path(name).name).write_bytes(b"")
+    for inputs in (("a.png", "more/A.png"), ("more/\u00e4.png", "more/a\u0308.png")):
+        work = plan(*inputs, output="results")
+        with monkeypatch.context() as patched:
+            patched.setattr(plan_module, "_merges_names", lambda folder: True)
+            with pytest.raises(PlanError, match="does not tell their names apart"):
+                work.make_folders()
+            plan("a.png", "b.png", output="results").make_folders()
+        if not plan_module._merges_names(folder):
+            work.make_folders()
+    assert list((folder / "results").iterdir()) == []
+
+
+def test_room_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    work = plan("a.png", "b.png", output="results/of/today")
+    size = sum((folder / name).stat().st_size for name in ("a.png", "b.png"))
+    free = 4 * size
+    monkeypatch.setattr(
+        plan_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free, "path": path})
+    )
+    assert work.room_note() is None
+    assert work.room_note(4) is None
+    assert work.room_note(4.1).startswith("results as large as the inputs need ")
+    assert plan("a.png", output="-").room_note() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -56,31 +55,6 @@ def test_processes_shards_and_order_change_nothing(nlrn, folder, tiny_grey):
     for part in range(3):
         assert nlrn(*arguments(tiny_grey, "--shard", f"{part}/3", out="parts")).code in (0, 3)
     assert results(folder / "parts") == expected
-
-
-@pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_and_resumed(nlrn, folder, tiny_grey, moments):
-    nlrn(*arguments(tiny_grey, out="whole"))
-    expected, rng = results(folder / "whole"), random.Random(moments)
-    for moment in range(moments):
-        process = subprocess.Popen(
-            [*COMMAND, *arguments(tiny_grey, "--resume")], cwd=folder, stderr=subprocess.DEVNULL
-        )
-        deadline, wanted = time.time() + 60, 1 + rng.randrange(10) if moment else 1
-        while len(results(folder / "out")) < wanted and time.time() < deadline and process.poll() is None:
-            time.sleep(rng.uniform(0, 0.02))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        found = results(folder / "out")
-        assert found
-        assert all(expected[name] == digest for name, digest in found.items())
-    done = len(results(folder / "out"))
-    outcome = nlrn(*arguments(tiny_grey, "--resume"))
-    assert outcome.code == 3
-    assert results(folder / "out") == expected
-    assert outcome.err.count(" -> ") in (11 - done, 11 - done + 1)  # a file may be written and not noted
-    assert not list(folder.rglob("*.part"))
-    assert nlrn(*arguments(tiny_grey, "--resume")).err.count("11 done before") == 1
 
 
 def test_resume_refuses_other_options_and_takes_up_changed_inputs(nlrn, folder, tiny_grey):

@@ -38,13 +38,22 @@ class Journal:
         settings: the options on which results depend, as JSON values by name.
         part: the name of a shard, which has a journal of its own.
         resume: go on with the batch that was begun there, or share it with runs at work; otherwise begin anew.
+        overwrite: whether the batch replaces existing files; one that goes on does as it was begun.
 
     Raises:
         PlanError: another run is at work and `resume` is false, or the batch was begun with other options.
         OSError: a folder that cannot be written to.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool, part: str = "all") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool,
+        part: str = "all",
+        overwrite: bool = False,
+    ) -> None:
         self._folder, self._path = folder, folder / FOLDER / part / NAME
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._path.with_suffix(".lock"))
@@ -58,7 +67,7 @@ class Journal:
         with self._lock.acquire(PATIENCE):
             self._own.acquire(0)
             try:
-                self._start(dict(settings), resume)
+                self._start(dict(settings), resume, overwrite)
             except BaseException:
                 self.close()
                 raise
@@ -81,7 +90,7 @@ class Journal:
         """Takes a file for this run.
 
         Returns:
-            `"first"`, or `"again"` where the batch has begun or written the target before, so that it may be replaced;
+            `"first"`, or `"again"` where the target may be replaced: the batch overwrites, or has begun it before;
             `"done"` where the result is there and the input has not changed; `"elsewhere"` where another run has it.
         """
         key = self._key(job)
@@ -92,7 +101,7 @@ class Journal:
             holder = self._taken.get(key)
             if holder not in (None, self._id) and self._is_alive(str(holder)):
                 return "elsewhere"
-            again = key in self._touched
+            again = key in self._touched or (self._begun or {}).get("overwrite", False)
             self._append({"event": "taken", "target": key, "run": self._id})
         return "again" if again else "first"
 
@@ -118,7 +127,7 @@ class Journal:
             self._catch_up()
             self._append(entry)
 
-    def _start(self, settings: dict[str, Any], resume: bool) -> None:
+    def _start(self, settings: dict[str, Any], resume: bool, overwrite: bool) -> None:
         self._catch_up()
         others = [run for run in self._runs() if run != self._id and self._is_alive(run)]
         if not resume and others:
@@ -130,7 +139,7 @@ class Journal:
         if not resume or self._begun is None:
             self._path.unlink(missing_ok=True)
             self._read, self._done, self._taken, self._touched = 0, {}, {}, set()
-            self._append({"event": "begun", "format": FORMAT, "settings": settings})
+            self._append({"event": "begun", "format": FORMAT, "settings": settings, "overwrite": overwrite})
             return
         if self._begun.get("format") != FORMAT:
             raise PlanError(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
+import shutil
 import tempfile
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,12 +76,53 @@ class Work:
                 raise PlanError(
                     f"cannot make the output folder {folder}: {error.strerror or error}"
                 ) from error
+        merged = False
         for folder in dict.fromkeys(target.parent for target in targets):
             try:
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
+                merged |= _merges_names(folder)
             except OSError as error:
                 raise PlanError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
+        if merged:
+            self._check_names()
+
+    def room_note(self, growth: float = 1) -> str | None:
+        """A note where the disk of the results has less room than the inputs take, times a growth."""
+        targets = [job.target for job in self.jobs if job.target != "-"]
+        if not targets:
+            return None
+        needed = 0.0
+        for job in self.jobs:
+            with contextlib.suppress(OSError):
+                needed += 0 if job.source == "-" else growth * job.source.stat().st_size
+        folder = next(parent for parent in targets[0].absolute().parents if parent.is_dir())
+        free = shutil.disk_usage(folder).free
+        if free >= needed:
+            return None
+        return f"results as large as the inputs need {_size(needed)}, and {folder} has {_size(free)} free"
+
+    def _check_names(self) -> None:
+        """Raises `PlanError` for two results whose names differ only as the file system does not."""
+        seen: dict[str, Job] = {}
+        for job in self.jobs:
+            other = seen.setdefault(unicodedata.normalize("NFC", str(job.target)).casefold(), job)
+            if other is not job:
+                raise PlanError(
+                    f"{other.source} and {job.source} would both be written to {job.target}, "
+                    "as this file system does not tell their names apart; give them other names"
+                )
+
+
+def _merges_names(folder: Path) -> bool:
+    """True where a folder does not tell upper from lower case; it is written to."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".nlrn-", suffix=".case") as file:
+        return os.path.exists(folder / Path(file.name).name.swapcase())
+
+
+def _size(count: float) -> str:
+    """Bytes in words."""
+    units = ("bytes", "KB", "MB", "GB", "TB")
+    index = min(len(units) - 1, int(math.log(max(count, 1), 1000)))
+    return f"{count / 1000**index:.3g} {units[index]}"
 
 
 def plan_jobs(

@@ -17,7 +17,7 @@ from ..restoration import Restorer
 from ..restoration.options import Options
 from .journal import Journal
 from .plan import Job
-from .run import FILE_ERRORS, Event, Failed, FileOptions, Restored, Skipped, claimed, record, restore_file
+from .run import FILE_ERRORS, Event, Failed, FileOptions, Restored, Skipped, claimed, recorded, restore_file
 
 # How often a file is tried in a worker that dies of it.
 TRIES = 2
@@ -36,6 +36,7 @@ def run_in_processes(
     """Restores files in worker processes, each with its share of the cores; events come as files are done.
 
     A worker that dies takes no other file with it: its file is tried once more, by itself, and then counts as failed.
+    After the first file for which the disk has no room none is begun.
 
     Args:
         jobs: the files.
@@ -73,7 +74,14 @@ def _run_pool(
                         return
                     break
                 job, tries = waiting.popleft()
-                own = claimed(job, files, journal)
+                try:
+                    own = claimed(job, files, journal)
+                except OSError as error:  # of the journal
+                    failed = Failed(job, error)
+                    yield failed
+                    if failed.no_room:
+                        waiting.clear()
+                    continue
                 if isinstance(own, Skipped):
                     yield own
                     continue
@@ -94,9 +102,10 @@ def _run_pool(
                     event = Failed(job, MemoryError("the process that restored it died (too little memory?)"))
                 except FILE_ERRORS as error:
                     event = Failed(job, error)
-                if journal is not None:
-                    record(journal, event)
+                event = recorded(journal, event)
                 yield event
+                if isinstance(event, Failed) and event.no_room:
+                    waiting.clear()
     finally:
         _stop(pool)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import os
 import shutil
@@ -24,6 +25,8 @@ from .plan import STANDARD_INPUT, Job
 
 # What may be wrong with one file; the rest of the batch goes on.
 FILE_ERRORS = (ValueError, OSError, MemoryError)
+# Of a disk without room, or a user without room on it; Windows has no quota of this name.
+NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Failed:
 
     job: Job
     error: Exception
+
+    @property
+    def no_room(self) -> bool:
+        """True where the disk is full, which ends a batch: the next file would be computed in vain."""
+        return isinstance(self.error, OSError) and self.error.errno in NO_ROOM
 
 
 @dataclass(frozen=True)
@@ -235,7 +243,7 @@ def run_batch(
     on_start: Callable[[int, Job], None] = lambda index, job: None,
     on_read: Callable[[Image, int], None] = lambda image, pages: None,
 ) -> Iterator[Event]:
-    """Restores one file after the other in this process.
+    """Restores one file after the other in this process, up to the first for which the disk has no room.
 
     Args:
         jobs: the files.
@@ -248,23 +256,30 @@ def run_batch(
     """
     for index, job in enumerate(jobs):
         on_start(index, job)
-        own = claimed(job, options, journal)
-        if isinstance(own, Skipped):
-            yield own
-            continue
         event: Event
         try:
+            own = claimed(job, options, journal)
+            if isinstance(own, Skipped):
+                yield own
+                continue
             event = restore_file(job, restorer, own, progress=progress, on_read=on_read)
         except FILE_ERRORS as error:
             event = Failed(job, error)
-        if journal is not None:
-            record(journal, event)
+        event = recorded(journal, event)
         yield event
+        if isinstance(event, Failed) and event.no_room:
+            return
 
 
-def record(journal: Journal, event: Event) -> None:
-    """Writes an event to the journal."""
-    if isinstance(event, Restored):
-        journal.restored(event.job)
-    elif isinstance(event, Failed):
-        journal.failed(event.job, str(event.error))
+def recorded(journal: Journal | None, event: Event) -> Event:
+    """Writes an event to the journal; a result that it has no room for counts as failed, and is done again."""
+    if journal is None:
+        return event
+    try:
+        if isinstance(event, Restored):
+            journal.restored(event.job)
+        elif isinstance(event, Failed):
+            journal.failed(event.job, str(event.error))
+    except OSError as error:
+        return Failed(event.job, error)
+    return event

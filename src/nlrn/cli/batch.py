@@ -100,7 +100,10 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     output = Json(sys.stdout) if options.as_json else Text(console, restorer, sigma, len(work.jobs))
-    output.notes(work.notes)
+    enlargement = restorer.enlargement
+    growth = 1.0 if enlargement is None else (enlargement.scale or 1) ** 2
+    room = work.room_note(growth)
+    output.notes(work.notes if room is None else (*work.notes, room))
     files = FileOptions(sigma, options.quality, options.overwrite, options.pages, options.estimate)
     if options.dry_run:
         return _code(output, _foreseen(work, restorer, files), len(work.jobs))
@@ -111,17 +114,27 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         raise CliError(os_error(error) if isinstance(error, OSError) else str(error)) from error
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _code(output, _events(work, restorer, files, options, journal, output), len(work.jobs))
+        events = _events(work, restorer, files, options, journal, output)
+        return _code(output, events, len(work.jobs), _again(options, journal))
     except KeyboardInterrupt:
         output.close()
-        if journal is not None:
-            again = shlex.join(dict.fromkeys([*sys.argv[1:], "--resume"]))
-            print(f"nlrn: to go on: nlrn {again}", file=sys.stderr)
+        if len(work.jobs) > 1 or journal is not None:
+            print(f"nlrn: to go on: {_again(options, journal)}", file=sys.stderr)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
         if journal is not None:
             journal.close()
+
+
+def _again(options: BatchOptions, journal: Journal | None) -> str:
+    """The command that goes on with this one."""
+    words = sys.argv[1:]
+    if not (options.resume or options.skip_existing or (journal is None and options.overwrite)):
+        # How existing results are treated stands in the journal.
+        words = [word for word in words if word != "--overwrite"]
+        words.append("--skip-existing" if journal is None else "--resume")
+    return f"nlrn {shlex.join(words)}"
 
 
 def _interrupt(*_: object) -> None:
@@ -160,18 +173,24 @@ def _foreseen(work: Work, restorer: Restorer, files: FileOptions) -> Iterator[Ev
         yield foresee(job, restorer, files)
 
 
-def _code(output: Text | Json, events: Iterator[Event], count: int) -> int:
-    """Reports the events and returns the exit code."""
+def _code(output: Text | Json, events: Iterator[Event], count: int, again: str = "") -> int:
+    """Reports the events and returns the exit code; `again` is the command that goes on."""
     from ..batch.run import Failed
 
-    failed, started = 0, time.perf_counter()
+    seen, failed, full, started = 0, 0, False, time.perf_counter()
     try:
         for event in events:
-            failed += isinstance(event, Failed)
+            seen += 1
+            if isinstance(event, Failed):
+                failed += 1
+                full = full or event.no_room
             output.event(event)
     finally:
         output.close()
     output.summary(time.perf_counter() - started)
+    if full and count > 1:
+        left = f"{count - seen} files were not begun" if count > seen else "no other file is left"
+        print(f"nlrn: the disk is full; {left}; when there is room: {again}", file=sys.stderr)
     if not failed:
         return 0
     return ALL_FAILED if failed == count else SOME_FAILED
@@ -193,4 +212,4 @@ def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchO
         **restorer.options.that_change_results(),
     }
     part = "all" if options.shard is None else options.shard.replace("/", "-of-")
-    return Journal(work.folder, settings, resume=options.resume, part=part)
+    return Journal(work.folder, settings, resume=options.resume, part=part, overwrite=options.overwrite)

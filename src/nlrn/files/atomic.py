@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import math
 import os
 import secrets
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+# Seconds after which a temporary file of another computer counts as abandoned.
+ABANDONED_AFTER = 86400.0
 
 
 def finite_json(value: object, indent: int | None = None) -> str:
@@ -40,6 +47,11 @@ def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | No
         file.write(data)
 
 
+def temporary_beside(path: Path) -> Path:
+    """A name for a file that is not complete, which says what computer and process it is of."""
+    return path.parent / f".nlrn-{_this_computer()}-{os.getpid()}-{secrets.token_hex(8)}.part"
+
+
 @contextlib.contextmanager
 def replacing(path: Path, *, overwrite: bool, mode: int | None = None) -> Iterator[BinaryIO]:
     """A new file under a temporary name beside `path`, which gets its name in one step when it is complete.
@@ -53,7 +65,7 @@ def replacing(path: Path, *, overwrite: bool, mode: int | None = None) -> Iterat
         FileExistsError: `path` exists and `overwrite` is false.
         OSError: the folder cannot be written to; it names `path`. Nothing is left behind, nor after another error.
     """
-    temporary = path.parent / f".nlrn-{os.getpid()}-{secrets.token_hex(8)}.part"
+    temporary = temporary_beside(path)
     try:
         # Not by `tempfile`, whose files nobody else may read.
         with temporary.open("x+b") as file:
@@ -86,12 +98,25 @@ def replacing(path: Path, *, overwrite: bool, mode: int | None = None) -> Iterat
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes the temporary files of `replacing` whose process has ended, in a folder and below."""
-    for path in folder.rglob(".nlrn-*-*.part"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not _is_running(int(pid)):
-            with contextlib.suppress(OSError):
+    """Removes the temporary files of `replacing` whose process has ended, in a folder and below.
+
+    Of a process on another computer it is not known whether it has ended: its files are left for a day.
+    """
+    for path in folder.rglob(".nlrn-*-*-*.part"):
+        _, computer, pid, _ = path.name.split("-", 3)
+        with contextlib.suppress(OSError):
+            if computer == _this_computer():
+                ended = pid.isdigit() and not _is_running(int(pid))
+            else:
+                ended = time.time() - path.stat().st_mtime > ABANDONED_AFTER
+            if ended:
                 path.unlink()
+
+
+@functools.cache
+def _this_computer() -> str:
+    """A few letters by which computers that share a file system differ."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _is_running(pid: int) -> bool:
