@@ -21,8 +21,9 @@ from nlrn.cli import CLICK_ERROR, app
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = ("README.md", "guide.md", "batches.md")  # the pages whose commands are run
-# Those without a picture of the user, and those that wait for a browser or take minutes, are run elsewhere.
-ELSEWHERE = ("--fit", "serve", "--demo", "models", "train", "benchmark", "SLURM")
+# Those without a picture of the user, those that wait (for a browser, for files, for an object store) and those that
+# take minutes are run elsewhere.
+ELSEWHERE = ("--fit", "serve", "--demo", "models", "train", "benchmark", "SLURM", "--watch", "://", "ffmpeg")
 
 
 def blocks(page, language):

@@ -63,6 +63,9 @@ class Journal:
         self._done: dict[str, dict[str, Any]] = {}
         self._taken: dict[str, str] = {}  # by whom
         self._touched: set[str] = set()  # targets that this batch has begun or written
+        self._states: dict[
+            str, dict[str, int]
+        ] = {}  # of the inputs that this run has taken, before they are read
         self._begun: dict[str, Any] | None = None
         with self._lock.acquire(PATIENCE):
             self._own.acquire(0)
@@ -92,7 +95,11 @@ class Journal:
         Returns:
             `"first"`, or `"again"` where the target may be replaced: the batch overwrites, or has begun it before;
             `"done"` where the result is there and the input has not changed; `"elsewhere"` where another run has it.
+
+        Raises:
+            OSError: an input that is gone, or a journal that cannot be written.
         """
+        assert job.source != "-"
         key = self._key(job)
         with self._lock.acquire(PATIENCE):
             self._catch_up()
@@ -101,6 +108,7 @@ class Journal:
             holder = self._taken.get(key)
             if holder not in (None, self._id) and self._is_alive(str(holder)):
                 return "elsewhere"
+            self._states[key] = _state_of(job.source)
             again = key in self._touched or (self._begun or {}).get("overwrite", False)
             self._append({"event": "taken", "target": key, "run": self._id})
         return "again" if again else "first"
@@ -116,9 +124,17 @@ class Journal:
             "bytes": target.st_size,
             "source": str(job.source),
         }
+        state = self._states.pop(self._key(job))
         with self._lock.acquire(PATIENCE):
             self._catch_up()
-            self._append({**entry, **_state_of(job.source)})
+            self._append({**entry, **state})
+
+    def source_of(self, job: Job) -> str | None:
+        """The name of the file of which the batch has a result at the target of a job."""
+        with self._lock.acquire(PATIENCE):
+            self._catch_up()
+        entry = self._done.get(self._key(job))
+        return None if entry is None else Path(entry["source"]).name
 
     def failed(self, job: Job, reason: str) -> None:
         """Notes that a file failed; a disk that is full does not end the batch here."""

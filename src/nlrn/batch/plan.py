@@ -55,11 +55,13 @@ class Work:
         jobs: the files to restore.
         notes: what the batch leaves out, in full sentences.
         folder: the output folder, where there is one.
+        watched: folders whose files become jobs as they arrive.
     """
 
     jobs: tuple[Job, ...]
     notes: tuple[str, ...] = ()
     folder: Path | None = None
+    watched: tuple[str, ...] = ()
 
     def make_folders(self) -> None:
         """Makes the folders of the results.
@@ -77,7 +79,7 @@ class Work:
                     f"cannot make the output folder {folder}: {error.strerror or error}"
                 ) from error
         merged = False
-        for folder in dict.fromkeys(target.parent for target in targets):
+        for folder in dict.fromkeys([*made[:1], *(target.parent for target in targets)]):
             try:
                 merged |= _merges_names(folder)
             except OSError as error:
@@ -162,7 +164,7 @@ def plan_jobs(
             job = Job("-", folder / STANDARD_INPUT)
             return dataclasses.replace(_work([job], overwrite, skip_existing), folder=folder)
         return _work([_named(output, "-")], overwrite, skip_existing)
-    sources = _find(inputs, output, recursive)
+    sources = find_sources(inputs, output, recursive)
     single = len(sources) == 1 and not os.path.isdir(inputs[0])
     if output == "-":
         if not single:
@@ -177,7 +179,7 @@ def plan_jobs(
         raise PlanError(f"one file, {output}, cannot take several results; give a folder")
     if output is not None:
         folder = Path(output)
-        targets = {source: folder / place / _result_name(source, "") for source, place in sources.items()}
+        targets = {source: folder / place / result_name(source, "") for source, place in sources.items()}
         return dataclasses.replace(
             _work(_jobs(targets), overwrite, skip_existing, shard=shard), folder=folder
         )
@@ -188,10 +190,13 @@ def plan_jobs(
     return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else (), shard)
 
 
-def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Path, Path]:
+def find_sources(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Path, Path]:
     """The files to restore, each with the subfolder of its input in which it lies.
 
     Files in the output folder are results, and left out, where it lies within an input folder.
+
+    Raises:
+        PlanError: an input that does not exist, or a folder without images.
     """
     sources: dict[Path, Path] = {}
     results = None if output is None else Path(os.path.realpath(output))
@@ -211,10 +216,10 @@ def _find(inputs: Sequence[str], output: str | None, recursive: bool) -> dict[Pa
 
 
 def _beside(source: Path, suffix: str) -> Path:
-    return source.with_name(_result_name(source, suffix))
+    return source.with_name(result_name(source, suffix))
 
 
-def _result_name(source: Path, suffix: str) -> str:
+def result_name(source: Path, suffix: str) -> str:
     """The name of a result: that of its input with a suffix before its own, which follows the format of results."""
     own = source.suffix
     kind = SUFFIXES.get(own.lower())

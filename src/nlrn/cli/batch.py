@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -43,6 +46,7 @@ class BatchOptions:
     quality: int
     pages: Ranges | None = None
     estimate: Per = "stack"
+    watch: bool = False
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -58,6 +62,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     ]
     if len(given) > 1:
         raise CliError(f"{given[0]} and {given[1]} contradict each other")
+    if options.watch:
+        return _watched(inputs, output, options)
     shard = parse_shard(options.shard)
     try:
         work = plan_jobs(
@@ -76,6 +82,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         raise CliError(str(error)) from error
     if options.resume and work.folder is None:
         raise CliError("--resume goes on with a batch in an output folder; name it with -o")
+    if options.resume and any(job.source == "-" for job in work.jobs):
+        raise CliError("--resume goes on with a batch of files, and standard input is read once")
     if sys.stdin is None and any(job.source == "-" for job in work.jobs):
         raise CliError("standard input is closed; give a file")
     if sys.stdout is None and (options.as_json or any(job.target == "-" for job in work.jobs)):
@@ -86,6 +94,32 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     if streams and options.as_json:
         raise CliError("--json writes to standard output, where the result goes too; give a file with -o")
     return work
+
+
+def _watched(inputs: Sequence[str], output: str | None, options: BatchOptions) -> Work:
+    """A batch without jobs yet, whose folders are to be watched.
+
+    Raises:
+        CliError: an input that is no folder, no output folder, or an option of a batch with an end.
+    """
+    for folder in inputs:
+        if not os.path.isdir(folder):
+            raise CliError(f"--watch waits for files in folders, and {folder} is none")
+    if output in (None, "-") or os.path.isfile(str(output)):
+        raise CliError("--watch restores into a folder; name it with -o")
+    target = Path(str(output))
+    if os.path.realpath(target) in map(os.path.realpath, inputs):
+        raise CliError(f"the output {output} is the input itself; the original is never modified")
+    for name, given in {
+        "--shard": options.shard is not None,
+        "--dry-run": options.dry_run,
+        "--skip-existing": options.skip_existing,
+        "--jobs": options.jobs > 1,
+    }.items():
+        if given:
+            several = "; several runs with --watch share a folder" if name in ("--jobs", "--shard") else ""
+            raise CliError(f"--watch and {name} contradict each other{several}")
+    return Work((), (), target, tuple(inputs))
 
 
 def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: BatchOptions) -> int:
@@ -99,7 +133,8 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     from ..batch.run import FileOptions
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
-    output = Json(sys.stdout) if options.as_json else Text(console, restorer, sigma, len(work.jobs))
+    count = None if options.watch else len(work.jobs)
+    output = Json(sys.stdout) if options.as_json else Text(console, restorer, sigma, count)
     enlargement = restorer.enlargement
     growth = 1.0 if enlargement is None else (enlargement.scale or 1) ** 2
     room = work.room_note(growth)
@@ -114,6 +149,9 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         raise CliError(os_error(error) if isinstance(error, OSError) else str(error)) from error
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if work.watched:
+            assert journal is not None
+            return _watch(work, restorer, files, options, journal, output)
         events = _events(work, restorer, files, options, journal, output)
         return _code(output, events, len(work.jobs), _again(options, journal))
     except KeyboardInterrupt:
@@ -125,6 +163,29 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         signal.signal(signal.SIGTERM, before)
         if journal is not None:
             journal.close()
+
+
+def _watch(
+    work: Work,
+    restorer: Restorer,
+    files: FileOptions,
+    options: BatchOptions,
+    journal: Journal,
+    output: Text | Json,
+) -> int:
+    """Restores what arrives until a signal, which is its regular end; returns the exit code."""
+    from ..batch.run import Failed
+    from ..batch.watch import Arrivals, watch
+
+    output.notes([f"watching {', '.join(work.watched)}; Ctrl-C ends"])
+    arrivals = Arrivals(work.watched, str(work.folder), options.recursive, lambda note: output.notes([note]))
+    failed, started = False, time.perf_counter()
+    with contextlib.suppress(KeyboardInterrupt):
+        for event in watch(arrivals, restorer, files, journal):
+            failed = failed or isinstance(event, Failed)
+            output.event(event)
+    output.summary(time.perf_counter() - started)
+    return SOME_FAILED if failed else 0
 
 
 def _again(options: BatchOptions, journal: Journal | None) -> str:
@@ -201,7 +262,7 @@ def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchO
     from ..batch.journal import Journal
     from ..version import __version__
 
-    if work.folder is None or not (options.resume or options.shard or len(work.jobs) > 1):
+    if work.folder is None or not (work.watched or options.resume or options.shard or len(work.jobs) > 1):
         return None
     settings: dict[str, Any] = {
         "nlrn": __version__,
@@ -212,4 +273,6 @@ def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchO
         **restorer.options.that_change_results(),
     }
     part = "all" if options.shard is None else options.shard.replace("/", "-of-")
-    return Journal(work.folder, settings, resume=options.resume, part=part, overwrite=options.overwrite)
+    return Journal(
+        work.folder, settings, resume=options.resume or options.watch, part=part, overwrite=options.overwrite
+    )

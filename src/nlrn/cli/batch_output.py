@@ -43,12 +43,12 @@ class Text:
         console: standard error.
         restorer: of the batch, which foresees how long it takes.
         sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
-        count: number of files.
+        count: number of files, `None` for a batch without an end.
     """
 
-    def __init__(self, console: Console, restorer: Restorer, sigma: Sigma | None, count: int) -> None:
+    def __init__(self, console: Console, restorer: Restorer, sigma: Sigma | None, count: int | None) -> None:
         self._console, self._restorer, self._sigma, self._count = console, restorer, sigma, count
-        self._bar = _Bar(console, count)
+        self._bar = _Bar(console, count or 0)
         self._index, self._seen = 0, Counter[str]()
         self.progress = self._bar.progress
 
@@ -65,7 +65,7 @@ class Text:
     def read(self, image: Image, pages: int) -> None:
         """Says at the first file that the batch is long, and what would be faster."""
         self._bar.pages = pages
-        if self._index == 0:
+        if self._index == 0 and self._count is not None:
             announce(
                 self._console,
                 image.pixels.shape,
@@ -101,6 +101,10 @@ class Text:
 
     def summary(self, seconds: float) -> None:
         """Prints the numbers of a batch of several files."""
+        if self._count is None:
+            done = f"{self._seen['restored']} files restored, {self._seen['failed']} failed"
+            self._console.print(f"{', '.join([done, *self._skipped()])} in {_duration(seconds)}")
+            return
         if self._count < 2:
             return
         if self._seen["foreseen"]:
@@ -108,11 +112,13 @@ class Text:
                 f"{self._seen['foreseen']} of {self._count} files would be restored; nothing is written"
             )
             return
-        others = [f"{self._seen[kind]} {said}" for kind, said in SKIPS.items() if self._seen[kind]]
         counts = ", ".join(
-            [f"{self._seen['restored']} of {self._count} files restored in {seconds:.1f} s", *others]
+            [f"{self._seen['restored']} of {self._count} files restored in {seconds:.1f} s", *self._skipped()]
         )
         self._console.print(counts)
+
+    def _skipped(self) -> list[str]:
+        return [f"{self._seen[kind]} {said}" for kind, said in SKIPS.items() if self._seen[kind]]
 
     def close(self) -> None:
         """Ends the progress bar."""
@@ -266,7 +272,7 @@ class _Bar:
     def done(self, count: int, name: str) -> None:
         """Notes that so many files are done, the last of which is named."""
         self._index, self._name = count, name
-        if self.progress is not None and count < self._count:
+        if self.progress is not None and self._count and count < self._count:
             self._update(0.0)
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ def dejpeg(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     resume: options.Resume = False,
+    watch: options.Watch = False,
     shard: options.Shard = None,
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
@@ -43,7 +44,17 @@ def dejpeg(
     from .batch import BatchOptions, make_work, run_jobs
 
     batch = BatchOptions(
-        recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges
+        recursive,
+        overwrite,
+        skip_existing,
+        resume,
+        shard,
+        jobs,
+        dry_run,
+        as_json,
+        quality,
+        ranges,
+        watch=watch,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

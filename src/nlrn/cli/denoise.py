@@ -89,6 +89,7 @@ def denoise(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     resume: options.Resume = False,
+    watch: options.Watch = False,
     shard: options.Shard = None,
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
@@ -116,7 +117,18 @@ def denoise(
     from .batch import BatchOptions, make_work, run_jobs
 
     batch = BatchOptions(
-        recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges, per
+        recursive,
+        overwrite,
+        skip_existing,
+        resume,
+        shard,
+        jobs,
+        dry_run,
+        as_json,
+        quality,
+        ranges,
+        per,
+        watch,
     )
     work = Work(())
     if inputs:

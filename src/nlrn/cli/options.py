@@ -150,6 +150,14 @@ Resume = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Restore what arrives in the folders IN into the folder -o, until Ctrl-C.",
+        rich_help_panel=FILES,
+    ),
+]
 Shard = Annotated[
     str | None,
     typer.Option(

@@ -56,6 +56,7 @@ def upscale(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     resume: options.Resume = False,
+    watch: options.Watch = False,
     shard: options.Shard = None,
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
@@ -75,7 +76,17 @@ def upscale(
     from .batch import BatchOptions, make_work, run_jobs
 
     batch = BatchOptions(
-        recursive, overwrite, skip_existing, resume, shard, jobs, dry_run, as_json, quality, ranges
+        recursive,
+        overwrite,
+        skip_existing,
+        resume,
+        shard,
+        jobs,
+        dry_run,
+        as_json,
+        quality,
+        ranges,
+        watch=watch,
     )
     work = make_work(inputs, output, suffix, batch)
     restorer = options.make_restorer(
