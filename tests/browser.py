@@ -99,6 +99,7 @@ class Browser:
         )
 
     def size(self, width: int, height: int, *, dark: bool = False, phone: bool = False) -> None:
+        """The size of the window; a phone has two pixels of its screen for one of these, and touch."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -106,6 +107,7 @@ class Browser:
             deviceScaleFactor=2 if phone else 1,
             mobile=phone,
         )
+        self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
@@ -149,6 +151,34 @@ class Browser:
         self.mouse("Moved", {"x": (first["x"] + last["x"]) / 2, "y": (first["y"] + last["y"]) / 2}, buttons=1)
         self.mouse("Moved", last, buttons=1)
         self.mouse("Released", last)
+
+    def touch(self, kind: str, *places: dict[str, float]) -> None:
+        """Fingers at places of the window: Start, Move, or End without places."""
+        self.send("Input.dispatchTouchEvent", type=f"touch{kind}", touchPoints=list(places))
+
+    def tap(self, selector: str, dx: float = 0, dy: float = 0) -> None:
+        """Taps the middle of an element, or beside it."""
+        self.touch("Start", self.place(selector, dx, dy))
+        self.touch("End")
+
+    def tab_to(self, selector: str) -> None:
+        """Presses the tabulator key until an element has the focus."""
+        for _ in range(60):
+            if self.run(f"document.activeElement.matches({selector!r})"):
+                return
+            self.key("Tab", 9)
+        raise AssertionError(f"the tabulator key does not lead to {selector}")
+
+    def event(self, name: str, seconds: float = 10.0) -> dict[str, Any]:
+        """The parameters of the last event of a name, which may still have to come."""
+        end = time.monotonic() + seconds
+        while True:
+            self.run("1")
+            found = [e["params"] for e in self.events if e.get("method") == name]
+            if found:
+                return found[-1]
+            assert time.monotonic() < end, f"no {name}"
+            time.sleep(0.03)
 
     def faults(self) -> list[dict[str, Any]]:
         """The errors that the page met: exceptions, and what it or the browser wrote as an error.

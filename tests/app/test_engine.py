@@ -104,6 +104,16 @@ def test_too_many_pixels(engines, grey16):
     with pytest.raises(Refused) as refused:
         engine.submit(Order("upscale", model="upscaler", scale=1.01), grey16)
     assert (refused.value.status, refused.value.got) == (413, "49x41")
+    for order, got in (
+        (Order("upscale", model="upscaler", fit=(80, 96)), "96x80"),
+        (Order("upscale", model="upscaler", scale=2, region=Region(0, 0, 32, 32)), "64x64"),
+    ):
+        job = submit(engine, order, grey16)
+        wait(lambda job=job: job.finished)
+        assert (job.error.status, job.error.got) == (413, got)
+    job = submit(engine, Order("upscale", model="upscaler", scale=2, region=Region(0, 0, 8, 8)), grey16)
+    wait(lambda: job.finished)
+    assert (job.result.width, job.result.height) == (16, 16)
 
 
 def test_old_results_make_room_and_uploads_do_not(engines, grey16):
@@ -224,10 +234,15 @@ MODELS = ("grey", "bm3d")
 def test_an_order():
     fields = {"model": "bm3d", "sigma": "12.5", "strength": "0.5, 1", "steps": "4", "format": "jpg"}
     order = read_order("denoise", {**fields, "quality": "80", "region": "1,2,30,40"}, MODELS)
-    assert order == Order("denoise", "bm3d", 12.5, (0.5, 1), None, 4, "JPEG", 80, Region(1, 2, 30, 40))
+    region = Region(1, 2, 30, 40)
+    assert order == Order(
+        "denoise", "bm3d", 12.5, (0.5, 1), steps=4, format="JPEG", quality=80, region=region
+    )
     assert read_order("denoise", {"sigma": "", "model": " "}, MODELS) == Order("denoise")
     assert read_order("upscale", {}, MODELS) == Order("upscale", scale=2)
     assert read_order("upscale", {"scale": "1.5"}, MODELS) == Order("upscale", scale=1.5)
+    assert read_order("upscale", {"size": "4096x"}, MODELS) == Order("upscale", size=(None, 4096))
+    assert read_order("upscale", {"fit": "3840x2160"}, MODELS) == Order("upscale", fit=(2160, 3840))
 
 
 @pytest.mark.parametrize(
@@ -246,6 +261,10 @@ def test_an_order():
         ("upscale", "scale", "nan"),
         ("upscale", "scale", "wide"),
         ("denoise", "scale", "2"),
+        ("denoise", "size", "99x"),
+        ("upscale", "size", "x"),
+        ("upscale", "size", "12"),
+        ("upscale", "fit", "99x"),
         ("denoise", "steps", "two"),
         ("denoise", "steps", "9" * 5000),
         ("denoise", "format", "gif"),

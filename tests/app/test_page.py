@@ -3,66 +3,27 @@
 from __future__ import annotations
 
 import io
-import socket
 import struct
-import threading
 import time
 import zipfile
 import zlib
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import uvicorn
+from serving import CANVAS, DONE, QUEUE, READY, STATUS, VALUES, photo, running, set_simply
 
-from nlrn.app.engine import Engine
-from nlrn.app.guard import Access
-from nlrn.app.limits import Limits
 from nlrn.app.page import read_page
-from nlrn.app.server import create_app
 from nlrn.cli import main
 from nlrn.evaluation.score import score
 from nlrn.files.image import merge_alpha
 from nlrn.files.images import Image, encode_image, read_image
 from nlrn.restoration import Restorer
 
-STATUS = "document.querySelector('#status').textContent"
-READY = "!document.querySelector('#restore').disabled"
-CANVAS = ".slider-canvas"
-DONE = "!document.querySelector('#download').hidden"
-
-
-@contextmanager
-def running(prefix=""):
-    """The address of a server."""
-    engine = Engine(Limits(), devices=("cpu",))
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    app = create_app(engine, Access(prefix=prefix))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
-    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
-    thread.start()
-    engine.start()
-    yield f"http://localhost:{listener.getsockname()[1]}{prefix}/"
-    server.should_exit = True
-    thread.join(10)
-    engine.close()
-    listener.close()
-
 
 @pytest.fixture
 def address():
     with running() as address:
         yield address
-
-
-def photo(path, shape=(160, 200, 3)):
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(60, 190, shape[1])[:, None] * np.ones(3)
-    noisy = np.clip(np.rint(ramp + rng.normal(0, 25, shape)), 0, 255).astype(np.uint8)
-    path.write_bytes(encode_image(Image(noisy)))
-    return path
 
 
 @pytest.mark.parametrize("prefix", ["", "/nlrn"], ids=["root", "prefix"])
@@ -105,15 +66,6 @@ def test_cancelled(browser, address, tmp_path):
     browser.click("#cancel")
     browser.wait(f"/cancel|stop/i.test({STATUS})")
     assert browser.run("document.querySelector('#download').hidden")
-
-
-QUEUE = "[...document.querySelectorAll('#queue li')].map((row) => row.innerText.trim())"
-VALUES = "document.querySelector('.slider-values').textContent"
-
-
-def set_simply(browser):
-    """A method that takes no time."""
-    browser.run("document.querySelector('#model').value = 'gaussian'")
 
 
 def test_dropped_and_pasted_files(browser, address, tmp_path):

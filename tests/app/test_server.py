@@ -101,6 +101,8 @@ def test_the_bytes_of_the_command(way, client, grey16, tmp_path, tiny_grey):
     [
         ("upscale", {"model": "upscaler", "scale": "3"}, ["--scale", "3"]),
         ("upscale", {"model": "upscaler", "scale": "1.5"}, ["--scale", "1.5"]),
+        ("upscale", {"model": "upscaler", "size": "100x"}, ["--size", "100x"]),
+        ("upscale", {"model": "upscaler", "fit": "100x70"}, ["--fit", "100x70"]),
         ("dejpeg", {"model": "dejpeg", "strength": "0.5,1"}, ["--strength", "0.5,1"]),
     ],
 )
@@ -194,6 +196,7 @@ def test_limits(serve, photo, grey16, slow):
         ({"content": b"?", "headers": {"content-type": "multipart/form-data; boundary=x"}}, "form is broken"),
         ({"content": b"\0", "params": {"sigma": "x"}}, "no noise level"),
         ({"content": b"\0", "params": {"model": "/etc/passwd"}}, "not a model of this server"),
+        ({"files": {"image": b"\0"}, "data": {"task": "upscale"}}, "not an option of denoise"),
         ({"content": b"\0", "params": {"path": "x"}}, "not an option of denoise"),
     ],
 )
@@ -337,7 +340,7 @@ def test_the_description_names_every_route(client):
         assert str(response.status_code) in document["paths"][path][method]["responses"], path
     posted = document["paths"]["/v1/upscale"]["post"]
     names = {p["name"] for p in posted["parameters"]}
-    assert names == {"model", "scale", "steps", "format", "quality", "region"}
+    assert names == {"model", "scale", "size", "fit", "steps", "format", "quality", "region"}
     assert "grey" in next(p for p in posted["parameters"] if p["name"] == "model")["schema"]["enum"]
     used = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert used == set(document["components"]["schemas"])
@@ -409,3 +412,15 @@ def test_a_result_stays_until_it_is_deleted(client, photo):
     time.sleep(0.01)
     client.delete(f"/v1/jobs/{job['id']}")
     assert client.engine.held == 0
+
+
+def test_a_box_is_of_the_picture_that_viewers_show(client):
+    """A picture that lies on its side in the file fits the box as it is seen."""
+    turned = exif.build(exif.Directories(main={exif.ORIENTATION: exif.Tag(3, b"\6\0")}))
+    on_side = encode_image(Image(picture((20, 40, 3)), format="PNG", exif=turned))  # seen: 20 wide, 40 high
+    response = client.post("/v1/upscale?model=upscaler&fit=500x80", content=on_side)
+    assert read_image(response.content).pixels.shape == (40, 80, 3)
+    body = error(client.post("/v1/upscale?model=upscaler&fit=10x10", content=on_side), 422)
+    assert "larger than the image, 20x40" in body["message"]
+    body = error(client.post("/v1/upscale?scale=2&fit=9x9", content=on_side), 422)
+    assert body["message"] == "scale and fit contradict each other"

@@ -241,3 +241,66 @@ def test_names_that_look_like_markup(show, tmp_path):
     browser = show(path, path, labels=("</script><i>1", "2"))
     assert "<b>{{data}}" in browser.run("document.title")
     assert browser.run("document.querySelector('.slider-tag').textContent") == "</script><i>1"
+
+
+CAPTIONS = "[...document.querySelectorAll('.slider-magnifier figcaption')].map((e) => e.textContent)"
+
+
+def middle_of(browser, side):
+    """The pixel in the middle of a side of the magnifier, below which is the one at the pointer."""
+    canvas = f"document.querySelectorAll('.slider-magnifier canvas')[{side}]"
+    data = f"{canvas}.getContext('2d').getImageData({canvas}.width / 2, {canvas}.height / 2, 1, 1).data"
+    return browser.run(f"[...{data}].slice(0, 3)")
+
+
+def test_the_magnifier(show):
+    """Both sides of the pixel under the pointer, then of those to which the keys lead."""
+    rng = np.random.default_rng(0)
+    before = rng.integers(0, 256, (90, 120, 3), np.uint8)
+    after = rng.integers(0, 256, (90, 120, 3), np.uint8)
+    browser = show(before, after)
+    browser.run("document.querySelector('.slider-bar button:nth-child(4)').click()")
+    browser.mouse("Moved", browser.place(CANVAS, dx=-100, dy=30))
+    browser.wait(f"{CAPTIONS}.every((text) => / \\d+ \\d+ \\d+$/.test(text))")
+    x, y = browser.run(f"{VALUES}.match(/x (\\d+), y (\\d+)/).slice(1).map(Number)")
+    assert x < 60
+    assert y > 45
+
+    def check(x, y):
+        written = [" ".join(map(str, image[y, x])) for image in (before, after)]
+        browser.wait(f"{CAPTIONS}[0] === 'Before {written[0]}' && {CAPTIONS}[1] === 'After {written[1]}'")
+        assert middle_of(browser, 0) == before[y, x].tolist()
+        assert middle_of(browser, 1) == after[y, x].tolist()
+
+    check(x, y)
+    browser.key("6", 54)  # means nothing
+    browser.run(f"document.querySelector({RANGE!r}).focus()")
+    for key, code, dx, dy in (("ArrowRight", 39, 1, 0), ("ArrowUp", 38, 0, -1), ("ArrowLeft", 37, -1, 0)):
+        browser.key(key, code, modifiers=8)
+        x, y = x + dx, y + dy
+        check(x, y)
+    browser.mouse("Moved", {"x": 5, "y": 5})  # the magnifier stays when the pointer leaves
+    check(x, y)
+    browser.key("m", 77)
+    browser.wait("document.querySelector('.slider-magnifier').hidden")
+
+
+def test_the_magnifier_at_the_edge_of_a_larger_result(show):
+    """Nothing beside the picture; a result of three times the size is shown in its own pixels."""
+    before = np.full((40, 50), 60, np.uint8)
+    after = np.full((120, 150), 200, np.uint8)
+    browser = show(before, after)
+    browser.run(f"document.querySelector({RANGE!r}).focus()")
+    browser.key("m", 77)
+    browser.wait(f"{CAPTIONS}[1] === 'After 200'")
+    for _ in range(60):
+        browser.key("ArrowLeft", 37, modifiers=8)
+    browser.wait(f"{VALUES}.startsWith('x 0, ')")
+    assert [middle_of(browser, side) for side in (0, 1)] == [[60] * 3, [200] * 3]
+    drawn = (
+        "[...document.querySelectorAll('.slider-magnifier canvas')].map((c) => "
+        "[...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((v, i) => i % 4 === 3 && v).length"
+        " / (c.width * c.height))"
+    )
+    shares = browser.run(drawn)
+    assert shares == pytest.approx([11 / 21] * 2, abs=0.03)

@@ -15,7 +15,7 @@ from ..inference.precision import Precision
 from ..models.zoo import CLASSICAL, MODELS
 from ..restoration.enlargement import Enlargement
 from .jobs import Job, State, Stopped, Watch
-from .limits import Limits, Refused
+from .limits import Limits, Refused, check_pixels
 from .order import Order
 from .work import Restorers, Result, restore_file
 
@@ -61,7 +61,15 @@ class Engine:
         self._threads = [
             threading.Thread(
                 target=self._serve,
-                args=(Restorers(device, precision=precision, max_memory=max_memory, files=self.files),),
+                args=(
+                    Restorers(
+                        device,
+                        pixels=self.limits.pixels,
+                        precision=precision,
+                        max_memory=max_memory,
+                        files=self.files,
+                    ),
+                ),
                 name=f"nlrn-{device}",
                 daemon=True,
             )
@@ -137,18 +145,14 @@ class Engine:
             ImageError: not an image.
         """
         width, height = image_size(upload)
-        if order.scale is not None:
+        check_pixels(self.limits.pixels, width, height)
+        # The other enlargements depend on how viewers turn the picture, which the work on it finds out.
+        if order.scale is not None and order.region is None:
             try:
                 height, width = Enlargement(order.scale).of(height, width).size
             except ValueError as error:
                 raise Refused(422, str(error)) from error
-        if width * height > self.limits.pixels:
-            raise Refused(
-                413,
-                "the image has too many pixels",
-                expected=f"at most {self.limits.pixels} pixels in the result",
-                got=f"{width}x{height}",
-            )
+            check_pixels(self.limits.pixels, width, height)
         job = Job(order, upload)
         with self._changed:
             if self._closed:

@@ -31,6 +31,13 @@ class Limits:
     jobs: int = 1000
 
 
+def check_pixels(most: int, width: int, height: int) -> None:
+    """Refuses an image, or a result, of more than `most` pixels: 413."""
+    if width * height > most:
+        expected = f"at most {most} pixels in the image and in the result"
+        raise Refused(413, "the image has too many pixels", expected=expected, got=f"{width}x{height}")
+
+
 class Refused(Exception):
     """A request or a job that the server does not do.
 

@@ -30,6 +30,10 @@ ERRORS = {
     503: ("There is too little memory.", "the memory of the server is full; try again later"),
     504: ("The work took too long.", "the work took too long"),
 }
+SIZES = (
+    ("size", "4096x", "The size of the result in place of a scale: 4096x2160, 4096x or x2160."),
+    ("fit", "3840x2160", "The largest result within a box, in place of a scale."),
+)
 JOB = {
     "id": "8vWq1Yl0Zr3xT2Aa",
     "task": "denoise",
@@ -173,7 +177,10 @@ def _options(task: str, models: Collection[str]) -> dict[str, Json]:
             "maximum": LARGEST,
             "default": 2,
             "examples": [1.5],
+            "description": "How many times larger each side is.",
         }
+        for name, example, about in SIZES:
+            options[name] = {"type": "string", "examples": [example], "description": about}
     else:
         options["strength"] = {
             "type": "string",

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from ..files.image import WRITTEN
 from ..restoration import Task
 from ..restoration.enlargement import LARGEST
+from ..restoration.options import Size, read_size
 from ..restoration.strength import Strength
 from .limits import Refused
 
 FORMAT_NAMES = {name.lower(): name for name in WRITTEN} | {"jpg": "JPEG", "tif": "TIFF"}
-FIELDS = ("model", "sigma", "strength", "scale", "steps", "format", "quality", "region")
+LARGER = ("scale", "size", "fit")
+FIELDS = ("model", "sigma", "strength", *LARGER, "steps", "format", "quality", "region")
 MAX_QUALITY = 100
 
 
@@ -37,7 +39,7 @@ class Order:
         model: a name of the server's table, or `None` for the default.
         sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
         strength: as `Restorer` has it.
-        scale: enlargement of each side, for `"upscale"` only.
+        scale, size, fit: as `Restorer` has them, exactly one for `"upscale"` and none else.
         steps: recurrent steps, or `None` for all.
         format: of the result, or `None` for the input's.
         quality: of JPEG and lossy WebP.
@@ -49,6 +51,8 @@ class Order:
     sigma: float | Literal["auto"] | None = None
     strength: Strength = 1.0
     scale: float | None = None
+    size: Size | None = None
+    fit: tuple[int, int] | None = None
     steps: int | None = None
     format: str | None = None
     quality: int = 95
@@ -77,7 +81,7 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
         model=model,
         sigma=_sigma(given.get("sigma")),
         strength=_strength(given.get("strength", "1")),
-        scale=_scale(given.get("scale", "2")) if task == "upscale" else None,
+        **(_enlargement(given) if task == "upscale" else {}),
         steps=_whole("steps", given, 1, 1000),
         format=None if format_ is None else FORMAT_NAMES[format_.lower()],
         quality=_whole("quality", given, 1, MAX_QUALITY) or 95,
@@ -86,8 +90,8 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
 
 
 def _fields_of(task: Task) -> list[str]:
-    own = {"denoise": ("sigma", "strength"), "dejpeg": ("strength",), "upscale": ("scale",)}
-    special = {"sigma", "strength", "scale"}
+    own = {"denoise": ("sigma", "strength"), "dejpeg": ("strength",), "upscale": LARGER}
+    special = {"sigma", "strength", *LARGER}
     return [name for name in FIELDS if name not in special or name in own[task]]
 
 
@@ -122,11 +126,33 @@ def _sigma(text: str | None) -> float | Literal["auto"] | None:
     return value
 
 
-def _scale(text: str) -> float:
+class _Enlargement(TypedDict, total=False):
+    scale: float
+    size: Size
+    fit: tuple[int, int]
+
+
+def _enlargement(given: Mapping[str, str]) -> _Enlargement:
+    """The one of `scale`, `size` and `fit` that is given; by default 2 times."""
+    names = [name for name in LARGER if name in given]
+    if len(names) > 1:
+        got = " and ".join(names)
+        raise Refused(422, f"{got} contradict each other", expected=f"one of {', '.join(LARGER)}", got=got)
+    if "size" in given:
+        size = read_size(given["size"])
+        if size is None:
+            raise _bad("size", "WIDTHxHEIGHT, such as 4096x2160, 4096x or x2160", given["size"], "is no size")
+        return {"size": size}
+    if "fit" in given:
+        height, width = read_size(given["fit"]) or (None, None)
+        if height is None or width is None:
+            raise _bad("fit", "WIDTHxHEIGHT, such as 3840x2160", given["fit"], "is no box")
+        return {"fit": (height, width)}
+    text = given.get("scale", "2")
     value = _number(text)
     if not 1 < value <= LARGEST:
         raise _bad("scale", f"a number above 1 and at most {LARGEST}", text, "is out of range")
-    return value
+    return {"scale": value}
 
 
 def _strength(text: str) -> Strength:

@@ -15,7 +15,7 @@ MEDIA_TYPES = {
 }
 
 
-SLIDER = ("slider.js", "pixels.js", "slider.css")
+SLIDER = ("slider.js", "magnifier.js", "pixels.js", "slider.css")
 
 
 def read_page() -> dict[str, tuple[bytes, str, str]]:

@@ -24,7 +24,7 @@ from .counting import Counting
 from .engine import Engine
 from .guard import Access, Guard
 from .jobs import Job, describe
-from .limits import Refused
+from .limits import Refused, check_pixels
 from .metrics import Metrics
 from .openapi import document
 from .order import read_order, read_range, read_region
@@ -150,14 +150,7 @@ class _Server:
 
     def _check_pixels(self, upload: Upload) -> None:
         for file in upload.files:
-            width, height = image_size(file)
-            if width * height > self.engine.limits.pixels:
-                raise Refused(
-                    413,
-                    "the image has too many pixels",
-                    expected=f"at most {self.engine.limits.pixels}",
-                    got=f"{width}x{height}",
-                )
+            check_pixels(self.engine.limits.pixels, *image_size(file))
 
     async def models(self, request: Request) -> Response:
         """The models that an order may name."""

@@ -19,7 +19,7 @@ from ..restoration import Report, Restorer
 from ..restoration.kinds import planes_of
 from ..restoration.value_range import range_of
 from ..viewer.embedded import numbers_png, shown_png
-from .limits import Refused
+from .limits import Refused, check_pixels
 from .order import Order, Region
 
 MEDIA_TYPES = {name: f"image/{name.lower()}" for name in WRITTEN}
@@ -46,16 +46,21 @@ class Result:
 
 
 class Restorers:
-    """The restorers of one device, kept for the next job of the same options; for one thread."""
+    """The restorers of one device, kept for the next job of the same options; for one thread.
+
+    `pixels` are those that a result may have.
+    """
 
     def __init__(
         self,
         device: str,
         *,
+        pixels: int,
         precision: Precision = "auto",
         max_memory: int | None = None,
         files: Mapping[str, Path] | None = None,
     ) -> None:
+        self.pixels = pixels
         self._device, self._precision, self._max_memory = device, precision, max_memory
         self._files = files or {}
         self._kept: OrderedDict[tuple[object, ...], Restorer] = OrderedDict()
@@ -66,13 +71,15 @@ class Restorers:
         Raises:
             ValueError: as `Restorer`.
         """
-        key = (order.task, order.model, order.scale, order.steps, order.strength)
+        key = (order.task, order.model, order.scale, order.size, order.fit, order.steps, order.strength)
         if key not in self._kept:
             model = None if order.model is None else self._files.get(order.model, order.model)
             self._kept[key] = Restorer(
                 model,
                 task=order.task,
                 scale=order.scale,
+                size=order.size,
+                fit=order.fit,
                 steps=order.steps,
                 strength=order.strength,
                 device=self._device,
@@ -89,7 +96,7 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
     """Restores the content of an image file; the result has the bytes that `nlrn` would write.
 
     Raises:
-        Refused: 422, a region outside of the image.
+        Refused: 413, more pixels than a result may have; 422, a region outside of the image.
         ValueError: not an image, options that do not fit it, or a format that cannot hold it.
         MemoryError: there is too little memory.
     """
@@ -98,7 +105,9 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
         image = crop(image, order.region)
     name = order.format or result_format(image.format)
     restorer = restorers.get(order)
-    check_writable(image, f"image{FORMATS[name].suffixes[0]}", restorer.size_of(image))
+    size = restorer.size_of(image)
+    check_pixels(restorers.pixels, size[1], size[0])
+    check_writable(image, f"image{FORMATS[name].suffixes[0]}", size)
     restored, report = restorer.image(image, order.sigma, progress)
     data = encode_image(restored, name, quality=order.quality)
     height, width = restored.pixels.shape[:2]

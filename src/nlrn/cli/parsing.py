@@ -44,11 +44,12 @@ def parse_size(name: str, text: str) -> Size:
     Raises:
         CliError: anything else.
     """
-    match = re.fullmatch(r"([1-9]\d{0,8})?[xX]([1-9]\d{0,8})?", text.strip(), re.ASCII)
-    if match is None or not (match[1] or match[2]):
+    from ..restoration.options import read_size
+
+    size = read_size(text)
+    if size is None:
         raise CliError(f"{name} must be WIDTHxHEIGHT, such as 4096x2160, got {text!r}")
-    width, height = (int(digits) if digits else None for digits in match.groups())
-    return height, width
+    return size
 
 
 def parse_white(text: str | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -121,6 +122,15 @@ class Options:
     def model_name(self) -> str | None:
         """The name or file of the model; `None` for the default one and for a model object."""
         return str(self.model) if isinstance(self.model, str | os.PathLike) else None
+
+
+def read_size(text: str) -> Size | None:
+    """Height and width from `4096x2160`, `4096x` or `x2160`; `None` for other text."""
+    match = re.fullmatch(r"([1-9]\d{0,8})?[xX]([1-9]\d{0,8})?", text.strip(), re.ASCII)
+    if match is None or not (match[1] or match[2]):
+        return None
+    width, height = (int(digits) if digits else None for digits in match.groups())
+    return height, width
 
 
 def in_words(sides: Size | None) -> str | None:

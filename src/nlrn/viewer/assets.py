@@ -14,7 +14,7 @@ from .embedded import Embedded
 
 @cache
 def asset(name: str) -> str:
-    """The text of a file of the slider: `slider.js`, `pixels.js`, `slider.css` or `compare.html`."""
+    """The text of a file of the slider: `slider.js`, `magnifier.js`, `pixels.js`, `slider.css` or `compare.html`."""
     return resources.files(__package__).joinpath("static", name).read_text("utf-8")
 
 
@@ -37,10 +37,16 @@ def compare_page(title: str, about: str, labels: Sequence[str], pictures: Sequen
         "title": html.escape(title),
         "about": html.escape(about),
         "data": "\n".join(blocks),
-        **{name: asset(name) for name in ("slider.css", "slider.js", "pixels.js")},
+        "slider.css": asset("slider.css"),
+        **{name: _inlined(name) for name in ("slider.js", "magnifier.js", "pixels.js")},
     }
     # In one pass: what stands in a title is no mark.
     return re.sub(r"\{\{([\w.]+)\}\}", lambda mark: parts[mark[1]], asset("compare.html")).encode()
+
+
+def _inlined(name: str) -> str:
+    """A module without its imports, for a page on which all modules are one script."""
+    return re.sub(r"^import .*\n", "", asset(name), flags=re.MULTILINE)
 
 
 def _block(id_: str, kind: str, text: str) -> str:

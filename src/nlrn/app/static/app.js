@@ -1,6 +1,7 @@
 // The page: images that were dropped, their jobs, and the controls.
 
 import * as api from "./api.js";
+import * as enlargement from "./enlargement.js";
 import { Methods } from "./methods.js";
 import { pictureOf } from "./pictures.js";
 import { Queue } from "./queue.js";
@@ -24,9 +25,8 @@ const task = () => document.querySelector("input[name=task]:checked").value;
 function settings() {
   const chosen = { model: get("model").value, steps: get("steps").value };
   if (task() === "denoise") chosen.sigma = get("auto").checked ? "" : get("sigma").value;
-  if (task() === "upscale") chosen.scale = get("scale").value;
-  else chosen.strength = get("strength").value / 100;
-  return chosen;
+  if (task() === "upscale") return { ...chosen, ...enlargement.read() };
+  return { ...chosen, strength: get("strength").value / 100 };
 }
 
 function fitsTask(model) {
@@ -41,6 +41,7 @@ function fill(select, choices) {
 
 function settingsChanged() {
   for (const field of document.querySelectorAll("[data-for]")) field.hidden = !field.dataset.for.split(" ").includes(task());
+  enlargement.arrange();
   const names = known.models.filter(fitsTask).map(({ name }) => name);
   fill(get("model"), [["", "Automatic"], ...names.map((name) => [name, name])]);
   methods.offer(names);
@@ -56,12 +57,12 @@ function settingsChanged() {
 
 function estimate() {
   if (!current?.before) return "";
-  const scale = task() === "upscale" ? Number(get("scale").value) : 1;
+  const scale = task() === "upscale" ? enlargement.factor(current.before) : 1;
   const megapixels = (current.before.width * current.before.height * scale ** 2) / 1e6;
   const steps = Number(get("steps").value) || null, model = get("model").value || current.model;
   const of = (count) => known.speeds.find((s) => s.task === task() && s.steps === count && (!model || s.model === model));
   const speed = of(steps)?.seconds_per_megapixel ?? (steps ? (of(null)?.seconds_per_megapixel * steps) / 6 : undefined);
-  if (!(speed >= 0)) return "Try a spot to learn how long the whole will take.";
+  if (!(speed >= 0 && megapixels >= 0)) return "Try a spot to learn how long the whole will take.";
   const seconds = speed * megapixels;
   return `The whole will take about ${seconds < 90 ? `${Math.max(1, Math.round(seconds))} s` : `${Math.round(seconds / 60)} min`}.`;
 }
@@ -145,7 +146,7 @@ async function finish(item, report) {
   item.url = URL.createObjectURL(blob);
   const level = report.sigma === null ? "" : `, noise level ${report.sigma.toFixed(1)}${report.sigma_estimated ? " (estimated)" : ""}`;
   Object.assign(item, { state: "done", progress: 1, model: report.model, result: blob });
-  item.download = resultName(item.name, blob.type, item.task, item.options.scale);
+  item.download = resultName(item.name, blob.type, item.task === "upscale" ? enlargement.suffix(item.options) : `-${item.task === "denoise" ? "denoised" : item.task}`);
   item.text = `Done in ${report.seconds.toFixed(1)} s with ${report.model}${level}`;
   // The library names its arguments; the page has fields with these names.
   const fields = { sigma: "the field Noise level", model: "the field Model", data_range: "the range" };
@@ -158,6 +159,12 @@ async function cancel(item) {
   item.text = "Cancelling";
   showCurrent();
   if (item.job) await api.remove(item.job).catch(() => {});
+}
+
+// The settings for a part of a picture: a size, which is that of the whole, becomes a factor.
+function spotSettings(item) {
+  const { size, fit, ...others } = settings();
+  return size || fit ? { ...others, scale: enlargement.factor(item.before) || "none" } : others;
 }
 
 // A square around a place, moved into the picture.
@@ -177,7 +184,7 @@ async function trySpot(place) {
   item.text = "Trying a spot";
   showCurrent();
   try {
-    const options = { ...settings(), region: [region.x, region.y, region.width, region.height].join(",") };
+    const options = { ...spotSettings(item), region: [region.x, region.y, region.width, region.height].join(",") };
     const { blob, report } = await api.restoreNow(task(), item.file, options);
     item.preview = await tried(item, blob, { region, strength: options.strength });
     item.model = report.model;
@@ -192,7 +199,7 @@ async function trySpot(place) {
 const methods = new Methods({
   item: () => current,
   task,
-  options: () => ({ ...settings(), steps: "" }), // which are those of one model
+  options: (item) => ({ ...spotSettings(item), steps: "" }), // which are those of one model
   region: (item) => item.spot ?? spotAround({ x: item.before.width / 2, y: item.before.height / 2 }, item.before),
   tried,
   show(item, preview) {

@@ -5,8 +5,13 @@ import * as api from "./api.js";
 const USUAL = ["", "bm3d", "nlm", "none"]; // by default, where they fit the task; "" is automatic
 const make = (kind, properties = {}) => Object.assign(document.createElement(kind), properties);
 const get = (id) => document.getElementById(id);
-// Even places and sizes are whole pixels of a picture 1.5 times as large, too.
-const even = (region) => Object.fromEntries(Object.entries(region).map(([name, number]) => [name, number > 1 ? number - (number % 2) : number]));
+// The part of a region whose places and sizes are whole pixels of a picture `scale` times as large, too.
+function whole(region, scale) {
+  const step = [...Array(20).keys()].map((i) => i + 1).find((step) => Math.abs(step * scale - Math.round(step * scale)) < 1e-9);
+  if (!step) throw new Error("A clean image is compared at factors such as 1.5, 2 or 2.25.");
+  const down = (number) => number - (number % step);
+  return { x: down(region.x), y: down(region.y), width: down(region.width) || region.width, height: down(region.height) || region.height };
+}
 
 export class Methods {
   #page;
@@ -14,7 +19,7 @@ export class Methods {
   #clean = null;
   #busy = false;
 
-  // `page` has `item()`, `task()`, `options()`, `region(item)`, `tried(item, blob, about)` and `show(item, tried)`.
+  // `page` has `item()`, `task()`, `options(item)`, `region(item)`, `tried(item, blob, about)` and `show(item, tried)`.
   constructor(page) {
     this.#page = page;
     this.#selects = USUAL.map((_, i) => make("select", { ariaLabel: `Method ${i + 1}` }));
@@ -44,11 +49,17 @@ export class Methods {
 
   async #run() {
     const item = this.#page.item(), task = this.#page.task(), clean = this.#clean;
-    const rows = get("measured"), options = this.#page.options();
+    const rows = get("measured"), options = this.#page.options(item);
     const scale = task === "upscale" ? Number(options.scale) : 1;
-    const region = scale % 1 ? even(this.#page.region(item)) : this.#page.region(item);
+    let region = this.#page.region(item);
+    try {
+      if (clean) region = whole(region, scale);
+    } catch (error) {
+      get("status").textContent = error.message;
+      return;
+    }
     const part = [region.x, region.y, region.width, region.height];
-    const figures = async (blob) => (clean ? api.score(blob, clean, part.map((number) => number * scale)) : {});
+    const figures = async (blob) => (clean ? api.score(blob, clean, part.map((number) => Math.round(number * scale))) : {});
     this.#busy = true;
     this.enable(false);
     rows.replaceChildren();

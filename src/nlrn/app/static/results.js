@@ -1,12 +1,10 @@
 // Results as files: their names, as the command line gives them, and a ZIP file of many.
 
-const SUFFIX = { denoise: "-denoised", dejpeg: "-dejpeg", upscale: "-x" };
 const EXTENSIONS = { "image/jpeg": ["jpg", "jpeg"], "image/png": ["png"], "image/tiff": ["tif", "tiff"], "image/webp": ["webp"], "image/bmp": ["bmp"] };
 
-export function resultName(name, type, task, scale) {
+export function resultName(name, type, suffix) {
   const stem = name.replace(/\.[^.]+$/, ""), given = name.slice(stem.length + 1);
   const known = EXTENSIONS[type] ?? ["png"];
-  const suffix = SUFFIX[task] + (task === "upscale" ? scale : "");
   return `${stem}${suffix}.${known.includes(given.toLowerCase()) ? given : known[0]}`;
 }
 

@@ -6,6 +6,8 @@
 //
 // Positions are in pixels of the picture before.
 
+import { Magnifier } from "./magnifier.js";
+
 const GRIP = 24; // CSS pixels beside the divider in which a pointer takes it
 const ZOOMS = [["fit", "Fit"], [1, "100%"], [2, "200%"]];
 const SMALLEST = 0.02, LARGEST = 64;
@@ -22,6 +24,8 @@ export class Slider {
   #values = make("p", { className: "slider-values" });
   #size = make("span", { className: "slider-size" });
   #buttons;
+  #magnifier = new Magnifier();
+  #lens = make("button", { type: "button", textContent: "Magnifier" });
   #empty; // stands on the stage while there is no picture
   #pointers = new Map(); // those that are down: where they are
   #drag = null;
@@ -30,7 +34,7 @@ export class Slider {
 
   constructor(root, { onSpot = () => {}, empty = make("span") } = {}) {
     Object.assign(this, { before: null, after: null, region: null, opacity: 1, split: 0.5, zoom: "fit", x: 0, y: 0 });
-    Object.assign(this, { trying: false, onSpot, labels: ["Before", "After"] });
+    Object.assign(this, { trying: false, magnifying: false, onSpot, labels: ["Before", "After"] });
     this.#root = root;
     root.classList.add("slider");
     this.#build(empty);
@@ -44,7 +48,7 @@ export class Slider {
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => this.#up(event));
-    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && this.#look(null));
+    canvas.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && !this.magnifying && this.#look(null));
     canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.#range.addEventListener("keydown", (event) => this.#key(event));
     this.#range.addEventListener("input", () => this.#slide(this.#range.value / 1000));
@@ -60,13 +64,14 @@ export class Slider {
       button.addEventListener("click", () => this.setZoom(zoom));
       return button;
     });
-    this.bar.append(...this.#buttons, this.#size);
+    this.#lens.addEventListener("click", () => this.magnify(!this.magnifying));
+    this.bar.append(...this.#buttons, this.#lens, this.#size);
     const stage = make("div", { className: "slider-stage" });
     this.#canvas.setAttribute("aria-hidden", "true"); // the range stands for it
     this.#values.setAttribute("aria-live", "polite");
     empty.classList.add("slider-empty");
     this.#empty = empty;
-    stage.append(this.#canvas, this.#range, ...this.#tags, empty);
+    stage.append(this.#canvas, this.#range, ...this.#tags, this.#magnifier.element, empty);
     this.#root.replaceChildren(this.bar, stage, this.#values);
     this.show({});
   }
@@ -76,13 +81,13 @@ export class Slider {
     const other = before !== this.before;
     Object.assign(this, { before, after, region, opacity, labels });
     if (other && before) Object.assign(this, { x: before.width / 2, y: before.height / 2 });
-    if (other) this.#probe = null;
+    if (other) this.#look(this.magnifying && before ? { left: this.#stage.width / 2, top: this.#stage.height / 2 } : null);
     this.#empty.hidden = Boolean(before);
     this.#tags.forEach((tag, i) => Object.assign(tag, { hidden: !after, textContent: labels[i] }));
     const sizes = [before, !region && after?.width !== before?.width && after].filter(Boolean);
     this.#size.textContent = sizes.map(({ width, height }) => `${width}x${height}`).join(" → ");
     const label = after ? `${labels.join(" and ")}: how much is ${labels[0]}` : before ? "Picture, arrow keys move the view" : "No picture yet";
-    this.#range.setAttribute("aria-label", `${label}. Plus, minus, 0, 1 and 2 zoom${after ? ", shift and arrow keys move the view" : ""}.`);
+    this.#range.setAttribute("aria-label", `${label}. Plus, minus, 0, 1 and 2 zoom, M magnifies${after ? ", shift and arrow keys move the view or the magnifier" : ""}.`);
     this.#slide(this.split);
   }
 
@@ -102,6 +107,13 @@ export class Slider {
 
   setZoom(zoom) {
     this.zoom = zoom;
+    this.draw();
+  }
+
+  // Shows the pixels around the pointer, or at first around the middle of the view.
+  magnify(on) {
+    this.magnifying = on;
+    if (on && !this.#probe) this.#look({ left: this.#stage.width / 2, top: this.#stage.height / 2 });
     this.draw();
   }
 
@@ -153,11 +165,12 @@ export class Slider {
     const context = canvas.getContext("2d"), stage = this.#stage;
     context.reset();
     ZOOMS.forEach(([zoom], i) => this.#buttons[i].setAttribute("aria-pressed", zoom === this.zoom));
+    this.#lens.setAttribute("aria-pressed", this.magnifying);
     this.#showValues();
     if (!before) return;
     this.#limit();
     const scale = this.#scale;
-    canvas.style.touchAction = this.#fits ? "pan-y" : "none";
+    canvas.style.touchAction = this.#fits && !this.magnifying ? "pan-y" : "none";
     context.scale(ratio, ratio);
     context.imageSmoothingEnabled = scale * ratio < 1 || this.#enlarged > 1;
     context.imageSmoothingQuality = "high";
@@ -252,6 +265,7 @@ export class Slider {
   #down(event) {
     if (!this.before || event.button) return;
     const at = this.#place(event);
+    this.#look(at);
     this.#canvas.setPointerCapture(event.pointerId);
     this.#pointers.set(event.pointerId, at);
     this.#range.focus({ preventScroll: true, focusVisible: false });
@@ -265,9 +279,10 @@ export class Slider {
     if (this.#drag.slides && event.pointerType === "mouse") this.#slideTo(at.left);
   }
 
-  // Whether a pointer moves the divider from here: on it, or anywhere in a picture that cannot be moved itself.
+  // Whether a pointer moves the divider from here: on it, or anywhere in a picture that cannot be moved itself, unless
+  // the pointer leads the magnifier.
   #slidesAt({ left }) {
-    return Boolean(this.after && !this.trying && (Math.abs(left - this.#divider) < GRIP || (this.#fits && !this.region)));
+    return Boolean(this.after && !this.trying && (Math.abs(left - this.#divider) < GRIP || (this.#fits && !this.region && !this.magnifying)));
   }
 
   #slideTo(left) {
@@ -288,7 +303,7 @@ export class Slider {
       this.#pan((at.left - last.left) / 2, (at.top - last.top) / 2);
       this.#zoomBy(far(at) / far(last), (at.left + other.left) / 2, (at.top + other.top) / 2);
     } else if (this.#drag?.slides) this.#slideTo(at.left);
-    else if (this.#drag) this.#pan(at.left - last.left, at.top - last.top);
+    else if (this.#drag && !(this.magnifying && event.pointerType === "touch")) this.#pan(at.left - last.left, at.top - last.top);
   }
 
   #up(event) {
@@ -313,7 +328,14 @@ export class Slider {
   #key(event) {
     if (!this.before || event.ctrlKey || event.metaKey || event.altKey) return;
     const way = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (way && (event.shiftKey || !this.after)) this.#pan(60 * way[0], 60 * way[1]);
+    if (way && (event.shiftKey || !this.after)) {
+      if (this.magnifying) {
+        this.#step(-way[0], -way[1]);
+        event.preventDefault();
+        return;
+      }
+      this.#pan(60 * way[0], 60 * way[1]);
+    } else if (event.key === "m" || event.key === "M") this.magnify(!this.magnifying);
     else if (event.key === "+" || event.key === "=") this.#zoomBy(Math.SQRT2);
     else if (event.key === "-") this.#zoomBy(Math.SQRT1_2);
     else if (event.key === "0") this.setZoom("fit");
@@ -322,38 +344,60 @@ export class Slider {
     else return;
     event.preventDefault();
     this.#limit();
-    this.#look({ left: this.#stage.width / 2, top: this.#stage.height / 2 });
+    if (!this.magnifying || !this.#probe) this.#look({ left: this.#stage.width / 2, top: this.#stage.height / 2 });
+  }
+
+  // Moves what is magnified by some four CSS pixels, but at least by a pixel, and the view with it.
+  #step(right, down) {
+    const { before } = this, step = Math.max(1, Math.round(4 / this.#scale)), from = this.#probe ?? { x: this.x, y: this.y };
+    const to = (start, move, length) => between(0, Math.floor(start) + move * step, length - 1) + 0.5;
+    const x = to(from.x, right, before.width), y = to(from.y, down, before.height);
+    const half = { x: this.#stage.width / this.#scale / 2, y: this.#stage.height / this.#scale / 2 };
+    this.x = between(x - half.x, this.x, x + half.x);
+    this.y = between(y - half.y, this.y, y + half.y);
+    this.#probe = { x, y };
+    this.#readAndDraw();
   }
 
   // Shows the values of the pixel at a place of the stage; null for none.
   #look(place) {
     this.#probe = place && this.before ? this.#at(place.left, place.top) : null;
+    this.#readAndDraw();
+  }
+
+  #readAndDraw() {
     for (const picture of this.#probe ? [this.before, this.after] : []) picture?.read().then(() => this.draw());
     this.draw();
   }
 
   #showValues() {
-    const text = this.#probe ? this.#valuesAt(this.#probe) : null;
-    const shown = text ?? (this.before ? "Values of the pixel under the pointer" : "");
+    const found = this.#probe ? this.#valuesAt(this.#probe) : null;
+    const shown = found?.text ?? (this.before ? "Values of the pixel under the pointer" : "");
     if (this.#values.textContent !== shown) this.#values.textContent = shown;
+    if (!this.magnifying || !found) return this.#magnifier.hide();
+    const { before, after, opacity } = this, { x, y, part } = found;
+    const captions = this.labels.map((label, i) => (found.values[i] === undefined ? label : `${label} ${written(found.values[i])}`));
+    const atLeft = (this.#probe.x - this.x) * this.#scale > 0;
+    this.#magnifier.show({ before, after, part, opacity, captions, x, y, atLeft });
   }
 
-  #valuesAt({ x, y }) {
+  #valuesAt(probe) {
     const { before, after } = this, inside = (left, top, width, height) => left >= 0 && top >= 0 && left < width && top < height;
-    if (!inside(x, y, before.width, before.height)) return null;
-    const first = before.values(Math.floor(x), Math.floor(y));
-    const parts = [`x ${Math.floor(x)}, y ${Math.floor(y)}`, `${this.labels[0]} ${written(first)}`];
+    if (!inside(probe.x, probe.y, before.width, before.height)) return null;
+    const x = Math.floor(probe.x), y = Math.floor(probe.y), values = [before.values(x, y)];
+    const parts = [`x ${x}, y ${y}`, `${this.labels[0]} ${written(values[0])}`];
     const part = this.region ?? { x: 0, y: 0, width: before.width, height: before.height };
-    const share = { x: (x - part.x) / part.width, y: (y - part.y) / part.height };
+    const share = { x: (probe.x - part.x) / part.width, y: (probe.y - part.y) / part.height };
     // What is blended is in no file.
     if (after && this.opacity === 1 && inside(share.x, share.y, 1, 1)) {
-      const second = after.values(Math.floor(share.x * after.width), Math.floor(share.y * after.height));
+      const [first] = values, second = after.values(Math.floor(share.x * after.width), Math.floor(share.y * after.height));
+      values.push(second);
       parts.push(`${this.labels[1]} ${written(second)}`);
       if (first?.length && second?.length === first.length && this.#enlarged === 1) {
         parts.push(`difference ${written(second.map((value, i) => value - first[i]))}`);
       }
     }
-    return parts.join(" · ");
+    return { x, y, part, values, text: parts.join(" · ") };
   }
 }
 

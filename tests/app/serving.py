@@ -1,0 +1,58 @@
+"""A server for a browser, a photograph for it, and what a test asks of the page."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+
+from nlrn.app.engine import Engine
+from nlrn.app.guard import Access
+from nlrn.app.limits import Limits
+from nlrn.app.server import create_app
+from nlrn.files.images import Image, encode_image
+
+STATUS = "document.querySelector('#status').textContent"
+READY = "!document.querySelector('#restore').disabled"
+CANVAS = ".slider-canvas"
+DONE = "!document.querySelector('#download').hidden"
+QUEUE = "[...document.querySelectorAll('#queue li')].map((row) => row.innerText.trim())"
+VALUES = "document.querySelector('.slider-values').textContent"
+
+
+@contextmanager
+def running(prefix="", **files):
+    """The address of a server, which knows the weight files `files` by their names."""
+    engine = Engine(Limits(), devices=("cpu",), files={name: Path(file) for name, file in files.items()})
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    app = create_app(engine, Access(prefix=prefix))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
+    thread.start()
+    engine.start()
+    try:
+        yield f"http://localhost:{listener.getsockname()[1]}{prefix}/"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        engine.close()
+        listener.close()
+
+
+def photo(path, shape=(160, 200, 3)):
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(60, 190, shape[1])[:, None] * np.ones(3)
+    noisy = np.clip(np.rint(ramp + rng.normal(0, 25, shape)), 0, 255).astype(np.uint8)
+    path.write_bytes(encode_image(Image(noisy)))
+    return path
+
+
+def set_simply(browser):
+    """A method that takes no time."""
+    browser.run("document.querySelector('#model').value = 'gaussian'")
