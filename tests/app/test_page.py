@@ -102,6 +102,16 @@ def test_buttons_of_the_queue(browser, address, tmp_path):
     assert not browser.run("document.querySelector('.slider-empty').hidden")
 
 
+def test_all_that_were_chosen_are_restored(browser, address, tmp_path):
+    """Those, too, whose pictures are still to come when the button is pressed."""
+    browser.open(address)
+    browser.choose(*(photo(tmp_path / f"{i}.png", (400, 500, 3)) for i in range(4)))
+    browser.wait(READY)
+    set_simply(browser)
+    browser.run("document.querySelector('#all').click()")
+    browser.wait(f"{QUEUE}.every((name) => name.startsWith('✓'))")
+
+
 def test_all_results_as_a_zip_file(browser, address, tmp_path, monkeypatch):
     """With the names and the bytes of the command line."""
     folder = tmp_path / "downloads"

@@ -74,22 +74,31 @@ const learn = async () => {
 
 // --- images
 
-async function add(files) {
+function add(files) {
+  let loaded = Promise.resolve();
   for (const file of files) {
     const item = { file, name: file.name || "pasted.png", state: "new", progress: 0, text: "", notes: [] };
     items.push(item);
     queue.add(item);
-    try {
-      item.before = await pictureOf(file);
-    } catch (error) {
-      Object.assign(item, { state: "failed", text: error.message });
-    }
-    queue.paint(item);
-    if (!items.includes(item)) continue; // removed meanwhile
-    if (!current || current.state === "failed") current = item;
-    showCurrent();
+    item.loaded = loaded = loaded.then(() => load(item));
   }
+  showCurrent();
 }
+
+async function load(item) {
+  if (!items.includes(item)) return; // removed meanwhile
+  try {
+    item.before = await pictureOf(item.file);
+  } catch (error) {
+    Object.assign(item, { state: "failed", text: error.message });
+  }
+  queue.paint(item);
+  if (!items.includes(item)) return;
+  if (!current || current.state === "failed") current = item;
+  showCurrent();
+}
+
+const restoreAll = () => items.forEach((item) => item.loaded.then(() => items.includes(item) && restore(item)));
 
 const queue = new Queue(get("queue"), {
   chosen(item) {
@@ -269,7 +278,7 @@ get("try").addEventListener("click", (event) => {
   }
 });
 get("restore").addEventListener("click", () => restore(current));
-get("all").addEventListener("click", () => items.forEach(restore));
+get("all").addEventListener("click", restoreAll);
 get("zip").addEventListener("click", downloadAll);
 get("cancel").addEventListener("click", () => cancel(current));
 get("files").addEventListener("change", (event) => {
