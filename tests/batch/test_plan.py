@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nlrn.batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
 from nlrn.files.images import Image, write_image
 
 
-def plan(*inputs: str, output: str | None = None, **options: bool) -> Work:
+def plan(*inputs: str, output: str | None = None, **options: Any) -> Work:
     flags = {"recursive": False, "overwrite": False, "skip_existing": False} | options
     return plan_jobs(inputs, output, "-out", **flags)
 
@@ -110,3 +111,34 @@ def test_room_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch):
     assert work.room_note(4) is None
     assert work.room_note(4.1).startswith("results as large as the inputs need ")
     assert plan("a.png", output="-").room_note() is None
+
+
+@pytest.mark.parametrize(
+    ("source", "format_", "target"),
+    [
+        ("a.png", "JPEG", "a-out.jpg"),
+        ("a.png", "PNG", "a-out.png"),
+        ("a.JPEG", "JPEG", "a-out.JPEG"),
+        ("a.ome.tif", "PNG", "a-out.png"),
+        ("a.ome.tif", None, "a-out.ome.tif"),
+        ("a.heic", None, "a-out.png"),
+        ("a.avif", None, "a-out.png"),
+        ("a.avif", "AVIF", "a-out.avif"),
+        ("a.fit", None, "a-out.fit"),
+        ("a", "WEBP", "a-out.webp"),
+    ],
+)
+def test_names_of_results_by_their_format(source, format_, target, folder: Path):
+    (folder / source).touch()
+    assert plan(source, format_=format_).jobs == (Job(Path(source), Path(target)),)
+    (job,) = plan(source, output="results/", format_=format_).jobs
+    assert job.target == Path("results", target.replace("-out", ""))
+
+
+def test_a_name_against_the_format_is_refused(folder: Path):
+    assert plan("a.png", output="b.jpeg", format_="JPEG").jobs[0].target == Path("b.jpeg")
+    with pytest.raises(PlanError, match=r"b\.png is named as PNG, and the format is to be JPEG"):
+        plan("a.png", output="b.png", format_="JPEG")
+    (folder / "b.jpg").touch()
+    with pytest.raises(PlanError, match="would both be written"):
+        plan("b.png", "b.jpg", output="results", format_="WEBP")

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -148,6 +149,9 @@ FILES = {
     "JPEG": lambda: saved(RGB, "JPEG"),
     "WEBP": lambda: saved(RGB, "WEBP"),
     "BMP": lambda: saved(RGB, "BMP"),
+    "AVIF": lambda: encode_image(Image(noise((32, 32, 3))), "AVIF"),
+    "JXL": lambda: encode_image(Image(noise((32, 32, 3), "uint16")), "JXL"),
+    "JPEG2000": lambda: bytes(imagecodecs.jpeg2k_encode(noise((32, 32, 3)), level=0, codecformat="jp2")),
     "TIFF": lambda: tiff(noise((32, 32, 3), "uint16")),
     "TIFF zlib": lambda: tiff(noise((32, 32, 3), "uint16"), compression="zlib"),
     "TIFF lzw strips": lambda: tiff(noise((32, 32, 3), "uint16"), compression="lzw", rowsperstrip=5),

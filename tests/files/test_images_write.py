@@ -59,16 +59,20 @@ IMPOSSIBLE = {
     "16-bit JPEG": (
         Image(noise((4, 5), "uint16")),
         "a.jpg",
-        "JPEG cannot hold uint16 pixels; PNG or TIFF can",
+        "JPEG cannot hold uint16 pixels; PNG, TIFF, JXL or FITS can",
     ),
     "16-bit WebP": (Image(noise((4, 5), "uint16")), "a.webp", "WEBP cannot hold uint16"),
     "16-bit BMP": (Image(noise((4, 5), "uint16")), "a.bmp", "BMP cannot hold uint16"),
-    "float PNG": (Image(noise((4, 5), "float32")), "a.png", "PNG cannot hold float32 pixels; TIFF can"),
-    "float64 TIFF": (Image(np.zeros((4, 5))), "a.tif", "TIFF cannot hold float64 pixels$"),
+    "float PNG": (
+        Image(noise((4, 5), "float32")),
+        "a.png",
+        "PNG cannot hold float32 pixels; TIFF or FITS can",
+    ),
+    "float64 TIFF": (Image(np.zeros((4, 5))), "a.tif", "TIFF cannot hold float64 pixels; FITS can"),
     "alpha JPEG": (
         Image(noise((4, 5)), noise((4, 5))),
         "a.jpg",
-        "JPEG cannot hold transparency; PNG or TIFF or WEBP can",
+        "JPEG cannot hold transparency; PNG, TIFF, WEBP, JXL or AVIF can",
     ),
     "alpha BMP": (Image(noise((4, 5)), noise((4, 5))), "a.bmp", "BMP cannot hold transparency"),
     "GIF": (GREY, "a.gif", "GIF files are only read; expected one of .png, .jpg"),
@@ -111,7 +115,9 @@ def test_the_resolution_stays(source):
     image = Image(np.full((9, 7, 3), 100, dtype), format=kind, resolution=(300.0, 150.0))
     image = read_image(encode_image(image))
     assert image.resolution == pytest.approx((300, 150), abs=0.1)
-    for name in ("PNG", "TIFF") if dtype == np.uint16 else ("PNG", "JPEG", "TIFF", "BMP", "WEBP"):
+    for name in (
+        ("PNG", "TIFF") if dtype == np.uint16 else ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "AVIF", "JXL")
+    ):
         assert read_image(encode_image(image, name)).resolution == pytest.approx((300, 150), abs=0.1)
     bare = read_image(encode_image(replace(image, resolution=None, exif=None)))
     assert kind == "BMP" or bare.resolution is None  # every BMP has one
@@ -122,7 +128,7 @@ def test_xmp_stays(dtype):
     """What editors keep there: keywords, ratings, history; from every format to every other."""
     packet = "<x:xmpmeta xmlns:x='adobe:ns:meta/'>K\u00f6ln</x:xmpmeta>".encode()
     image = Image(np.full((9, 7, 3), 100, dtype), xmp=packet)
-    formats = ("PNG", "TIFF") if dtype == np.uint16 else ("PNG", "JPEG", "TIFF", "WEBP")
+    formats = ("PNG", "TIFF", "JXL") if dtype == np.uint16 else ("PNG", "JPEG", "TIFF", "WEBP", "AVIF", "JXL")
     for source in formats:
         read = read_image(encode_image(image, source))
         assert read.xmp == packet

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..files.image import FORMATS
+from ..files.image import FORMAT_NAMES, FORMATS, media_type
 from ..restoration.enlargement import LARGEST
 from ..version import __version__
 from .limits import Limits
-from .order import FORMAT_NAMES
 
 Json = dict[str, Any]
 SUMMARIES = {
@@ -100,7 +99,7 @@ _TEXT: Json = {"type": "string"}
 _ID: Json = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "example": JOB["id"]}
 _IMAGE: Json = {
     "description": "The restored file; the header nlrn-report has model, noise level, time, notes and warnings.",
-    "content": {f"image/{name.lower()}": {"schema": {}} for name in FORMATS},
+    "content": {media_type(name): {"schema": {}} for name in FORMATS},
 }
 _FILE: Json = {"type": "string", "format": "binary"}
 _PAIR: Json = {
@@ -209,7 +208,7 @@ def _query(options: Collection[tuple[str, Json]]) -> list[Json]:
 
 def _body(options: Collection[tuple[str, Json]]) -> Json:
     form = {"type": "object", "required": ["image"], "properties": {"image": _FILE, **dict(options)}}
-    raw: Json = {f"image/{name.lower()}": {"schema": {}} for name in FORMATS}
+    raw: Json = {media_type(name): {"schema": {}} for name in FORMATS}
     return {"required": True, "content": {**raw, "multipart/form-data": {"schema": form}}}
 
 

@@ -7,14 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from ..files.image import WRITTEN
+from ..files.image import FORMAT_NAMES
 from ..restoration import Task
 from ..restoration.enlargement import LARGEST
 from ..restoration.options import Size, read_size
 from ..restoration.strength import Strength
 from .limits import Refused
 
-FORMAT_NAMES = {name.lower(): name for name in WRITTEN} | {"jpg": "JPEG", "tif": "TIFF"}
 LARGER = ("scale", "size", "fit")
 FIELDS = ("model", "sigma", "strength", *LARGER, "steps", "format", "quality", "region")
 MAX_QUALITY = 100

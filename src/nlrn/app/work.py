@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..evaluation.score import Score, score
 from ..files import exif
-from ..files.image import FORMATS, WRITTEN, result_format
+from ..files.image import FORMATS, WRITTEN, media_type, result_format
 from ..files.images import Image, check_writable, encode_image, read_image
 from ..files.orientation import upright
 from ..inference import Progress
@@ -22,7 +22,7 @@ from ..viewer.embedded import numbers_png, shown_png
 from .limits import Refused, check_pixels
 from .order import Order, Region
 
-MEDIA_TYPES = {name: f"image/{name.lower()}" for name in WRITTEN}
+MEDIA_TYPES = {name: media_type(name) for name in WRITTEN}
 # Restorers that stay loaded; each holds one or two models of less than two megabytes.
 KEPT_RESTORERS = 16
 # SSIM takes some hundred bytes a pixel.

@@ -136,11 +136,13 @@ def plan_jobs(
     overwrite: bool,
     skip_existing: bool,
     shard: tuple[int, int] | None = None,
+    format_: str | None = None,
 ) -> Work:
     """Finds the inputs and the place of each result; nothing is read or written yet, and no folder made.
 
     Without `output` a result stands beside its input as `STEM + suffix + EXT`. `output` is a file for a single
     input file, otherwise a folder, which with `recursive` has the subfolders of the inputs.
+    The suffix of a result is that of its input or of the format in which its results are written, or that of `format_`.
     Whether an input is an image shows when it is read. With a `shard` (i, n) every n-th job is taken, from the i-th on;
     the shards of a batch have all its jobs, and each once.
 
@@ -163,7 +165,7 @@ def plan_jobs(
             folder = Path(output)
             job = Job("-", folder / STANDARD_INPUT)
             return dataclasses.replace(_work([job], overwrite, skip_existing), folder=folder)
-        return _work([_named(output, "-")], overwrite, skip_existing)
+        return _work([_named(output, "-", format_)], overwrite, skip_existing)
     sources = find_sources(inputs, output, recursive)
     single = len(sources) == 1 and not os.path.isdir(inputs[0])
     if output == "-":
@@ -174,18 +176,21 @@ def plan_jobs(
         (source,) = sources
         if os.path.realpath(output) == os.path.realpath(source):
             raise PlanError(f"the output {output} is the input itself; the original is never modified")
-        return _work([_named(output, source)], overwrite, skip_existing)
+        return _work([_named(output, source, format_)], overwrite, skip_existing)
     if output is not None and Path(output).suffix.lower() in SUFFIXES and not os.path.isdir(output):
         raise PlanError(f"one file, {output}, cannot take several results; give a folder")
     if output is not None:
         folder = Path(output)
-        targets = {source: folder / place / result_name(source, "") for source, place in sources.items()}
+        targets = {
+            source: folder / place / result_name(source, "", format_) for source, place in sources.items()
+        }
         return dataclasses.replace(
             _work(_jobs(targets), overwrite, skip_existing, shard=shard), folder=folder
         )
     # A folder may hold the results of an earlier run; only by its name is one restored again.
-    earlier = {_beside(source, suffix) for source in sources} - {Path(name) for name in inputs}
-    left = {source: _beside(source, suffix) for source in sources if source not in earlier}
+    beside = {source: source.with_name(result_name(source, suffix, format_)) for source in sources}
+    earlier = set(beside.values()) - {Path(name) for name in inputs}
+    left = {source: target for source, target in beside.items() if source not in earlier}
     notes = [f"results of an earlier run (*{suffix}.*) left out: {len(sources) - len(left)}"]
     return _work(_jobs(left), overwrite, skip_existing, notes if len(left) < len(sources) else (), shard)
 
@@ -215,16 +220,14 @@ def find_sources(inputs: Sequence[str], output: str | None, recursive: bool) -> 
     return sources
 
 
-def _beside(source: Path, suffix: str) -> Path:
-    return source.with_name(result_name(source, suffix))
-
-
-def result_name(source: Path, suffix: str) -> str:
+def result_name(source: Path, suffix: str, format_: str | None) -> str:
     """The name of a result: that of its input with a suffix before its own, which follows the format of results."""
     own = source.suffix
     kind = SUFFIXES.get(own.lower())
-    if kind is not None and result_format(kind) != kind:
-        return f"{source.stem}{suffix}{FORMATS[result_format(kind)].suffixes[0]}"
+    wanted = format_ or (None if kind is None else result_format(kind))
+    if wanted is not None and wanted != kind:
+        stem = source.stem[:-4] if source.stem.lower().endswith(".ome") else source.stem
+        return f"{stem}{suffix}{FORMATS[wanted].suffixes[0]}"
     if kind == "TIFF" and source.stem.lower().endswith(".ome"):
         own = source.name[-len(own) - 4 :]
     return f"{source.name[: len(source.name) - len(own)]}{suffix}{own}"
@@ -280,17 +283,20 @@ def _means_existing_folder(output: str) -> bool:
     return output.endswith(("/", "\\")) or os.path.isdir(output)
 
 
-def _named(output: str, source: Path | Literal["-"]) -> Job:
+def _named(output: str, source: Path | Literal["-"], format_: str | None) -> Job:
     """The job whose output file the user has named.
 
     Raises:
-        PlanError: a suffix of no image format, or a folder that does not exist.
+        PlanError: a suffix of no image format or of another one than `format_`, or a folder that does not exist.
     """
     target = Path(output)
     if target.suffix.lower() not in ("", *OUTPUT_SUFFIXES):
         raise PlanError(
             f"the output {output} has an unknown suffix; expected one of {', '.join(OUTPUT_SUFFIXES)}"
         )
+    named = OUTPUT_SUFFIXES.get(target.suffix.lower())
+    if format_ is not None and named not in (None, format_):
+        raise PlanError(f"the output {output} is named as {named}, and the format is to be {format_}")
     if not os.path.isdir(target) and not os.path.isdir(target.parent):
         raise PlanError(f"the folder of the output {output} does not exist")
     return Job(source, target)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..files.image import FORMATS, Image, result_format
-from ..files.images import check_holds, check_writable, encode_image, write_image
+from ..files.images import check_holds, check_writable, encode_image, losses, write_image
 from ..files.pages import Pages, Ranges, check_holds_pages, read_pages, stream_pages, write_pages
 from ..inference import Progress
 from ..models.contract import info_of
@@ -39,6 +39,7 @@ class FileOptions:
         overwrite: whether existing outputs are replaced.
         pages: numbers of the pages that are restored, by default all.
         estimate: whether the noise is estimated for a stack as a whole or for each page.
+        format: of results, by default that of their inputs.
     """
 
     sigma: Sigma | None
@@ -46,6 +47,11 @@ class FileOptions:
     overwrite: bool
     pages: Ranges | None = None
     estimate: Per = "stack"
+    format: str | None = None
+
+    def result_format(self, format_: str) -> str:
+        """The format of the result of an image of a format, where no name says another."""
+        return self.format or result_format(format_)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
     try:
         with _opened(job, options) as pages:
             image, count = pages[0], len(pages)
-            job = named(job, image.format)
+            job = named(job, options.result_format(image.format))
             check(job, pages, image, restorer, options)
         shape = image.pixels.shape
         model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
@@ -132,7 +138,7 @@ def restore_file(
     """
     with _opened(job, options) as pages:
         image, count = pages[0], len(pages)
-        job = named(job, image.format)
+        job = named(job, options.result_format(image.format))
         check(job, pages, image, restorer, options)
         on_read(image, count)
         if count > 1:
@@ -140,8 +146,10 @@ def restore_file(
     restored, report = restorer.image(image, options.sigma, progress)
     written: tuple[str, ...] = ()
     if job.target == "-":
-        sys.stdout.buffer.write(encode_image(restored, quality=options.quality))
+        name = options.result_format(image.format)
+        sys.stdout.buffer.write(encode_image(restored, name, quality=options.quality))
         sys.stdout.buffer.flush()
+        written = losses(restored, name)
     else:
         written = write_image(
             restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(job)
@@ -172,7 +180,7 @@ def _restore_pages(
     restored = RestoredPages(restorer, pages, options.sigma, progress, estimate=options.estimate)
     if job.target == "-":
         with tempfile.TemporaryFile() as file:  # what stands first is known last
-            name = result_format(pages.format)
+            name = options.result_format(pages.format)
             written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)
@@ -202,10 +210,10 @@ def _growth(pages: Pages, first: Image, restorer: Restorer) -> float:
 
 
 def named(job: Job, format_: str) -> Job:
-    """The job with the suffix of a format, where its target is the name of standard input in a folder."""
+    """The job with the suffix of a format of results, where its target is the name of standard input in a folder."""
     if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
         return job
-    return Job(job.source, job.target.with_suffix(FORMATS[result_format(format_)].suffixes[0]))
+    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
 
 
 def check(job: Job, pages: Pages, image: Image, restorer: Restorer, options: FileOptions) -> None:
@@ -216,7 +224,7 @@ def check(job: Job, pages: Pages, image: Image, restorer: Restorer, options: Fil
     """
     size = restorer.size_of(image)
     if job.target == "-":
-        check_holds(image, result_format(image.format), size)
+        check_holds(image, options.result_format(image.format), size)
         return
     check_holds_pages(pages, check_writable(image, job.target, size))
     if not options.overwrite and os.path.lexists(job.target):

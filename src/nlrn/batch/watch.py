@@ -35,12 +35,14 @@ class Arrivals:
         output: the folder of the results.
         recursive: whether subfolders are watched too.
         on_note: called with a sentence when a folder goes away.
+        format: of results, by default that of their inputs.
     """
 
     folders: Sequence[str]
     output: str
     recursive: bool
     on_note: Callable[[str], None]
+    format: str | None = None
     _seen: dict[Path, tuple[State, float]] = field(default_factory=dict)  # and since when
     _handled: dict[Path, State] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
@@ -70,7 +72,8 @@ class Arrivals:
         ]
         self._handled |= {source: seen[source][0] for source in complete}
         folder = Path(self.output)
-        return [Job(source, folder / found[source] / result_name(source, "")) for source in complete]
+        names = {source: result_name(source, "", self.format) for source in complete}
+        return [Job(source, folder / found[source] / name) for source, name in names.items()]
 
     def forget(self, job: Job) -> None:
         """Lets a file be returned once more."""

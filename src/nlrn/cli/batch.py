@@ -47,6 +47,7 @@ class BatchOptions:
     pages: Ranges | None = None
     estimate: Per = "stack"
     watch: bool = False
+    format: str | None = None
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -74,6 +75,7 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
             overwrite=options.overwrite or options.resume,
             skip_existing=options.skip_existing,
             shard=shard,
+            format_=options.format,
         )
     except OutputExists as error:
         rest = ", or --skip-existing to do only what is left" if error.several else ""
@@ -139,7 +141,9 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     growth = 1.0 if enlargement is None else (enlargement.scale or 1) ** 2
     room = work.room_note(growth)
     output.notes(work.notes if room is None else (*work.notes, room))
-    files = FileOptions(sigma, options.quality, options.overwrite, options.pages, options.estimate)
+    files = FileOptions(
+        sigma, options.quality, options.overwrite, options.pages, options.estimate, options.format
+    )
     if options.dry_run:
         return _code(output, _foreseen(work, restorer, files), len(work.jobs))
     try:
@@ -178,7 +182,13 @@ def _watch(
     from ..batch.watch import Arrivals, watch
 
     output.notes([f"watching {', '.join(work.watched)}; Ctrl-C ends"])
-    arrivals = Arrivals(work.watched, str(work.folder), options.recursive, lambda note: output.notes([note]))
+    arrivals = Arrivals(
+        work.watched,
+        str(work.folder),
+        options.recursive,
+        on_note=lambda note: output.notes([note]),
+        format=options.format,
+    )
     failed, started = False, time.perf_counter()
     with contextlib.suppress(KeyboardInterrupt):
         for event in watch(arrivals, restorer, files, journal):
@@ -270,6 +280,7 @@ def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchO
         "quality": files.quality,
         "pages": None if files.pages is None else [list(part) for part in files.pages],
         "estimate": files.estimate,
+        "format": files.format,
         **restorer.options.that_change_results(),
     }
     part = "all" if options.shard is None else options.shard.replace("/", "-of-")

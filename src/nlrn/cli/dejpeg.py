@@ -22,6 +22,7 @@ def dejpeg(
     max_memory: options.MaxMemory = None,
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
+    result_format: options.ResultFormat = None,
     pages: options.Pages = None,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
@@ -38,7 +39,7 @@ def dejpeg(
     never modified.
     """
     parsing.parse_data_range(data_range)  # before anything is looked for
-    ranges = parsing.parse_pages(pages)
+    ranges, kind = parsing.parse_pages(pages), parsing.parse_format(result_format)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     from .batch import BatchOptions, make_work, run_jobs
@@ -55,6 +56,7 @@ def dejpeg(
         quality,
         ranges,
         watch=watch,
+        format=kind,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

@@ -85,6 +85,7 @@ def denoise(
     max_memory: options.MaxMemory = None,
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
+    result_format: options.ResultFormat = None,
     pages: options.Pages = None,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
@@ -105,6 +106,7 @@ def denoise(
     level = None if sigma is None else parsing.parse_sigma(sigma)
     parsing.parse_data_range(data_range)  # before anything is looked for
     ranges, per = parsing.parse_pages(pages), parsing.parse_estimate(estimate)
+    kind = parsing.parse_format(result_format)
     if noise is not None and level is not None:
         raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
     if demo and noise is not None:
@@ -129,6 +131,7 @@ def denoise(
         ranges,
         per,
         watch,
+        kind,
     )
     work = Work(())
     if inputs:

@@ -108,7 +108,24 @@ StrengthText = Annotated[
     ),
 ]
 Quality = Annotated[
-    int, typer.Option("--quality", min=1, max=100, help="JPEG quality.", rich_help_panel=FILES)
+    int,
+    typer.Option(
+        "--quality",
+        min=1,
+        max=100,
+        help="Quality of JPEG, AVIF, and lossy WebP and JPEG XL.",
+        rich_help_panel=FILES,
+    ),
+]
+ResultFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Format of results: png, tiff, jpeg, webp, jxl, avif, bmp or fits. Default: that of the input.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
 ]
 Pages = Annotated[
     str | None,

@@ -80,6 +80,19 @@ def parse_pages(text: str | None) -> Ranges | None:
         raise CliError(f"--{error}") from error
 
 
+def parse_format(text: str | None) -> str | None:
+    """The name of a format of results.
+
+    Raises:
+        CliError: of none.
+    """
+    from ..files.image import FORMAT_NAMES
+
+    if text is not None and text.lower() not in FORMAT_NAMES:
+        raise CliError(f"--format must be one of {', '.join(FORMAT_NAMES)}, got {text!r}")
+    return None if text is None else FORMAT_NAMES[text.lower()]
+
+
 def parse_estimate(text: str) -> Per:
     """`stack` or `page`.
 

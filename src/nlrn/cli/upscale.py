@@ -52,6 +52,7 @@ def upscale(
     max_memory: options.MaxMemory = None,
     data_range: options.DataRange = None,
     quality: options.Quality = 95,
+    result_format: options.ResultFormat = None,
     pages: options.Pages = None,
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
@@ -69,7 +70,7 @@ def upscale(
     modified.
     """
     parsing.parse_data_range(data_range)  # before anything is looked for
-    ranges = parsing.parse_pages(pages)
+    ranges, kind = parsing.parse_pages(pages), parsing.parse_format(result_format)
     if not inputs:
         raise CliError("no input; give files, folders or -")
     wanted, suffix = _wanted(scale, size, fit)
@@ -87,6 +88,7 @@ def upscale(
         quality,
         ranges,
         watch=watch,
+        format=kind,
     )
     work = make_work(inputs, output, suffix, batch)
     restorer = options.make_restorer(

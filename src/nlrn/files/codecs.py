@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from . import boxes
 from .image import FORMATS, PNG_SIGNATURE, Image, ImageError
 
 # The first bytes by which a format is known: (offset, bytes, format).
@@ -23,14 +24,16 @@ _SIGNATURES = (
     (0, b"BM", "BMP"),
     (0, b"GIF8", "GIF"),
     *((0, b"P%d" % kind, "PPM") for kind in range(1, 7)),
+    (0, b"\0\0\0\x0cjP  ", "JPEG2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
+    (0, b"\xff\x0a", "JXL"),
+    (0, b"\0\0\0\x0cJXL ", "JXL"),
+    (0, b"SIMPLE  =", "FITS"),
     # Only to name them in the error.
     (0, b"%PDF", "a PDF"),
     (0, b"8BPS", "a Photoshop"),
-    (4, b"ftypavi", "an AVIF"),
-    (4, b"ftyp", "a HEIC or video"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000"),
-    (0, b"\xff\x0a", "a JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (0, b"\x1f\x8b", "a gzip"),
+    (0, b"FUJIFILMCCD-RAW", "a camera raw (RAF)"),
 )
 
 
@@ -38,18 +41,39 @@ def decode(data: bytes, name: str) -> Image:
     """The picture in a file's content; `name` is what errors call the file."""
     format_ = sniff(data, name)
     with errors(format_, name):
-        if format_ == "TIFF":
-            from .tiff import decode_tiff
+        match format_:
+            case "TIFF":
+                from .tiff import decode_tiff
 
-            return decode_tiff(data, name)
-        if format_ == "PPM":
-            from .netpbm import decode_netpbm
+                return decode_tiff(data, name)
+            case "PPM":
+                from .netpbm import decode_netpbm
 
-            return decode_netpbm(data, name)
-        if format_ == "PNG" and data[24:25] == b"\x10":
-            from .png16 import decode_png16
+                return decode_netpbm(data, name)
+            case "PNG" if data[24:25] == b"\x10":
+                from .png16 import decode_png16
 
-            return decode_png16(data, name)
+                return decode_png16(data, name)
+            case "AVIF":
+                from .avif import decode_avif
+
+                return decode_avif(data, name)
+            case "HEIC":
+                from .heic import decode_heic
+
+                return decode_heic(data, name)
+            case "JPEG2000":
+                from .jpeg2000 import decode_jpeg2000
+
+                return decode_jpeg2000(data, name)
+            case "JXL":
+                from .jpegxl import decode_jpegxl
+
+                return decode_jpegxl(data, name)
+            case "FITS":
+                from .fits import decode_fits
+
+                return decode_fits(data, name)
         from .pillow import decode_pillow
 
         return decode_pillow(data, format_, name)
@@ -59,14 +83,35 @@ def measure(data: bytes, name: str) -> tuple[int, int]:
     """Width and height of the picture in a file's content, from its header."""
     format_ = sniff(data, name)
     with errors(format_, name):
-        if format_ == "TIFF":
-            from .tiff import measure_tiff
+        match format_:
+            case "TIFF":
+                from .tiff import measure_tiff
 
-            return measure_tiff(data, name)
-        if format_ == "PPM":
-            from .netpbm import measure_netpbm
+                return measure_tiff(data, name)
+            case "PPM":
+                from .netpbm import measure_netpbm
 
-            return measure_netpbm(data, name)
+                return measure_netpbm(data, name)
+            case "AVIF":
+                from .avif import measure_avif
+
+                return measure_avif(data, name)
+            case "HEIC":
+                from .heic import measure_heic
+
+                return measure_heic(data, name)
+            case "JPEG2000":
+                from .jpeg2000 import measure_jpeg2000
+
+                return measure_jpeg2000(data, name)
+            case "JXL":
+                from .jpegxl import measure_jpegxl
+
+                return measure_jpegxl(data, name)
+            case "FITS":
+                from .fits import measure_fits
+
+                return measure_fits(data, name)
         from .pillow import measure_pillow
 
         return measure_pillow(data, format_, name)
@@ -79,7 +124,9 @@ MAX_JPEG_XMP = 65502
 def keeps_xmp(image: Image, format_: str) -> bool:
     """True if a format has room for the image's XMP packet."""
     return (
-        image.xmp is not None and format_ != "BMP" and (format_ != "JPEG" or len(image.xmp) <= MAX_JPEG_XMP)
+        image.xmp is not None
+        and format_ not in ("BMP", "FITS")
+        and (format_ != "JPEG" or len(image.xmp) <= MAX_JPEG_XMP)
     )
 
 
@@ -106,6 +153,14 @@ def encode(image: Image, format_: str, quality: int) -> bytes:
         from .tiff import encode_tiff
 
         return encode_tiff(image)
+    if format_ == "FITS":
+        from .fits import encode_fits
+
+        return encode_fits(image)
+    if format_ == "JXL":
+        from .jpegxl import encode_jpegxl
+
+        return encode_jpegxl(image, quality)
     if image.pixels.dtype == np.uint16:
         from .png16 import encode_png16
 
@@ -129,6 +184,10 @@ def sniff(data: bytes, name: str) -> str:
             if format_ in FORMATS:
                 return format_
             raise ImageError(f"{name} is {format_} file; supported are {supported}")
+    if named := boxes.format_of(data[:4096]):
+        if named in FORMATS:
+            return named
+        raise ImageError(f"{name} is {named} file; supported are {supported}")
     found = "text" if data[:512].isascii() and b"\0" not in data[:512] else "unknown data"
     raise ImageError(f"{name} is not an image of a supported format: expected {supported}, found {found}")
 

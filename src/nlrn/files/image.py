@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, Literal
 
@@ -23,7 +23,8 @@ class Image:
     """A picture as a file holds it.
 
     Args:
-        pixels: uint8, uint16 or float32, `H x W` (grey) or `H x W x 3` (RGB).
+        pixels: uint8, uint16 or float32, of FITS files also int16, int32, uint32 and float64, in which NaN is a pixel
+            without data; `H x W` (grey) or `H x W x 3` (RGB).
         alpha: `H x W` of the same type, or `None`.
         format: a name in `FORMATS`.
         exif: EXIF block, as JPEG files carry it, without its `Exif` prefix.
@@ -34,6 +35,7 @@ class Image:
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
         color_chunks: type and content of a PNG's chunks that say how its colours are meant (cICP, gAMA and others).
         imagej: what ImageJ keeps in a TIFF file: labels, ranges, colour tables, overlays.
+        fits: the cards of a FITS header, 80 characters each.
         milliseconds: time for which a frame of an animation is shown.
         notes: changes that reading had to make.
     """
@@ -49,6 +51,7 @@ class Image:
     premultiplied: bool = False
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     imagej: dict[str, Any] | None = None
+    fits: str | None = None
     milliseconds: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -64,7 +67,10 @@ class Format:
         metadata: whether it holds EXIF data and colour profiles.
         largest_side: pixels a side that it holds at most, where that is less than people have.
         several: what it holds more than one of: `"frames"` of an animation, `"pages"` of any kind, or `None`.
-        result: the format of results, where this one is only read.
+        result: the format of results where nobody names one, if it is not this one.
+        written: whether results can have it.
+        colors: whether it holds RGB.
+        media: its media type, where that is not `image/` and the name.
     """
 
     suffixes: tuple[str, ...]
@@ -74,21 +80,48 @@ class Format:
     largest_side: int | None = None
     several: Literal["frames", "pages"] | None = None
     result: str | None = None
+    written: bool = True
+    colors: bool = True
+    media: str | None = None
 
 
+_ONLY_8, _8_AND_16 = ("uint8",), ("uint8", "uint16")
+_MEASURED = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+# What is read. The results of formats that lose something, or are not written, are PNG files.
 FORMATS = {
-    "PNG": Format((".png",), ("uint8", "uint16"), alpha=True, metadata=True, several="frames"),
+    "PNG": Format((".png",), _8_AND_16, alpha=True, metadata=True, several="frames"),
     "JPEG": Format(
-        (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), ("uint8",), alpha=False, metadata=True, largest_side=65500
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), _ONLY_8, alpha=False, metadata=True, largest_side=65500
     ),
-    "TIFF": Format(
-        (".tif", ".tiff"), ("uint8", "uint16", "float32"), alpha=True, metadata=True, several="pages"
+    "TIFF": Format((".tif", ".tiff"), (*_8_AND_16, "float32"), alpha=True, metadata=True, several="pages"),
+    "WEBP": Format((".webp",), _ONLY_8, alpha=True, metadata=True, largest_side=16383, several="frames"),
+    "BMP": Format((".bmp",), _ONLY_8, alpha=False, metadata=False),
+    "GIF": Format(
+        (".gif",), _ONLY_8, alpha=True, metadata=False, several="frames", result="PNG", written=False
     ),
-    "WEBP": Format((".webp",), ("uint8",), alpha=True, metadata=True, largest_side=16383, several="frames"),
-    "BMP": Format((".bmp",), ("uint8",), alpha=False, metadata=False),
-    "GIF": Format((".gif",), ("uint8",), alpha=True, metadata=False, several="frames", result="PNG"),
     "PPM": Format(
-        (".ppm", ".pgm", ".pbm", ".pnm"), ("uint8", "uint16"), alpha=False, metadata=False, result="PNG"
+        (".ppm", ".pgm", ".pbm", ".pnm"),
+        _8_AND_16,
+        alpha=False,
+        metadata=False,
+        result="PNG",
+        written=False,
+        media="image/x-portable-anymap",
+    ),
+    "JXL": Format((".jxl",), _8_AND_16, alpha=True, metadata=True, result="PNG"),
+    "AVIF": Format((".avif",), _ONLY_8, alpha=True, metadata=True, largest_side=32768, result="PNG"),
+    "HEIC": Format((".heic", ".heif"), _8_AND_16, alpha=True, metadata=True, result="PNG", written=False),
+    "JPEG2000": Format(
+        (".jp2", ".j2k", ".jpf", ".jpx", ".j2c"),
+        _8_AND_16,
+        alpha=True,
+        metadata=True,
+        result="PNG",
+        written=False,
+        media="image/jp2",
+    ),
+    "FITS": Format(
+        (".fits", ".fit", ".fts"), _MEASURED, alpha=False, metadata=False, several="pages", colors=False
     ),
 }
 
@@ -96,12 +129,19 @@ FORMATS = {
 # What is said where one picture is expected.
 SINGLE = "only single images are supported here; nlrn denoise, upscale and dejpeg take all pages and frames"
 # The formats in which results are written.
-WRITTEN = {name: format_ for name, format_ in FORMATS.items() if format_.result is None}
+WRITTEN = {name: format_ for name, format_ in FORMATS.items() if format_.written}
+# Their names for people and programs.
+FORMAT_NAMES = {name.lower(): name for name in WRITTEN} | {"jpg": "JPEG", "tif": "TIFF"}
 
 
 def result_format(name: str) -> str:
     """The format in which the result of an image of a format is written, where nobody names another."""
     return FORMATS[name].result or name
+
+
+def media_type(name: str) -> str:
+    """The media type of a format."""
+    return FORMATS[name].media or f"image/{name.lower()}"
 
 
 def check_size(width: int, height: int, name: str) -> None:
@@ -112,8 +152,23 @@ def check_size(width: int, height: int, name: str) -> None:
         raise ImageError(f"{name} claims {width}x{height} pixels; the limit is {MAX_PIXELS:,} in all")
 
 
-def load_package(name: str, purpose: str) -> ModuleType:
-    """Imports a package that only some formats need.
+def scaled(image: Image, white: int) -> Image:
+    """A picture of integers of 0 to `white` as one of uint16 that fills its range, with a note."""
+
+    def full(values: np.ndarray) -> np.ndarray:
+        if int(values.max()) > white:
+            raise ImageError(f"it has values of {values.max()}, and its white is {white}")
+        return np.rint(values * (65535 / white)).astype(np.uint16)
+
+    if white == 65535:
+        return image
+    note = f"values of 0..{white} scaled to 0..65535"
+    alpha = None if image.alpha is None else full(image.alpha)
+    return replace(image, pixels=full(image.pixels), alpha=alpha, notes=(*image.notes, note))
+
+
+def load_package(name: str, purpose: str, extra: str | None = None) -> ModuleType:
+    """Imports a package that only some formats need, perhaps one of an extra of nlrn.
 
     Raises:
         ImageError: it is not installed; the message says how to.
@@ -121,7 +176,9 @@ def load_package(name: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImageError(f"{purpose} needs the package {name}: python -m pip install {name}") from error
+        package = name.split(".")[0].replace("_", "-")
+        command = f"python -m pip install {package if extra is None else repr(f'nlrn[{extra}]')}"
+        raise ImageError(f"{purpose} needs the package {package}: {command}") from error
 
 
 def merge_alpha(image: Image) -> np.ndarray:

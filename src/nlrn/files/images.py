@@ -1,11 +1,12 @@
 """Image files in and out, and integers to floats and back; the only place in the project that does either.
 
 Pixels stay as stored: 8 bit, 16 bit or float32, grey or RGB, alpha beside them. Pillow reads and writes 8-bit files,
-imagecodecs 16-bit PNG, tifffile TIFF, since Pillow reads 16-bit colour as 8-bit. Each is imported when a file needs it.
+imagecodecs 16-bit PNG, JPEG XL, AVIF and deep JPEG 2000, tifffile TIFF, pillow-heif HEIC and astropy FITS, since
+Pillow reads 16-bit colour as 8-bit. Each is imported when a file needs it.
 
 Orientation: pixels stay as they are stored and so does the EXIF tag, so a viewer turns the result as it turned the
-input, and the pixels of both can be compared. Only for a format without EXIF (BMP) is the picture turned upright on
-writing.
+input, and the pixels of both can be compared. The decoders of HEIC and JPEG XL turn the pixels, and then the tag goes.
+Where viewers do not look at the tag (BMP, JPEG XL) the picture is turned upright on writing.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def misnamed(path: Path, format_: str) -> tuple[str, ...]:
     suffix = path.suffix.lower()
     if SUFFIXES.get(suffix, format_) == format_:
         return ()
-    return (f"this is a {format_} file, though it is named {suffix}",)
+    article = "an" if format_ == "AVIF" else "a"
+    return (f"this is {article} {format_} file, though it is named {suffix}",)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -98,8 +100,8 @@ def encode_image(image: Image, format: str | None = None, *, quality: int = 95) 
 
     Args:
         image: the image to write, with its metadata.
-        format: PNG, JPEG, TIFF, WEBP or BMP; by default the image's own, and PNG for those that are only read.
-        quality: quality of JPEG (4:4:4) and of lossy WebP, 1 to 100.
+        format: one of `WRITTEN`; by default that of its results, which is the image's own or PNG.
+        quality: quality of JPEG and AVIF (4:4:4) and of lossy WebP and JPEG XL, 1 to 100.
 
     Raises:
         ImageError: the format cannot hold these pixels without loss of depth or alpha.
@@ -122,13 +124,12 @@ def check_holds(image: Image, name: str, size: tuple[int, int] | None = None) ->
     if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
         expected = f"{pixels.shape[:2]} of {pixels.dtype}"
         raise ImageError(f"alpha must be {expected}, got {alpha.shape} of {alpha.dtype}")
+    if pixels.ndim == 3 and not target.colors:
+        raise ImageError(f"{name} holds no colours here, only grey; {_able(image)} can")
     if pixels.dtype.name not in target.dtypes:
-        able = [n for n, f in WRITTEN.items() if pixels.dtype.name in f.dtypes]
-        hint = f"; {' or '.join(able)} can" if able else ""
-        raise ImageError(f"{name} cannot hold {pixels.dtype.name} pixels{hint}")
+        raise ImageError(f"{name} cannot hold {pixels.dtype.name} pixels; {_able(image)} can")
     if alpha is not None and not target.alpha:
-        able = [n for n, f in WRITTEN.items() if f.alpha and pixels.dtype.name in f.dtypes]
-        raise ImageError(f"{name} cannot hold transparency; {' or '.join(able)} can")
+        raise ImageError(f"{name} cannot hold transparency; {_able(image)} can")
     longest = max(size or pixels.shape[:2])
     if target.largest_side is not None and longest > target.largest_side:
         raise ImageError(
@@ -138,6 +139,18 @@ def check_holds(image: Image, name: str, size: tuple[int, int] | None = None) ->
         raise ImageError(
             f"JPEG has room for {MAX_JPEG_EXIF} bytes of EXIF data, this image has {len(image.exif)}; PNG and TIFF hold more"
         )
+
+
+def _able(image: Image) -> str:
+    """The formats that hold an image's type, colours and alpha, in words."""
+    names = [
+        name
+        for name, target in WRITTEN.items()
+        if image.pixels.dtype.name in target.dtypes
+        and (target.colors or image.pixels.ndim == 2)
+        and (target.alpha or image.alpha is None)
+    ]
+    return " or ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names or ["none"])
 
 
 def check_writable(image: Image, path: str | os.PathLike[str], size: tuple[int, int] | None = None) -> str:
@@ -185,7 +198,7 @@ def write_image(
     Args:
         image: the image to write, with its metadata.
         path: the file to write.
-        quality: quality of JPEG (4:4:4) and of lossy WebP, 1 to 100.
+        quality: quality of JPEG and AVIF (4:4:4) and of lossy WebP and JPEG XL, 1 to 100.
         overwrite: replace an existing file.
         mode: permissions of the file.
 
@@ -210,21 +223,27 @@ def write_image(
 def losses(image: Image, name: str) -> tuple[str, ...]:
     """Notes on the metadata of an image that a format cannot keep, one each."""
     notes = []
+    if image.fits is not None and name != "FITS":
+        notes.append(f"{name} has no place for the FITS header: it is left out")
     if name != "PNG" and any(kind == b"cICP" for kind, _ in image.color_chunks):
         notes.append(
             f"{name} has no place for what the PNG says of its colours (cICP, such as HDR): it is left out"
         )
     if image.imagej and name != "TIFF":
         notes.append(f"{name} has no place for ImageJ's {', '.join(sorted(image.imagej))}: left out")
-    if image.icc and not FORMATS[name].metadata:
-        notes.append(f"{name} holds no colour profile: it is left out")
-    if image.exif and not FORMATS[name].metadata:
+    if image.icc and (name == "JXL" or not FORMATS[name].metadata):
+        notes.append(f"{name} holds no colour profile here: it is left out")
+    if image.exif and name == "FITS":
+        notes.append("FITS holds no EXIF data: it is left out, and the picture stays as it is stored")
+    elif image.exif and not FORMATS[name].metadata:
         notes.append(f"{name} holds no EXIF data: it is left out, and the picture turned upright")
     if image.exif and name == "TIFF" and exif.build(exif.parse(image.exif)) is None:
         notes.append("the EXIF data is damaged: it is left out")
     if image.xmp is not None and not codecs.keeps_xmp(image, name):
         notes.append(f"{name} has no room for {len(image.xmp)} bytes of XMP data: they are left out")
-    if image.resolution is not None and not codecs.keeps_resolution(image) and name != "TIFF":
+    if image.resolution is not None and (
+        name == "FITS" or (not codecs.keeps_resolution(image) and name != "TIFF")
+    ):
         notes.append(
             f"{name} cannot hold a resolution of {image.resolution[0]:.3g} pixels an inch: it is left out"
         )

@@ -53,8 +53,14 @@ def enlarged(image: Image, before: tuple[int, int]) -> tuple[Image, tuple[str, .
     notes: tuple[str, ...] = ()
     if image.imagej is not None and len(kept) < len(image.imagej):
         notes = ("ImageJ's overlays and regions, which are places in the smaller picture, are left out",)
+    header = image.fits
+    if header is not None:
+        from .fits import enlarged_header
+
+        header, bent = enlarged_header(header, before, image.pixels.shape[1::-1])
+        notes = (*notes, *bent)
     block = exif.build(replace(directories, main=main))
-    return replace(image, exif=block, imagej=kept or None), notes
+    return replace(image, exif=block, imagej=kept or None, fits=header), notes
 
 
 def _rational(numerator: int, denominator: int, factor: Fraction) -> bytes:

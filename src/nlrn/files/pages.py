@@ -110,6 +110,7 @@ class Pages:
             icc=first.icc,
             xmp=first.xmp,
             imagej=first.imagej,
+            fits=first.fits,
             color_chunks=first.color_chunks,
             resolution=first.resolution,
         )
@@ -135,7 +136,12 @@ class Pages:
         """Takes what the first page of the file says of all of them to the first that is chosen."""
         head = self._source[0]
         self._description = description_of(head)
-        stack = is_stack(self._description) or self.loop is not None or head.imagej is not None
+        stack = (
+            is_stack(self._description)
+            or self.loop is not None
+            or head.imagej is not None
+            or head.fits is not None
+        )
         if len(self._numbers) == len(self._source) or not stack:
             return
         head = replace(head, pixels=head.pixels[:1].copy(), alpha=None)
@@ -144,7 +150,7 @@ class Pages:
 
 
 def read_pages(source: str | os.PathLike[str] | bytes, ranges: Ranges | None = None) -> Pages:
-    """Opens a file of one or more pages (TIFF) or frames (PNG, WebP, GIF); pixels are decoded page by page.
+    """Opens a file of one or more pages (TIFF, FITS) or frames (PNG, WebP, GIF); pixels are decoded page by page.
 
     Args:
         source: a path, or a file's content.
@@ -192,6 +198,13 @@ def _open(source: bytes | Path, name: str) -> Source:
             if len(pages) > 1:
                 return pages
             pages.close()
+        elif format_ == "FITS":
+            from .fits import FitsPlanes
+
+            planes = FitsPlanes(source, name)
+            if len(planes) > 1:
+                return planes
+            planes.close()
         elif FORMATS[format_].several == "frames":
             from .animation import Frames, count_frames
 
@@ -236,7 +249,7 @@ def check_holds_pages(pages: Pages, name: str) -> None:
     frames = pages.loop is not None
     if len(pages) == 1 or several == "pages" or (several == "frames" and frames):
         return
-    able = [n for n, f in WRITTEN.items() if f.several == "pages" or (f.several and frames)]
+    able = [n for n, f in WRITTEN.items() if f.colors and (f.several == "pages" or (f.several and frames))]
     listed = " or ".join([", ".join(able[:-1]), able[-1]] if able[1:] else able)
     what = f"an animation of {len(pages)} frames" if frames else f"{len(pages)} pages"
     raise ImageError(f"{name} cannot hold {what}; {listed} can")
@@ -305,8 +318,8 @@ def stream_pages(
     if writer is None:
         raise ValueError("there is no page to write")
     writer.finish()
-    if name == "TIFF" and pages.loop is not None:
-        notes = (*notes, "TIFF has no place for the timing of frames: it is left out")
+    if name in ("TIFF", "FITS") and pages.loop is not None:
+        notes = (*notes, f"{name} has no place for the timing of frames: it is left out")
     return notes
 
 
@@ -325,6 +338,10 @@ def _writer(first: Image, file: BinaryIO, name: str, pages: Pages, growth: float
         alike = pages.are_alike()
         imagej = description_of(first).startswith(b"ImageJ=")
         return TiffWriter(file, big=pages.nbytes() * growth >= BIG_FROM, together=imagej and alike)
+    if name == "FITS":
+        from .fits import FitsWriter
+
+        return FitsWriter(file, len(pages))
     from .animation_writer import PngWriter, WebpWriter
 
     if name == "PNG":

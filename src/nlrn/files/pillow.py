@@ -1,4 +1,4 @@
-"""Files of 8 bit a channel, through Pillow."""
+"""Files of 8 bit a channel, through Pillow: JPEG, WebP, BMP, GIF and PNG; AVIF is only written here."""
 
 from __future__ import annotations
 
@@ -40,10 +40,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         profile, profile_notes = read_profile(chunks.get(b"iCCP"))
         if packet := read_xmp(chunks.get(b"iTXt")):
             picture.info["xmp"] = packet
-    block = picture.info.get("exif")
-    if not block:  # ImageMagick's PNG text, or an orientation in XMP data only
-        found = picture.getexif()
-        block = found.tobytes() if len(found) else None
+    block = block_of(picture)
     resolution = _resolution(picture.info, block, format_)
     xmp = picture.info.get("xmp")
     picture, icc, converted = _plain_mode(picture, profile, name)
@@ -52,7 +49,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         pixels=array,
         alpha=alpha,
         format=format_,
-        exif=block.removeprefix(b"Exif\0\0") if block else None,
+        exif=block,
         icc=icc or None,
         xmp=xmp or None,
         resolution=resolution,
@@ -66,9 +63,24 @@ def decode_frame(stream: BinaryIO, index: int, format_: str, name: str) -> Image
     """The picture of one page or frame, without metadata beside its colour profile."""
     picture = open_picture(stream, format_, name)
     picture.seek(index)
-    picture, icc, converted = _plain_mode(picture, picture.info.get("icc_profile"), name)
+    return replace(plain(picture, picture.info.get("icc_profile"), name), format=format_)
+
+
+def plain(picture: PillowImage.Image, icc: bytes | None, name: str) -> Image:
+    """A picture as grey or RGB, with its colour profile and no other metadata."""
+    picture.load()
+    picture, icc, converted = _plain_mode(picture, icc, name)
     pixels, alpha = _split(picture)
-    return Image(pixels, alpha, format=format_, icc=icc or None, notes=tuple(converted))
+    return Image(pixels, alpha, icc=icc or None, notes=tuple(converted))
+
+
+def block_of(picture: PillowImage.Image) -> bytes | None:
+    """The EXIF block of a picture."""
+    block: bytes | None = picture.info.get("exif")
+    if not block:  # ImageMagick's PNG text, or an orientation in XMP data only
+        found = picture.getexif()
+        block = found.tobytes() if len(found) else None
+    return block.removeprefix(b"Exif\0\0") if block else None
 
 
 def frame_of(picture: PillowImage.Image, mode: str, format_: str) -> Image:
@@ -112,7 +124,7 @@ def _resolution(info: dict[Any, Any], block: bytes | None, format_: str) -> tupl
         inches = {1: 1.0, 2: 2.54}.get(info.get("jfif_unit", 0))
         across, down = info.get("jfif_density", (0, 0))
         found = (inches * across, inches * down) if inches and across and down else None
-    found = found or exif.resolution(exif.parse((block or b"").removeprefix(b"Exif\0\0")))
+    found = found or exif.resolution(exif.parse(block or b""))
     return (float(found[0]), float(found[1])) if found and min(found) > 0 else None
 
 
@@ -197,6 +209,8 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
         options = {"quality": quality, "subsampling": 0}
     elif format_ == "WEBP":
         options = {"lossless": image.lossless, "quality": 90 if image.lossless else quality, "exact": True}
+    elif format_ == "AVIF":
+        options = {"quality": quality, "subsampling": "4:4:4" if image.pixels.ndim == 3 else "4:0:0"}
     if format_ == "BMP":
         orientation = exif.parse(image.exif or b"").orientation
         image = replace(image, pixels=turned(image.pixels, orientation))
@@ -205,13 +219,15 @@ def encode_pillow(image: Image, format_: str, quality: int) -> bytes:
     else:
         block = image.exif
         found = exif.parse(block or b"")
-        if format_ == "WEBP" and image.resolution and exif.resolution(found) is None:  # it has no other place
+        if (
+            format_ in ("WEBP", "AVIF") and image.resolution and exif.resolution(found) is None
+        ):  # it has no other place
             block = exif.build(exif.with_resolution(found, image.resolution))
         if block:
             options["exif"] = b"Exif\0\0" + block
         if image.icc:
             options["icc_profile"] = image.icc
-    if image.resolution and format_ != "WEBP":
+    if image.resolution and format_ not in ("WEBP", "AVIF"):
         options["dpi"] = image.resolution
     if image.xmp and format_ == "PNG":
         options["pnginfo"] = PngInfo()

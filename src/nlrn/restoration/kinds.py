@@ -30,7 +30,8 @@ class Planes:
     Args:
         color: `[B, C, H, W]`, C = 1 (grey) or 3 (RGB).
         alpha: `[B, 1, H, W]`, or `None`.
-        masked: `[B, 1, H, W]`, where a masked array masks one of the colours of a pixel, or `None`.
+        masked: `[B, 1, H, W]`, where a masked array masks one of the colours of a pixel, or a FITS file has NaN; or
+            `None`.
     """
 
     color: Tensor
@@ -48,7 +49,8 @@ def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
     """
     if isinstance(image, Image):
         color = _tensor(image.pixels)
-        return Planes(color, None if image.alpha is None else _tensor(image.alpha))
+        empty = color.isnan().any(1, keepdim=True) if image.format == "FITS" else None
+        return Planes(color, None if image.alpha is None else _tensor(image.alpha), empty)
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if image.ndim not in (2, 3) or 0 in image.shape:
@@ -87,7 +89,10 @@ def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:
     """Planes as the kind of image that `image` is; their type is its own."""
     if isinstance(image, Image):
         opacity = None if image.alpha is None or alpha is None else _array(alpha, image.alpha)
-        return dataclasses.replace(image, pixels=_array(color, image.pixels), alpha=opacity)
+        pixels = _array(color, image.pixels)
+        if image.format == "FITS" and np.isnan(image.pixels).any():
+            pixels[_enlarged(np.isnan(image.pixels), pixels)] = np.nan
+        return dataclasses.replace(image, pixels=pixels, alpha=opacity)
     joined = color if alpha is None else torch.cat([color, alpha.to(color.device)], 1)
     if isinstance(image, Tensor):
         moved = joined.to(image.device)
@@ -95,9 +100,14 @@ def like(image: Kind, color: Tensor, alpha: Tensor | None) -> Kind:
     if not isinstance(image, np.ma.MaskedArray):
         return _array(joined, image)
     values = _array(joined, image.data)
-    rows, columns = (_nearest(*lengths) for lengths in zip(image.shape[:2], values.shape[:2], strict=True))
-    mask = np.ma.getmaskarray(image)[rows][:, columns]
+    mask = _enlarged(np.ma.getmaskarray(image), values)
     return np.ma.MaskedArray(values, mask, fill_value=image.fill_value)
+
+
+def _enlarged(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """A mask `H x W` or `H x W x C` in the size of the values, by the nearest pixel."""
+    rows, columns = (_nearest(*lengths) for lengths in zip(mask.shape[:2], values.shape[:2], strict=True))
+    return np.asarray(mask[rows][:, columns])
 
 
 def _nearest(length: int, out: int) -> np.ndarray:

@@ -42,8 +42,8 @@ def measure_sensor_noise(image: np.ndarray | Tensor | Image) -> SensorNoiseEstim
         ValueError: NaN or Inf, and what `planes_of` refuses.
     """
     planes = planes_of(image)
-    if not planes.color.double().isfinite().all():
-        raise ValueError("the image has NaN or infinite values")
     hidden = hidden_pixels(planes)
     color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+    if not color.double().isfinite().all():
+        raise ValueError("the image has NaN or infinite values")
     return estimate_sensor_noise(color, hidden)

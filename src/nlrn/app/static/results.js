@@ -1,6 +1,6 @@
 // Results as files: their names, as the command line gives them, and a ZIP file of many.
 
-const EXTENSIONS = { "image/jpeg": ["jpg", "jpeg"], "image/png": ["png"], "image/tiff": ["tif", "tiff"], "image/webp": ["webp"], "image/bmp": ["bmp"] };
+const EXTENSIONS = { "image/jpeg": ["jpg", "jpeg"], "image/png": ["png"], "image/tiff": ["tif", "tiff"], "image/webp": ["webp"], "image/bmp": ["bmp"], "image/avif": ["avif"], "image/jxl": ["jxl"], "image/fits": ["fits", "fit", "fts"] };
 
 export function resultName(name, type, suffix) {
   const stem = name.replace(/\.[^.]+$/, ""), given = name.slice(stem.length + 1);
