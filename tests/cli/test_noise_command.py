@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 
 from nlrn.files.images import Image, read_image, write_image
 
@@ -138,3 +139,24 @@ def test_unknown_noise_fails_the_file(nlrn, tmp_path):
 
 def test_the_demo_has_white_noise(nlrn):
     assert nlrn("denoise", "--demo", "--noise", "poisson-gaussian").code == 2
+
+
+def test_the_pages_of_a_stack_are_measured_together(nlrn, tmp_path):
+    rng = np.random.default_rng(0)
+    pages = (2000 + rng.normal(0, 257 * np.arange(1, 7)[:, None, None], (6, 48, 48))).clip(0).astype("uint16")
+    tifffile.imwrite(tmp_path / "s.tif", 20000 + pages)
+    found = json.loads(nlrn("noise", "s.tif", "--json").out)
+    assert found["pages"] == "6 of 6 pages"
+    assert found["sigma"] == pytest.approx(3.5, rel=0.2)  # the median of 1 to 6
+    assert json.loads(nlrn("noise", "s.tif", "--json", "--pages", "1-2").out)["sigma"] < 2
+    tifffile.imwrite(
+        tmp_path / "c.tif", 20000 + pages.reshape(3, 2, 48, 48), imagej=True, metadata={"axes": "ZCYX"}
+    )
+    lines = [json.loads(line) for line in nlrn("noise", "c.tif", "--json").out.splitlines()]
+    assert [line["pages"] for line in lines] == [
+        f"3 of 3 pages, channel or size {number} of 2" for number in (1, 2)
+    ]
+    assert lines[0]["sigma"] < lines[1]["sigma"]
+    outcome = nlrn("noise", "c.tif", "--plot", "plot.png")
+    assert outcome.code == 4
+    assert "are of 2 kinds" in outcome.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -80,4 +81,7 @@ def test_a_cube_of_measurements(nlrn, tmp_path):
     assert np.nanstd(clean) < np.nanstd(cube) / 2
     assert abs(np.nanmean(clean) - 1000) < 2
     assert header["OBJECT"] == "x"
-    assert nlrn("noise", "a.fits").code == 0
+    outcome = nlrn("noise", "a.fits", "--json")
+    found = json.loads(outcome.out)
+    assert found["pages"] == "3 of 3 pages"
+    assert nlrn("noise", "a.fits", "--pages", "2-").out.startswith("a.fits (2 of 2 pages)")

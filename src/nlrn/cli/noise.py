@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import options
+from . import options, parsing
 from .errors import CliError
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from ..files.image import Image
+    from ..files.pages import Ranges
     from ..inference.sensor_noise import SensorNoiseEstimate
 
 # The version of the JSON objects; names are added without a new one.
@@ -30,12 +33,15 @@ def noise(
         typer.Option(metavar="PNG", help="Draw variance against mean of one image.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing plot.")] = False,
+    pages: options.Pages = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
     """Print what noise images have.
 
-    sigma and whiteness are for white noise, and a and b for a sensor's, whose variance is a x + b.
+    sigma and whiteness are for white noise, and a and b for a sensor's, whose variance is a x + b. Of a file of several
+    pages up to 16 are measured together, each channel and size by itself.
     """
+    ranges = parsing.parse_pages(pages)
     if plot is not None and len(images) > 1:
         raise CliError(f"--plot draws one image, got {len(images)}")
     if plot is not None and plot.suffix.lower() != ".png":
@@ -45,7 +51,7 @@ def noise(
     failed = 0
     for path in images:
         try:
-            _one(path, plot, overwrite, as_json)
+            _file(path, ranges, plot, overwrite, as_json)
         except OSError as error:
             failed += 1
             print(f"nlrn: {options.os_error(error)}", file=sys.stderr)
@@ -57,26 +63,46 @@ def noise(
         raise typer.Exit(ALL_FAILED if failed == len(images) else SOME_FAILED)
 
 
-def _one(path: Path, plot: Path | None, overwrite: bool, as_json: bool) -> None:
-    """Measures an image and prints what it finds.
+def _file(path: Path, ranges: Ranges | None, plot: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Measures the pages of a file that belong together, and prints what it finds.
 
     Raises:
-        OSError, ValueError: an image that cannot be read or measured, or a plot that cannot be drawn or written.
+        OSError, ValueError: a file that cannot be read or measured, or a plot that cannot be drawn or written.
     """
-    from ..files.images import read_image
-    from ..inference.sensor_noise import NoiseUnknown
-    from ..restoration import measure_noise, measure_sensor_noise
+    from ..files.pages import read_pages
+    from ..restoration.shared import ESTIMATES, spread
 
-    image = read_image(path)
-    white = measure_noise(image)
+    with read_pages(path, ranges) as pages:
+        groups: dict[Hashable, list[int]] = {}
+        for index in range(len(pages)):
+            groups.setdefault(pages.group(index), []).append(index)
+        if plot is not None and len(groups) > 1:
+            raise ValueError(f"--plot draws one image, and the pages of {path} are of {len(groups)} kinds")
+        for number, indices in enumerate(groups.values(), 1):
+            measured = [pages[index] for index in spread(indices, ESTIMATES)]
+            kind = f", channel or size {number} of {len(groups)}" if len(groups) > 1 else ""
+            several = f" ({len(measured)} of {len(indices)} pages{kind})" if len(pages) > 1 else ""
+            _measure(path, several, measured, plot, overwrite, as_json)
+
+
+def _measure(
+    path: Path, several: str, pages: list[Image], plot: Path | None, overwrite: bool, as_json: bool
+) -> None:
+    """Measures pages of one kind; `several` says which they are."""
+    from ..inference.sensor_noise import NoiseUnknown
+    from ..restoration import measure_noise_of_pages, measure_sensor_noise
+
+    image = pages[0]
+    white = measure_noise_of_pages(pages)
     sensor, reason = None, ""
     try:
-        sensor = measure_sensor_noise(image)
+        sensor = measure_sensor_noise(pages)
     except NoiseUnknown as error:
         reason = options.worded(str(error))
     cautions = [*white.warnings, *(() if sensor is None else sensor.warnings)]
     found: dict[str, Any] = {
         "source": str(path),
+        "pages": several.strip(" ()") or None,
         "sigma": white.sigma,
         "whiteness": white.whiteness,
         **_numbers(sensor),
@@ -137,7 +163,8 @@ def _lines(found: dict[str, Any], image: Image) -> str:
     else:
         rows.append(("unknown", "a, b", found["unknown"]))
     lines = [f"  {name:<10} {value:<18} {meaning}" for value, name, meaning in rows]
-    return "\n".join([found["source"], *lines, *(f"  warning: {caution}" for caution in found["warnings"])])
+    head = found["source"] + (f" ({found['pages']})" if found["pages"] else "")
+    return "\n".join([head, *lines, *(f"  warning: {caution}" for caution in found["warnings"])])
 
 
 def _with_error(value: float, error: float) -> str:

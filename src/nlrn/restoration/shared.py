@@ -81,6 +81,11 @@ def common_estimate(
         estimate = None if color is None else noise_of(values.to_unit(color), hidden)
         if estimate is not None:
             found.append(estimate)
+    return median_of(found)
+
+
+def median_of(found: Sequence[NoiseEstimate]) -> NoiseEstimate | None:
+    """The noise of pages by the estimates of each: the median of those that show noise; `None` without pages."""
     telling = [one for one in found if one.used > 0 and not one.drawing]
     if not telling:
         return found[0] if found else None
