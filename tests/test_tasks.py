@@ -122,7 +122,7 @@ def test_the_model_for_a_photograph():
 def test_time_of_an_enlargement(tiny_upscaler, monkeypatch):
     monkeypatch.setattr("nlrn.restoration.restorer.time.perf_counter", iter(range(100)).__next__)
     restorer = Restorer(tiny_upscaler, task="upscale", scale=4)
-    assert restorer.estimate_seconds((64, 64, 3)) == 16  # of luma alone, 256x256
+    assert restorer.estimate_seconds((128, 128, 3)) == 16  # of luma alone, 512x512
 
 
 @pytest.mark.parametrize(

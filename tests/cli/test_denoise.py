@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nlrn.cli import batch_output
+from nlrn.cli import batch_output, pace
 from nlrn.cli.errors import CliError
 from nlrn.cli.parsing import parse_memory, parse_sigma
 from nlrn.files.images import Image, read_image, write_image
@@ -277,14 +277,19 @@ def test_a_terminal_gets_no_image(nlrn, tmp_path, tiny_grey, monkeypatch):
 
 def test_a_long_job_says_so_and_what_is_faster(nlrn, tmp_path, monkeypatch):
     picture(tmp_path / "a.png")
-    monkeypatch.setattr(batch_output, "LONG_JOB_SECONDS", 1e-6)
-    outcome = nlrn("denoise", "a.png", "--sigma", 20, "--device", "cpu")
+    monkeypatch.setattr(pace, "MEASURED_SECONDS", 0)
+    assert "left" not in nlrn("denoise", "a.png", "--sigma", 20).err
+    monkeypatch.setattr(pace, "LONG_JOB_SECONDS", 0)
+    outcome = nlrn("denoise", "a.png", "--sigma", 20, "--device", "cpu", "--overwrite")
     assert re.search(
-        r"this will take about \d+ seconds; faster: (--precision bfloat16, )?--steps 4, a CUDA GPU",
+        r"^about \d+ seconds left; faster: (--precision bfloat16, )?--steps 4, a CUDA GPU$",
         outcome.err,
+        re.MULTILINE,
     )
-    monkeypatch.setattr(batch_output, "LONG_JOB_SECONDS", 60)
-    assert "will take" not in nlrn("denoise", "a.png", "--sigma", 20, "--overwrite").err
+    assert outcome.err.count("left") == 1
+    picture(tmp_path / "b.png")
+    outcome = nlrn("denoise", "a.png", "b.png", "--sigma", 20, "--model", "gaussian", "-o", "clean")
+    assert re.search(r"^about \d+ seconds left; faster: a CUDA GPU$", outcome.err, re.MULTILINE)
 
 
 def test_progress_bar_only_after_two_seconds(monkeypatch):

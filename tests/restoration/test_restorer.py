@@ -328,7 +328,8 @@ def test_estimate_of_the_time(tiny_grey, monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))  # every trial takes a second
     assert Restorer(tiny_grey).estimate_seconds((64, 64)) == 1
-    assert Restorer(tiny_grey).estimate_seconds((6400, 64, 3)) == 300
+    assert Restorer(tiny_grey).estimate_seconds((6400, 64, 3)) == 150
+    assert Restorer(tiny_grey).estimate_seconds((256, 256)) == 4
     assert Restorer(tiny_grey, ensemble=True).estimate_seconds((64, 64)) == 8
 
 

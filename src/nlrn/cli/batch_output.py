@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .options import os_error, worded
+from .pace import Announcement, duration
 
 if TYPE_CHECKING:
     from ..batch.plan import Job
@@ -22,18 +23,7 @@ if TYPE_CHECKING:
 
 # The version of the JSON objects; names are added without a new one.
 VERSION = 1
-# A job that will take longer than this says so at the start.
-LONG_JOB_SECONDS = 60.0
 PROGRESS_AFTER_SECONDS = 2.0
-# Options for the settings of `Restorer.faster_settings`.
-FASTER = {
-    "ensemble": "no --ensemble",
-    "precision": "--precision {}",
-    "steps": "--steps {}",
-    "window_size": "--window {} (approximate)",
-    "model": "--model {}",
-    "device": "a CUDA GPU",
-}
 
 
 class Text:
@@ -41,16 +31,16 @@ class Text:
 
     Args:
         console: standard error.
-        restorer: of the batch, which foresees how long it takes.
+        restorer: of the batch, which knows what would be faster.
         sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
         count: number of files, `None` for a batch without an end.
     """
 
     def __init__(self, console: Console, restorer: Restorer, sigma: Sigma | None, count: int | None) -> None:
-        self._console, self._restorer, self._sigma, self._count = console, restorer, sigma, count
+        self._console, self._count = console, count
         self._bar = _Bar(console, count or 0)
-        self._index, self._seen = 0, Counter[str]()
-        self.progress = self._bar.progress
+        self._announcement = Announcement(restorer, sigma, count or 0)  # no line without an end
+        self._seen = Counter[str]()
 
     def notes(self, notes: Sequence[str]) -> None:
         """Prints notes on the plan."""
@@ -59,21 +49,22 @@ class Text:
 
     def start(self, index: int, job: Job) -> None:
         """Notes which file begins."""
-        self._index = index
         self._bar.file(index, str(job.source))
 
     def read(self, image: Image, pages: int) -> None:
-        """Says at the first file that the batch is long, and what would be faster."""
+        """Notes what is in the file that begins."""
         self._bar.pages = pages
-        if self._index == 0 and self._count is not None:
-            announce(
-                self._console,
-                image.pixels.shape,
-                self._restorer.turned_as(image),
-                self._sigma,
-                self._count - self._index,
-                pages,
-            )
+        self._announcement.read(image)
+
+    def progress(self, fraction: float) -> None:
+        """Takes the fraction of a file that is done."""
+        if self._bar.progress is not None:
+            self._bar.progress(fraction)
+        self._say(self._announcement.at(fraction))
+
+    def _say(self, line: str | None) -> None:
+        if line is not None:
+            self._console.print(_plain(line))
 
     def event(self, event: Event) -> None:
         """Prints what became of a file."""
@@ -98,12 +89,14 @@ class Text:
                 f"{_plain(job.source)} -> {_plain(job.target)} "
                 f"({_pages(event.pages)}{_plain(event.model)}{level}, about {event.seconds:.1f} s)"
             )
+        if not isinstance(event, Foreseen):
+            self._say(self._announcement.file(isinstance(event, Restored)))
 
     def summary(self, seconds: float) -> None:
         """Prints the numbers of a batch of several files."""
         if self._count is None:
             done = f"{self._seen['restored']} files restored, {self._seen['failed']} failed"
-            self._console.print(f"{', '.join([done, *self._skipped()])} in {_duration(seconds)}")
+            self._console.print(f"{', '.join([done, *self._skipped()])} in {duration(seconds)}")
             return
         if self._count < 2:
             return
@@ -234,26 +227,6 @@ def _plain(text: object) -> str:
     return escape(str(text))
 
 
-def announce(
-    console: Console,
-    shape: tuple[int, ...],
-    restorer: Restorer,
-    sigma: Sigma | None,
-    remaining: int,
-    pages: int = 1,
-) -> None:
-    """Says that a batch is long, and what would be faster, from the shape and the number of pages of its first file."""
-    seconds = restorer.estimate_seconds(shape, sigma) * remaining * pages
-    if seconds < LONG_JOB_SECONDS:
-        return
-    faster = restorer.faster_settings(shape, sigma)
-    hints = [FASTER[name].format(value) for name, value in faster.items()]
-    hint = f"; faster: {', '.join(hints)}" if hints else ""
-    what = "this" if remaining == 1 else f"these {remaining} files"
-    what = f"these {pages} pages" if remaining == 1 and pages > 1 else what
-    console.print(f"{what} will take about {_duration(seconds)}{hint}")
-
-
 class _Bar:
     """A progress bar on a terminal's standard error, for work of more than two seconds; elsewhere nothing."""
 
@@ -303,9 +276,3 @@ class _Bar:
         if self.pages > 1:
             name += f", page {min(int(fraction * self.pages) + 1, self.pages)} of {self.pages}"
         self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -26,7 +26,7 @@ from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
 from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
-from .estimate import faster_settings, seconds_for
+from .estimate import Trials, faster_settings
 from .guard import guard
 from .hidden import fill_hidden, hidden_pixels
 from .hot_pixels import repaired
@@ -79,6 +79,7 @@ class Restorer:
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
         self._run = Runner(options, self.device, self._precision)
+        self._trials = Trials(self.device, self._precision, options.steps)
 
     def model_for(
         self, channels: int, sigma: Sigma | None = None, photo: bool = True, level: float = 0.0
@@ -247,10 +248,7 @@ class Restorer:
         planes, times = (channels, height, width), 8 if self.options.ensemble else 1
         if self.enlargement is not None:
             planes, times = (1, height, width), times * self.enlargement.of(height, width).cost
-        seconds = seconds_for(
-            model, planes, device=self.device, precision=self._precision, steps=self.options.steps
-        )
-        return times * seconds
+        return times * self._trials.seconds_for(model, planes)
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> dict[str, Any]:
         """Arguments of `Restorer` that would restore a file's image of this shape faster, each by itself."""
@@ -261,7 +259,7 @@ class Restorer:
         return {
             **({"ensemble": False} if self.options.ensemble else {}),
             **faster_settings(model, device=self.device, precision=self._precision, steps=self.options.steps),
-            **({"model": small} if small != name else {}),
+            **({"model": small} if small != name and name not in CLASSICAL else {}),
             **({"device": "cuda"} if self.device.type == "cpu" else {}),
         }
 
