@@ -145,6 +145,7 @@ def test_compare_refuses_pages(nlrn, tmp_path):
         (("a.png", "a.png", "--html", "old.html"), "old.html exists; pass --overwrite to replace it"),
         (("a.png", "a.png", "--html", "a.png", "--overwrite"), "the page a.png is an input itself"),
         (("a.png", "a.png", "--html", "."), "the page . is a folder"),
+        (("a.png", "a.png", "--html", "-"), "--html takes the name of a file"),
         (("a.png", "a.png", "--html", "no/page.html"), "the folder of the page no/page.html does not exist"),
         (("a.png", "b.png", "--html", "page.html"), "before has 16x16 pixels and after has 17x16"),
     ):

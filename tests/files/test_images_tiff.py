@@ -131,3 +131,13 @@ def test_damaged_exif_is_read_as_far_as_it_goes():
         built = exif.build(found)
         assert built is None or exif.parse(built) == found
         encode_image(Image(noise((2, 2)), exif=bytes(damaged)), "TIFF")
+
+
+@pytest.mark.parametrize("planes", [3, 4])
+def test_planes_that_a_program_takes_for_colours(planes):
+    """tifffile writes bytes of [4, H, W] as RGB and alpha, which may have been a stack of four."""
+    array = noise((planes, 20, 30))
+    (note,) = read_image(tiff(array, photometric="rgb", planarconfig="separate")).notes
+    assert note.startswith("the planes are taken as red, green")
+    assert ("alpha" in note) == (planes == 4)
+    assert read_image(tiff(array, photometric="rgb", planarconfig="separate", metadata=None)).notes == ()

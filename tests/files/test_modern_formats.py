@@ -215,6 +215,14 @@ def test_jpeg_2000(bits, kind, form):
     assert bool(image.notes) == (bits == 12)
 
 
+def test_jpeg_2000_of_four_bit():
+    stored = (SMOOTH[..., 0] >> 4).astype(np.uint8)
+    data = imagecodecs.jpeg2k_encode(stored, level=0, codecformat="jp2", bitspersample=4, reversible=True)
+    image = read_image(bytes(data))
+    assert np.array_equal(image.pixels, 17 * stored)
+    assert image.notes == ("values of 0..15 scaled to 0..255",)
+
+
 def test_metadata_of_jpeg_2000():
     data = imagecodecs.jpeg2k_encode(SMOOTH, level=0, codecformat="jp2")
     place = data.index(b"jp2c") - 4

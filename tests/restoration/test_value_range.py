@@ -179,3 +179,17 @@ def test_highlights_above_white_by_less_than_their_noise(top):
     assert psnr(beyond, clean, 1.0) > psnr(within, clean, 1.0) - 0.1
     bright = clean > 0.8
     assert abs((beyond - clean)[bright].mean()) < abs((within - clean)[bright].mean()) + 0.01
+
+
+def test_a_level_of_the_type_for_data_of_fewer_bits():
+    """12-bit counts in a file of 16 bit, and a sigma that was meant for 12."""
+    rng = np.random.default_rng(0)
+    counts = (1000 + 60 * np.arange(48) + rng.normal(0, 190, (48, 48))).clip(0, 4095).astype(np.uint16)
+    restore = Restorer("gaussian").image
+    _, report = restore(Image(counts), 12.0)
+    (caution,) = [one for one in report.warnings if "data_range=" in one]
+    assert "12 is 3084 in units of the data" in caution
+    _, fitting = restore(Image(counts), 190 / 257)
+    assert not any("data_range=" in one for one in fitting.warnings)
+    _, given = Restorer("gaussian", data_range=4095).image(Image(counts), 12.0)
+    assert not any("data_range=" in one for one in given.warnings)

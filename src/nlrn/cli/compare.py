@@ -63,6 +63,8 @@ def compare(
 
 def _check_page(page: Path, named: dict[str, Path], overwrite: bool) -> None:
     """Refuses a page that cannot be written, before the work."""
+    if str(page) == "-":
+        raise CliError("--html takes the name of a file; the page is not written to standard output (-)")
     if page.is_dir():
         raise CliError(f"the page {page} is a folder, and must be a file")
     if any(page.exists() and path.exists() and page.samefile(path) for path in named.values()):

@@ -35,6 +35,8 @@ def decode_jpeg2000(data: bytes, name: str) -> Image:
     block = found.get(EXIF_UUID)
     if max(depths) <= 8:
         image = plain(open_picture(io.BytesIO(data), "JPEG2000", name), icc, name)
+        if min(depths) < 8 and b"pclr" not in found:
+            image = _full(image, depths)
     else:
         if len(set(depths)) > 1:
             raise ImageError(f"{name} has channels of {', '.join(map(str, depths))} bits; expected one depth")
@@ -93,6 +95,22 @@ def _boxes(data: bytes) -> dict[bytes, bytes]:
         elif kind == b"uuid":
             found.setdefault(data[start : start + 16], data[start + 16 : end])
     return found
+
+
+def _full(image: Image, depths: tuple[int, ...]) -> Image:
+    """A picture of less than 8 bit, which Pillow only shifts, with white as white."""
+    if len(set(depths)) > 1:
+        raise ImageError(f"it has channels of {', '.join(map(str, depths))} bits; expected one depth")
+    (bits,) = set(depths)
+    white = (1 << bits) - 1
+
+    def full(values: np.ndarray) -> np.ndarray:
+        levels: np.ndarray = np.rint((values >> (8 - bits)) * (255 / white)).astype(np.uint8)
+        return levels
+
+    alpha = None if image.alpha is None else full(image.alpha)
+    note = f"values of 0..{white} scaled to 0..255"
+    return replace(image, pixels=full(image.pixels), alpha=alpha, notes=(*image.notes, note))
 
 
 def _model(found: dict[bytes, bytes]) -> int:

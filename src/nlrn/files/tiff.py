@@ -23,6 +23,11 @@ ASSOCIATED = 1
 MAX_PAGES = 1 << 20
 LINK_NOTE = "the file names a second page beyond its end: it is truncated, or was written by a faulty program"
 REDUCED_NOTE = "reduced copies of pages (thumbnails, pyramids) left out"
+# tifffile itself writes an array [3, H, W] or [4, H, W] of bytes so, where nobody tells it otherwise.
+PLANES_NOTE = (
+    "the planes are taken as {}, as the file names them; tifffile.imwrite(..., photometric='minisblack') "
+    "writes a stack"
+)
 # tifffile reports oddities of readable files here; without a handler, Python would print them.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
@@ -198,6 +203,10 @@ def _decoded(page: Any, array: np.ndarray, block: bytes | None, name: str, first
         raise ImageError(f"{name} is not a flat image (axes {page.axes})")
     array = np.moveaxis(array, 0, -1) if page.axes == "SYX" else array
     notes = []
+    if page.axes == "SYX" and str(page.description).startswith('{"shape"'):
+        notes.append(
+            PLANES_NOTE.format("red, green, blue and alpha" if len(extra) else "red, green and blue")
+        )
     if bits < 8:
         array = array.astype(np.uint8) * np.uint8(255 // (2**bits - 1))
         notes.append(f"{bits}-bit image restored as 8-bit grey")

@@ -38,7 +38,16 @@ from .running import Runner
 from .sensor import denoise_sensor, known_sensor
 from .shared import ALONE, Shared
 from .strength import check_strength, partly
-from .value_range import Sigma, check_sigma, level_of, range_of, type_white, unit_sigma, widest
+from .value_range import (
+    Sigma,
+    check_sigma,
+    level_of,
+    range_of,
+    too_strong,
+    type_white,
+    unit_sigma,
+    widest,
+)
 
 
 class Restorer:
@@ -407,6 +416,11 @@ class Restorer:
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])
             results.append(values.from_unit(result, part))
-            reports.append(report.on(values, of_type))
+            report = report.on(values, of_type)
+            if of_type is not None and isinstance(level, float):
+                report = dataclasses.replace(
+                    report, warnings=(*report.warnings, *too_strong(level, values, of_type))
+                )
+            reports.append(report)
         report = joined(reports)
         return torch.cat(results), dataclasses.replace(report, notes=(*notes, *report.notes))

@@ -38,6 +38,8 @@ FAINT, BULK = 2 / 255, 0.95
 PEDESTAL = 0.25
 # Sides of the blocks whose means show where a picture is, whatever its noise.
 BLOCKS = (2, 4, 8)
+# Noise beyond this share of the range leaves hardly a picture.
+STRONGEST = 0.5
 # As many values as percentiles are taken of.
 SAMPLES = 1 << 20
 
@@ -328,3 +330,16 @@ def level_of(
     level = unit_sigma(sigma, ValueRange(0.0, 255.0))
     assert level != "auto"
     return level * (white or 1.0)
+
+
+def too_strong(level: float, values: ValueRange, white: float) -> tuple[str, ...]:
+    """A caution where noise is hardly weaker than a picture that fills a part of a type's range; both in its units.
+
+    Such as `sigma` in grey levels of a file of 16 bit whose values are those of 12.
+    """
+    if level <= STRONGEST * values.span:
+        return ()
+    return (
+        f"sigma= of a file counts 1/255 of its type's white, {white:g}: {255 * level / white:g} is {level:.4g} in units of "
+        f"the data, which fill {values.low:.4g}..{values.high:.4g}; data_range= counts it on a range of their own",
+    )
