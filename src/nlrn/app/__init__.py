@@ -1,1 +1,1 @@
-"""The web page and the HTTP API of `nlrn serve`; only `server` and `uploads` need the packages of the extra `app`."""
+"""The web page and the HTTP API of `nlrn serve`; `server` and what it imports need the packages of the extra `app`."""

@@ -18,7 +18,7 @@ class Limits:
         queue: jobs that wait.
         seconds: time that the work on one job may take; it is noticed at the next step or band of the network.
         memory: bytes of all uploads and results that are held.
-        receive_seconds: time in which an upload must arrive.
+        receive_seconds: time in which a request must arrive.
         jobs: finished jobs that are remembered.
     """
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,11 +32,16 @@ from .page import read_page
 from .uploads import Upload, receive
 from .work import Result, numbers, score_of, shown
 
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
 log = logging.getLogger(__name__)
 
 TASKS: tuple[Task, ...] = ("denoise", "upscale", "dejpeg")
 # A line now and then, so that nothing between takes the silence of a long step for the end.
 EVENT_SECONDS = 10.0
+# Bytes of a result that are handed to the connection at a time.
+PIECE = 256 << 10
 # Pictures that are made ready for display at the same time.
 DISPLAYS = 2
 
@@ -90,12 +95,15 @@ class _Server:
         if "application/json" in request.headers.get("accept", ""):
             headers = {"location": f"jobs/{job.id}"}
             return JSONResponse(job.as_json(self.engine.position(job)), 202, headers)
+        forget = partial(self.engine.forget, job)
         try:
-            if not await _finished_or_left(job, request):
-                return Response(status_code=499)  # which nobody reads
-            return _image(_result_of(job))
-        finally:
-            self.engine.forget(job)
+            if await _finished_or_left(job, request):
+                return _image(_result_of(job), forget)
+        except BaseException:
+            forget()
+            raise
+        forget()
+        return Response(status_code=499)  # which nobody reads
 
     async def job(self, request: Request) -> Response:
         """The state of a job."""
@@ -256,14 +264,36 @@ def _result_of(job: Job) -> Result:
     return job.result
 
 
-def _image(result: Result) -> Response:
+class _Pieces(Response):
+    """An answer in pieces, so that what a slow client has not taken lies in memory only once; then calls `after`."""
+
+    after: Callable[[], None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the pieces, each when there is room for it."""
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            for start in range(0, len(self.body), PIECE):
+                more = start + PIECE < len(self.body)
+                piece = self.body[start : start + PIECE]
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+        finally:
+            if self.after is not None:
+                self.after()
+
+
+def _image(result: Result, after: Callable[[], None] | None = None) -> Response:
     suffix = "jpg" if result.format == "JPEG" else result.format.lower()
     headers = {
         "content-disposition": f'attachment; filename="restored.{suffix}"',
         "nlrn-report": json.dumps(describe(result)),
         "cache-control": "no-store",
     }
-    return Response(result.data, media_type=result.media_type, headers=headers)
+    response = _Pieces(result.data, media_type=result.media_type, headers=headers)
+    response.after = after
+    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -73,6 +73,14 @@ def serve(
     max_seconds: Annotated[
         float, typer.Option(min=0.1, help="Time of the work on a job.", rich_help_panel=LIMITS)
     ] = 1800.0,
+    max_receive: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            help="Time in which a request must arrive, and each 64 KiB of an answer be taken.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = 60.0,
     max_held: Annotated[
         str, typer.Option(help="Bytes of all uploads and results in memory.", rich_help_panel=LIMITS)
     ] = "1G",
@@ -101,6 +109,7 @@ def serve(
         pixels=max_pixels,
         queue=max_queue,
         seconds=max_seconds,
+        receive_seconds=max_receive,
         memory=_bytes(max_held, "--max-held"),
     )
     engine = _make_engine(limits, device or ["auto"], precision, max_memory, add_model or [])
@@ -115,7 +124,7 @@ def serve(
         webbrowser.open(address + (f"#token={token}" if token else ""))
     engine.start()
     try:
-        run(app, listener)
+        run(app, listener, max_receive)
     finally:
         engine.close()
 
@@ -130,8 +139,8 @@ def _check_access(host: str, token: str | None, insecure: bool, prefix: str) -> 
         raise CliError(f"--prefix must begin with / and not end with it, got {prefix!r}")
 
 
-def _packages() -> tuple[Callable[[Engine, Access], Any], Callable[[Any, socket.socket], None]]:
-    """`create_app`, and the server that runs an application on a socket.
+def _packages() -> tuple[Callable[[Engine, Access], Any], Callable[[Any, socket.socket, float], None]]:
+    """`create_app`, and the server that runs an application on a socket with so many seconds for slow clients.
 
     Raises:
         CliError: a package of the extra is missing.
@@ -139,13 +148,14 @@ def _packages() -> tuple[Callable[[Engine, Access], Any], Callable[[Any, socket.
     try:
         import uvicorn
 
+        from ..app.connection import connections
         from ..app.server import create_app
     except ImportError as error:
         raise CliError(
             f"nlrn serve needs the extra app ({error.name} is missing): python -m pip install 'nlrn[app]'"
         ) from error
 
-    def run(app: Any, listener: socket.socket) -> None:
+    def run(app: Any, listener: socket.socket, seconds: float) -> None:
         settings = uvicorn.Config(
             app,
             log_level="warning",
@@ -154,6 +164,7 @@ def _packages() -> tuple[Callable[[Engine, Access], Any], Callable[[Any, socket.
             proxy_headers=False,
             lifespan="off",
             ws="none",
+            http=connections(seconds),
             timeout_graceful_shutdown=2,
         )
         uvicorn.Server(settings).run(sockets=[listener])
