@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..files.image import FORMAT_NAMES, FORMATS, media_type
+from ..files.image import FORMAT_NAMES, FORMATS, WRITTEN, media_type
 from ..restoration.enlargement import LARGEST
 from ..version import __version__
 from .limits import Limits
@@ -99,7 +99,7 @@ _TEXT: Json = {"type": "string"}
 _ID: Json = {"name": "id", "in": "path", "required": True, "schema": _TEXT, "example": JOB["id"]}
 _IMAGE: Json = {
     "description": "The restored file; the header nlrn-report has model, noise level, time, notes and warnings.",
-    "content": {media_type(name): {"schema": {}} for name in FORMATS},
+    "content": {media_type(name): {"schema": {}} for name in WRITTEN},
 }
 _FILE: Json = {"type": "string", "format": "binary"}
 _PAIR: Json = {
