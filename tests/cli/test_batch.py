@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -55,6 +58,26 @@ def test_processes_shards_and_order_change_nothing(nlrn, folder, tiny_grey):
     for part in range(3):
         assert nlrn(*arguments(tiny_grey, "--shard", f"{part}/3", out="parts")).code in (0, 3)
     assert results(folder / "parts") == expected
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_the_script_of_a_slurm_array(nlrn, folder, tiny_grey):
+    """That of the documentation, as three processes at once in place of sixteen jobs."""
+    page = (Path(__file__).parents[2] / "docs" / "batches.md").read_text()
+    (script,) = (block for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) if "#SBATCH" in block)
+    assert "#SBATCH --array=0-15" in script
+    assert "$SLURM_ARRAY_TASK_ID/16" in script
+    run = f"{shlex.join(COMMAND)} denoise in -r -o out --sigma 20 --model {shlex.quote(str(tiny_grey))} "
+    script = re.sub(r"^nlrn .*? --sigma 12 ", run, script.replace("/16", "/3"), flags=re.MULTILINE)
+    assert run in script
+    jobs = [
+        subprocess.Popen(["sh", "-c", script], cwd=folder, env={**os.environ, "SLURM_ARRAY_TASK_ID": str(i)})
+        for i in range(3)
+    ]
+    assert sorted(job.wait(timeout=120) for job in jobs) == [0, 0, 3]  # one has the damaged file
+    nlrn(*arguments(tiny_grey, out="whole"))
+    assert results(folder / "out") == results(folder / "whole")
+    assert len(results(folder / "out")) == 11
 
 
 def test_resume_refuses_other_options_and_takes_up_changed_inputs(nlrn, folder, tiny_grey):

@@ -41,10 +41,28 @@ class OutputExists(PlanError):
 
 @dataclass(frozen=True)
 class Job:
-    """One file to restore; `-` is standard input or output."""
+    """One file to restore.
+
+    Args:
+        source: the file; `-` is standard input.
+        target: that of the result; `-` is standard output.
+        origin: what the source is called where it comes from, such as a URL; by default as it is.
+        place: the same for the target.
+    """
 
     source: Path | Literal["-"]
     target: Path | Literal["-"]
+    origin: str = ""
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origin", self.origin or str(self.source))
+        object.__setattr__(self, "place", self.place or str(self.target))
+
+    @property
+    def staged(self) -> bool:
+        """True where the source or the target is a URL."""
+        return "://" in self.origin or "://" in self.place
 
 
 @dataclass(frozen=True)
@@ -69,7 +87,7 @@ class Work:
         Raises:
             PlanError: a folder that cannot be made or written to.
         """
-        targets = [job.target for job in self.jobs if job.target != "-"]
+        targets = [job.target for job in self.jobs if job.target != "-" and "://" not in job.place]
         made = [] if self.folder is None else [self.folder, *(target.parent for target in targets)]
         for folder in dict.fromkeys(made):
             try:
@@ -89,7 +107,7 @@ class Work:
 
     def room_note(self, growth: float = 1) -> str | None:
         """A note where the disk of the results has less room than the inputs take, times a growth."""
-        targets = [job.target for job in self.jobs if job.target != "-"]
+        targets = [job.target for job in self.jobs if job.target != "-" and "://" not in job.place]
         if not targets:
             return None
         needed = 0.0
@@ -260,12 +278,9 @@ def _work(
     shard: tuple[int, int] | None = None,
 ) -> Work:
     """Checks the outputs; with `skip_existing`, leaves out the jobs whose output exists."""
-    several, notes = len(jobs) > 1, list(notes)
-    if shard is not None:
-        index, count = shard
-        part = jobs[index::count]
-        notes.append(f"shard {index} of {count}: {len(part)} of {len(jobs)} files")
-        jobs = part
+    several = len(jobs) > 1
+    jobs, part = part_of_jobs(jobs, shard)
+    notes = [*notes, *part]
     left = [job for job in jobs if not (skip_existing and job.target != "-" and os.path.exists(job.target))]
     for job in left:
         assert job.target != "-"
@@ -273,6 +288,15 @@ def _work(
     if len(left) < len(jobs):
         notes.append(f"existing outputs skipped: {len(jobs) - len(left)}")
     return Work(tuple(left), tuple(notes))
+
+
+def part_of_jobs(jobs: list[Job], shard: tuple[int, int] | None) -> tuple[list[Job], list[str]]:
+    """The jobs of a shard (index, count), by default all, and notes on them."""
+    if shard is None:
+        return jobs, []
+    index, count = shard
+    part = jobs[index::count]
+    return part, [f"shard {index} of {count}: {len(part)} of {len(jobs)} files"]
 
 
 def _means_folder(output: str) -> bool:

@@ -22,6 +22,7 @@ from ..restoration.enlargement import LARGEST
 from ..restoration.stack import Per
 from .journal import Journal
 from .plan import STANDARD_INPUT, Job
+from .remote import staged
 
 # What may be wrong with one file; the rest of the batch goes on.
 FILE_ERRORS = (ValueError, OSError, MemoryError)
@@ -110,10 +111,11 @@ Event = Restored | Failed | Skipped | Foreseen
 def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
     """Reads a file and says what `restore_file` would do with it; nothing is written."""
     try:
-        with _opened(job, options) as pages:
+        with staged(job, overwrite=options.overwrite, publish=False) as own, _opened(own, options) as pages:
             image, count = pages[0], len(pages)
-            job = named(job, options.result_format(image.format))
-            check(job, pages, image, restorer, options)
+            own = named(own, options.result_format(image.format))
+            check(own, pages, image, restorer, options)
+            job = job if job.staged else own
         shape = image.pixels.shape
         model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
         sigma = None if info_of(model).sigma_range is None else options.sigma
@@ -136,6 +138,19 @@ def restore_file(
     Raises:
         ValueError, OSError, MemoryError: a file that cannot be read, restored or written.
     """
+    with staged(job, overwrite=options.overwrite) as own:
+        restored = _restore_here(own, restorer, options, progress, on_read)
+    return dataclasses.replace(restored, job=job) if job.staged else restored
+
+
+def _restore_here(
+    job: Job,
+    restorer: Restorer,
+    options: FileOptions,
+    progress: Progress | None,
+    on_read: Callable[[Image, int], None],
+) -> Restored:
+    """`restore_file` for files on this computer."""
     with _opened(job, options) as pages:
         image, count = pages[0], len(pages)
         job = named(job, options.result_format(image.format))

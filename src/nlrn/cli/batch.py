@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..batch.plan import OutputExists, PlanError, Work, plan_jobs
+from ..batch.remote import is_remote, plan_remote
 from .batch_output import Json, Text
 from .errors import CliError
 from .options import os_error
@@ -64,8 +65,12 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     if len(given) > 1:
         raise CliError(f"{given[0]} and {given[1]} contradict each other")
     if options.watch:
+        if is_remote(output):
+            raise CliError("--watch restores into a folder of this computer, which has its journal")
         return _watched(inputs, output, options)
     shard = parse_shard(options.shard)
+    if any(is_remote(name) for name in (*inputs, output)):
+        return _remote(inputs, output, options, shard)
     try:
         work = plan_jobs(
             inputs,
@@ -96,6 +101,30 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     if streams and options.as_json:
         raise CliError("--json writes to standard output, where the result goes too; give a file with -o")
     return work
+
+
+def _remote(
+    inputs: Sequence[str], output: str | None, options: BatchOptions, shard: tuple[int, int] | None
+) -> Work:
+    """`plan_remote` for a command.
+
+    Raises:
+        CliError: a batch that cannot start, or `--resume`: stores have no locks for a journal.
+    """
+    if options.resume:
+        raise CliError("--resume needs a journal in a folder; with URLs, --skip-existing does what is left")
+    try:
+        return plan_remote(
+            inputs,
+            output,
+            recursive=options.recursive,
+            overwrite=options.overwrite,
+            skip_existing=options.skip_existing,
+            shard=shard,
+            format_=options.format,
+        )
+    except PlanError as error:
+        raise CliError(str(error)) from error
 
 
 def _watched(inputs: Sequence[str], output: str | None, options: BatchOptions) -> Work:
@@ -272,6 +301,8 @@ def _journal(work: Work, restorer: Restorer, files: FileOptions, options: BatchO
     from ..batch.journal import Journal
     from ..version import __version__
 
+    if any(job.staged for job in work.jobs):
+        return None
     if work.folder is None or not (work.watched or options.resume or options.shard or len(work.jobs) > 1):
         return None
     settings: dict[str, Any] = {

@@ -49,7 +49,7 @@ class Text:
 
     def start(self, index: int, job: Job) -> None:
         """Notes which file begins."""
-        self._bar.file(index, str(job.source))
+        self._bar.file(index, job.origin)
 
     def read(self, image: Image, pages: int) -> None:
         """Notes what is in the file that begins."""
@@ -72,10 +72,10 @@ class Text:
 
         kind, job = kind_of(event), event.job
         self._seen[kind] += 1
-        self._bar.done(sum(self._seen.values()), str(job.source))
+        self._bar.done(sum(self._seen.values()), job.origin)
         if isinstance(event, Failed):
             reason = reason_of(event.error)
-            named = reason if str(job.source) in reason else f"{job.source}: {reason}"
+            named = reason if job.origin in reason else f"{job.origin}: {reason}"
             self._console.print(f"[red]failed:[/red] {_plain(named)}")
         elif isinstance(event, Restored):
             self._console.print(_line(job, event.report, event.pages))
@@ -86,7 +86,7 @@ class Text:
         elif isinstance(event, Foreseen):
             level = "" if event.sigma is None else f", sigma {event.sigma}"
             self._console.print(
-                f"{_plain(job.source)} -> {_plain(job.target)} "
+                f"{_plain(job.origin)} -> {_plain(job.place)} "
                 f"({_pages(event.pages)}{_plain(event.model)}{level}, about {event.seconds:.1f} s)"
             )
         if not isinstance(event, Foreseen):
@@ -149,8 +149,8 @@ class Json:
         self._seen[kind] += 1
         entry: dict[str, Any] = {
             "event": kind,
-            "source": str(event.job.source),
-            "target": str(event.job.target),
+            "source": event.job.origin,
+            "target": event.job.place,
         }
         if isinstance(event, Failed):
             entry["reason"] = reason_of(event.error)
@@ -212,8 +212,8 @@ def _pages(count: int) -> str:
 
 
 def _line(job: Job, report: Report, pages: int) -> str:
-    source = "standard input" if job.source == "-" else job.source
-    target = "standard output" if job.target == "-" else job.target
+    source = "standard input" if job.source == "-" else job.origin
+    target = "standard output" if job.target == "-" else job.place
     level = ""
     if report.sigma is not None:
         grey = 255 * report.sigma

@@ -21,7 +21,9 @@ RESTORATION, SENSOR, FILES, COMPUTING = "Restoration", "Noise of a sensor", "Fil
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IN", help="Files, folders, globs, or - for standard input.", show_default=False),
+    typer.Argument(
+        metavar="IN", help="Files, folders, globs, URLs, or - for standard input.", show_default=False
+    ),
 ]
 Output = Annotated[
     str | None,
