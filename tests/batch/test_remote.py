@@ -82,6 +82,11 @@ def test_from_store_to_store_and_to_a_folder(nlrn, store):
 def test_one_object_a_pattern_and_a_folder_without_its_subfolders(nlrn, store):
     assert nlrn(f"{store}/in/a.png", "-o", f"{store}/one.tif")[0] == 0
     assert listed(store)["one.tif"][:2] == b"II"
+    code, err, _ = nlrn(f"{store}/in/a.png", "-o", f"{store}/one.tif", "--format", "png", "--overwrite")
+    assert code == 2
+    assert f"{store}/one.tif is named as TIFF" in err
+    assert nlrn(f"{store}/in/a.png", "-o", f"{store}/other", "--format", "tiff")[0] == 0
+    assert {name.split(".")[0]: data[:2] for name, data in listed(f"{store}/other").items()} == {"a": b"II"}
     assert nlrn(f"{store}/in/sub/*.png", "-o", f"{store}/some")[0] == 0
     assert set(listed(f"{store}/some")) == {"b.png"}
     assert nlrn(f"{store}/in", "-o", f"{store}/flat")[0] == 0
