@@ -14,6 +14,7 @@ from .compare import compare
 from .dejpeg import dejpeg
 from .denoise import denoise
 from .errors import CANNOT_START, CliError
+from .export_onnx import export_onnx
 from .export_weights import export_weights
 from .grouped import GroupedCommand
 from .import_tf import import_tf
@@ -68,6 +69,7 @@ app.command()(models)
 app.command("import-tf")(import_tf)
 app.command()(train)
 app.command("export-weights")(export_weights)
+app.command("export-onnx")(export_onnx)
 app.add_typer(benchmark, name="benchmark")
 
 

@@ -22,6 +22,7 @@ from .classical.tv import TV
 from .classical.wavelet import Wavelet
 from .classical.wnnm import WNNM
 from .contract import DeclaredModel, Model, info_of
+from .hub import is_hub_name, weights_from_hub
 from .weights_file import ModelError, build, read_weights
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -236,7 +237,8 @@ def load_model(
     """A model in evaluation mode and float32: `model(image, sigma=None) -> restored`.
 
     Args:
-        name_or_path: a name of `nlrn models`, or a `.safetensors` file that nlrn wrote.
+        name_or_path: a name of `nlrn models`, a `.safetensors` file that nlrn wrote, or one on the Hugging Face Hub,
+            `hf://user/repository[@revision][/file]`, by default `model.safetensors` (needs `nlrn[hub]`).
         device: the device of its weights; a method without weights computes where the image is.
         window_size: another window than the model's own: odd, or `None` for the whole image. A model that was
             trained with whole-patch attention is only approximated by a window.
@@ -244,8 +246,8 @@ def load_model(
             A network whose backend cannot compute an image raises `ValueError`.
 
     Raises:
-        ModelError: unknown name, unreadable file, weights that do not fit, an unknown backend, or a window or backend
-            for a method that has none.
+        ModelError: unknown name, unreadable file, a Hub that cannot be reached, weights that do not fit, an unknown
+            backend, or a window or backend for a method that has none.
 
     Example:
         >>> import torch, nlrn
@@ -261,7 +263,10 @@ def load_model(
             raise ModelError(f"{name_or_path} has no backend to choose, got backend={backend!r}")
         return classical.builder()
     entry = MODELS.get(str(name_or_path))
-    path = WEIGHTS / entry.file if entry else Path(name_or_path)
+    if is_hub_name(str(name_or_path)):
+        path = weights_from_hub(str(name_or_path))
+    else:
+        path = WEIGHTS / entry.file if entry else Path(name_or_path)
     if entry is None and not path.is_file():
         raise ModelError(
             f"no model and no weight file {str(name_or_path)!r}; the models are: {', '.join([*MODELS, *CLASSICAL])}"
