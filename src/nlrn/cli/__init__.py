@@ -20,6 +20,7 @@ from .grouped import GroupedCommand
 from .import_tf import import_tf
 from .models import models
 from .noise import noise
+from .push import push
 from .serve import serve
 from .train import train
 from .upscale import upscale
@@ -70,6 +71,7 @@ app.command("import-tf")(import_tf)
 app.command()(train)
 app.command("export-weights")(export_weights)
 app.command("export-onnx")(export_onnx)
+app.command()(push)
 app.add_typer(benchmark, name="benchmark")
 
 

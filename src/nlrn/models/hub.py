@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,19 @@ def parse_hub_name(name: str) -> HubName:
     return HubName(found[1], found[2], file)
 
 
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """A scope in which huggingface_hub does not report each of its attempts to reach the Hub."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def weights_from_hub(name: str) -> Path:
     """The local copy of a weight file, from huggingface_hub's cache or else downloaded into it.
 
@@ -59,7 +74,9 @@ def weights_from_hub(name: str) -> Path:
         raise ModelError(f"{name} needs the package huggingface_hub: pip install 'nlrn[hub]'") from error
 
     try:
-        return Path(huggingface_hub.hf_hub_download(where.repository, where.file, revision=where.revision))
+        with without_warnings():
+            found = huggingface_hub.hf_hub_download(where.repository, where.file, revision=where.revision)
+        return Path(found)
     except errors.RepositoryNotFoundError as error:
         reason: str = "no such repository, or no access to it"
         cause: Exception = error
