@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -190,3 +191,10 @@ def test_what_is_not_published(nlrn_command):
         code, _, err = nlrn_command("push", *arguments)
         assert (code, err.count("\n")) == (2, 1)
         assert message in err
+
+
+def test_torch_hub_from_a_clone():
+    root = Path(__file__).parents[2]
+    model = torch.hub.load(str(root), "nlrn", "nlrn-small-gray", source="local")
+    assert model.info.task == "denoise"
+    assert model(torch.rand(1, 1, 8, 8), 0.1).shape == (1, 1, 8, 8)
