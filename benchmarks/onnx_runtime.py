@@ -22,8 +22,6 @@ import torch
 from nlrn import load_model
 from nlrn.interop.onnx import TOLERANCE, export_onnx, sample_image
 
-TURNS = 3
-
 
 def peak_mebibytes() -> float:
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes on Linux
@@ -35,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--turns", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_model(arguments.model)
@@ -56,7 +55,7 @@ def main() -> None:
     if not difference <= TOLERANCE:
         raise SystemExit(f"onnxruntime differs from PyTorch by {difference:.1e}")
     seconds = {"onnxruntime": [], "pytorch": []}
-    for _ in range(TURNS):
+    for _ in range(arguments.turns):
         for name, run in (
             ("onnxruntime", lambda: session.run(None, feeds)),
             ("pytorch", lambda: model(image, sigma)),

@@ -64,15 +64,14 @@ class NLRNDenoiser(nn.Module):
         """
         low, high = self.sigma_range
         level = self._levels(x, sigma)
-        # An image in which there is more noise than the model knows, about its mean.
-        scale = (high / level.clamp(min=torch.finfo(x.dtype).tiny)).clamp(max=1)[:, None, None, None]
-        mean = x.mean((1, 2, 3), keepdim=True) if bool((scale < 1).any()) else x.new_zeros(())
         known = level.clamp(low, high)
-        if bool((scale < 1).any()):
-            restored = (self.model(mean + scale * (x - mean), known) - mean) / scale + mean
-        else:
-            restored = self.model(x, known)
-        return restored
+        if bool((level <= high).all()):
+            restored: Tensor = self.model(x, known)
+            return restored
+        mean, scale = x.mean((1, 2, 3), keepdim=True), (known / level)[:, None, None, None]
+        scale = torch.where(level[:, None, None, None] > high, scale, 1.0)
+        stretched: Tensor = (self.model(mean + scale * (x - mean), known) - mean) / scale + mean
+        return stretched
 
     def _levels(self, x: Tensor, sigma: float | Tensor | None) -> Tensor:
         """Sigma as `[B]`."""

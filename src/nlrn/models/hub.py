@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,14 +48,14 @@ def parse_hub_name(name: str) -> HubName:
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
     """A scope in which huggingface_hub does not report each of its attempts to reach the Hub."""
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import logging as hub_logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        hub_logging.set_verbosity(before)
 
 
 def weights_from_hub(name: str) -> Path:
