@@ -348,9 +348,12 @@ def test_interrupted(tmp_path):
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert b"will take about" in process.stderr.readline()  # it has begun
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        assert b" left" in process.stderr.readline()  # it is under way
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err.decode().endswith("nlrn: interrupted\n")
     assert names(tmp_path) == ["a.png"]
