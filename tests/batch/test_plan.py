@@ -105,7 +105,9 @@ def test_room_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch):
     size = sum((folder / name).stat().st_size for name in ("a.png", "b.png"))
     free = 4 * size
     monkeypatch.setattr(
-        plan_module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free, "path": path})
+        plan_module.shutil,
+        "disk_usage",
+        lambda path: type("Usage", (), {"free": free, "total": 100 * size, "path": path}),
     )
     assert work.room_note() is None
     assert work.room_note(4) is None

@@ -94,10 +94,15 @@ def start(out):
         finally:
             os._exit(0)
     return pid
-def finished(pid, deadline):
-    while time.perf_counter() < deadline:
+def results(out):
+    return [name for name in os.listdir(out) if name.endswith(".png")] if os.path.isdir(out) else []
+def finished(pid, out, count, seconds):
+    deadline = None
+    while deadline is None or time.perf_counter() < deadline:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return True
+        if deadline is None and len(results(out)) >= count:
+            deadline = time.perf_counter() + seconds
         time.sleep(0.0005)
     return False
 torch.set_num_threads(1)
@@ -108,13 +113,14 @@ duration, rng = time.perf_counter() - begun, random.Random(moments)
 kills, folder, states = 0, 0, []
 while kills < moments:
     pid = start(f"out{folder}")
-    if finished(pid, time.perf_counter() + rng.uniform(0, duration)):
+    # After so many results, and some of the time that a result takes: however fast the machine is.
+    if finished(pid, f"out{folder}", 10 * kills // moments, rng.uniform(0, duration / 10)):
         folder += 1
         continue
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     kills += 1
-    done = [name for name in os.listdir(f"out{folder}") if name.endswith(".png")] if os.path.isdir(f"out{folder}") else []
+    done = results(f"out{folder}")
     states.append([f"out{folder}", len(done)])
     for name in done:
         if open(f"out{folder}/{name}", "rb").read() != open(f"whole/{name}", "rb").read():

@@ -162,6 +162,7 @@ def test_contact_sheet():
         ("nlrn-small-dejpeg-gray", JPEG_REMOVAL, "classic5", 10, 29.39),
         ("nlrn-small-dejpeg-color", JPEG_REMOVAL, "CBSD68", 10, 27.20),
         ("nlrn-small-photo", REAL_NOISE, "PolyU", None, 39.49),
+        ("nlrn-photo", REAL_NOISE, "PolyU", None, 39.46),
         ("bm3d", DENOISING, "Set12", 25, 29.92),
     ],
 )

@@ -31,7 +31,7 @@ def noisy(sigma: float, blur: float = 0.0, gray: bool = False) -> np.ndarray:
         (0, False, "nlrn-small-color", "the noise is white"),
         (1, False, "nlrn-small-photo", None),
         (0, True, "nlrn-small-gray", None),
-        (1, True, "nlrn-small-photo", "the noise is not white"),
+        (1, True, "nlrn-photo", "the noise is not white"),
     ],
 )
 def test_whiteness_chooses_the_model(blur, gray, model, note):

@@ -49,9 +49,10 @@ def test_a_noisy_chart_is_better_and_keeps_its_colors(model):
         assert np.abs(moved).max() < 3.5
 
 
-def test_the_model_for_photographs_leaves_a_noisy_chart_no_worse():
+@pytest.mark.parametrize("model", ["nlrn-small-photo", "nlrn-photo"])
+def test_the_models_for_photographs_leave_a_noisy_chart_no_worse(model):
     given = with_noise(chart(), 5)
-    assert psnr(nlrn.denoise(given, model="nlrn-small-photo"), chart()) > psnr(given, chart())
+    assert psnr(nlrn.denoise(given, model=model), chart()) > psnr(given, chart())
 
 
 @pytest.mark.parametrize("sigma", [25, 50])
@@ -96,7 +97,7 @@ def test_a_drawing_without_noise_comes_back_as_it_was(channels):
     assert not np.array_equal(nlrn.denoise(drawing, 20), drawing)
 
 
-@pytest.mark.parametrize("model", [None, "nlrn-small-color", "nlrn-small-photo", "bm3d"])
+@pytest.mark.parametrize("model", [None, "nlrn-small-color", "nlrn-photo", "bm3d"])
 @pytest.mark.parametrize("sigma", [None, 25])
 def test_gray_stored_as_rgb_stays_gray(model, sigma):
     from skimage.data import camera

@@ -115,10 +115,12 @@ class Work:
             with contextlib.suppress(OSError):
                 needed += 0 if job.source == "-" else growth * job.source.stat().st_size
         folder = next(parent for parent in targets[0].absolute().parents if parent.is_dir())
-        free = shutil.disk_usage(folder).free
-        if free >= needed:
+        usage = shutil.disk_usage(folder)
+        if usage.free >= needed or not usage.total:  # a file system without files, such as /proc
             return None
-        return f"results as large as the inputs need {_size(needed)}, and {folder} has {_size(free)} free"
+        return (
+            f"results as large as the inputs need {_size(needed)}, and {folder} has {_size(usage.free)} free"
+        )
 
     def _check_names(self) -> None:
         """Raises `PlanError` for two results whose names differ only as the file system does not."""
