@@ -52,7 +52,7 @@ BLUE, GRAY = (31, 119, 180), (120, 120, 120)
 
 @dataclass(frozen=True)
 class Question:
-    """What a group of cells compares: a name, and the network of each answer."""
+    """A group of cells: its name, and the network of each answer."""
 
     name: str
     answers: Mapping[str, NLRNConfig]

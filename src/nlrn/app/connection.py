@@ -26,7 +26,7 @@ class Connection(H11Protocol):
         self._taking: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begins to wait for a head."""
+        """Starts the time for the head of a request."""
         super().connection_made(transport)
         self._watch_head()
 
@@ -36,19 +36,19 @@ class Connection(H11Protocol):
         self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ends the waiting."""
+        """Cancels both timers."""
         super().connection_lost(exc)
         for timer in (self._head, self._taking):
             if timer is not None:
                 timer.cancel()
 
     def pause_writing(self) -> None:
-        """Begins to watch that the client takes its answer."""
+        """Starts to watch whether the client takes its answer."""
         super().pause_writing()
         self._watch_taking()
 
     def resume_writing(self) -> None:
-        """Ends to watch that."""
+        """Stops watching."""
         super().resume_writing()
         if self._taking is not None:
             self._taking.cancel()

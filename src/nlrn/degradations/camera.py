@@ -42,17 +42,31 @@ def camera(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
     Source: Brooks et al., Unprocessing Images for Learned Raw Denoising, CVPR 2019 (noise levels, white balance).
     """
-    if clean.ndim != 4 or clean.shape[1] != 3:
-        raise ValueError(f"camera noise is for RGB images [B, 3, H, W], got shape {tuple(clean.shape)}")
+    check_rgb(clean)
     half = len(clean) // 2
     noise = torch.cat(
         [sensor_noise(clean[:half], generator), correlated_noise(clean[half:].shape, generator)]
     )
     strength = noise.square().mean((1, 2, 3)).sqrt()
+    return compressed((clean + noise).clamp(0, 1), generator), strength
+
+
+def check_rgb(clean: Tensor) -> None:
+    """Raises `ValueError` for anything but `[B, 3, H, W]`."""
+    if clean.ndim != 4 or clean.shape[1] != 3:
+        raise ValueError(f"expected RGB images [B, 3, H, W], got shape {tuple(clean.shape)}")
+
+
+def compressed(noisy: Tensor, generator: torch.Generator) -> Tensor:
+    """The images after JPEG of qualities that span `QUALITY`, with the grid anywhere.
+
+    Args:
+        noisy: `[B, 3, P, P]` in [0, 1], P a multiple of 16.
+        generator: on the images' device.
+    """
     low, high = QUALITY
-    quality = low + (high - low) * stratified(len(clean), generator)
-    noisy = at_random_phase((clean + noise).clamp(0, 1), quality, generator, subsample=True)
-    return noisy, strength
+    quality = low + (high - low) * stratified(len(noisy), generator)
+    return at_random_phase(noisy, quality, generator, subsample=True)
 
 
 def sensor_noise(clean: Tensor, generator: torch.Generator) -> Tensor:

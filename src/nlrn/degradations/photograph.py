@@ -6,8 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera import QUALITY, correlated, correlated_noise, log_uniform, sensor_noise, stratified
-from .jpeg import at_random_phase
+from .camera import (
+    check_rgb,
+    compressed,
+    correlated,
+    correlated_noise,
+    log_uniform,
+    sensor_noise,
+    stratified,
+)
 
 WHITE_SIGMA = (0.0, 50 / 255)
 GRAIN_SIGMA = (2 / 255, 30 / 255)
@@ -33,10 +40,7 @@ def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     Raises:
         ValueError: images that are not RGB.
     """
-    if clean.ndim != 4 or clean.shape[1] != 3:
-        raise ValueError(
-            f"noise of photographs is for RGB images [B, 3, H, W], got shape {tuple(clean.shape)}"
-        )
+    check_rgb(clean)
     sensor, blurred, white, film = clean.tensor_split(4)
     noise = torch.cat(
         [
@@ -51,12 +55,10 @@ def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     gray = (clean == clean[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1)
     noise = torch.where(gray, noise[:, 1:2], noise)
     noisy = (clean + noise).clamp(0, 1)
-    low, high = QUALITY
-    quality = low + (high - low) * stratified(len(clean), generator)
-    compressed = at_random_phase(noisy, quality, generator, subsample=True)
+    small = compressed(noisy, generator)
     plain = torch.rand((len(clean), 1, 1, 1), generator=generator, device=clean.device) < UNCOMPRESSED
     strength = noise.square().mean((1, 2, 3)).sqrt()
-    return torch.where(plain, noisy, compressed), strength
+    return torch.where(plain, noisy, small), strength
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -91,7 +93,7 @@ def film_grain(clean: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def partly_smoothed(clean: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-    """What a program that removes noise leaves of it: a random part in smooth areas, most of it at edges.
+    """The noise that a program for removing it has left: a random part in smooth areas, most of it at edges.
 
     Args:
         clean, noise: `[B, 3, H, W]` in units of [0, 1].

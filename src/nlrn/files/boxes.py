@@ -58,7 +58,7 @@ def format_of(head: bytes) -> str | None:
 
 
 def cicp_chunk(data: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """What a HEIC or AVIF file says of its colours by code points, as the chunk cICP that a PNG file has for it.
+    """The code points by which a HEIC or AVIF file describes its colours, as the chunk cICP of a PNG file.
 
     Nothing for sRGB, which is what a picture without it means.
     """

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
 from . import boxes
+from .avif import decode_avif, measure_avif
+from .fits import decode_fits, encode_fits, measure_fits
+from .heic import decode_heic, measure_heic
 from .image import FORMATS, PNG_SIGNATURE, Image, ImageError
+from .jpeg2000 import decode_jpeg2000, measure_jpeg2000
+from .jpegxl import decode_jpegxl, encode_jpegxl, measure_jpegxl
+from .netpbm import decode_netpbm, measure_netpbm
+from .pillow import decode_pillow, encode_pillow, measure_pillow
+from .png16 import decode_png16, encode_png16
+from .tiff import decode_tiff, encode_tiff, measure_tiff
 
 # The first bytes by which a format is known: (offset, bytes, format).
 _SIGNATURES = (
@@ -37,45 +46,35 @@ _SIGNATURES = (
 )
 
 
+# How a format is decoded, and its width and height read; Pillow has the formats that are not here.
+_DECODERS: dict[str, Callable[[bytes, str], Image]] = {
+    "TIFF": decode_tiff,
+    "PPM": decode_netpbm,
+    "AVIF": decode_avif,
+    "HEIC": decode_heic,
+    "JPEG2000": decode_jpeg2000,
+    "JXL": decode_jpegxl,
+    "FITS": decode_fits,
+}
+_MEASURES: dict[str, Callable[[bytes, str], tuple[int, int]]] = {
+    "TIFF": measure_tiff,
+    "PPM": measure_netpbm,
+    "AVIF": measure_avif,
+    "HEIC": measure_heic,
+    "JPEG2000": measure_jpeg2000,
+    "JXL": measure_jpegxl,
+    "FITS": measure_fits,
+}
+
+
 def decode(data: bytes, name: str) -> Image:
     """The picture in a file's content; `name` is what errors call the file."""
     format_ = sniff(data, name)
     with errors(format_, name):
-        match format_:
-            case "TIFF":
-                from .tiff import decode_tiff
-
-                return decode_tiff(data, name)
-            case "PPM":
-                from .netpbm import decode_netpbm
-
-                return decode_netpbm(data, name)
-            case "PNG" if data[24:25] == b"\x10":
-                from .png16 import decode_png16
-
-                return decode_png16(data, name)
-            case "AVIF":
-                from .avif import decode_avif
-
-                return decode_avif(data, name)
-            case "HEIC":
-                from .heic import decode_heic
-
-                return decode_heic(data, name)
-            case "JPEG2000":
-                from .jpeg2000 import decode_jpeg2000
-
-                return decode_jpeg2000(data, name)
-            case "JXL":
-                from .jpegxl import decode_jpegxl
-
-                return decode_jpegxl(data, name)
-            case "FITS":
-                from .fits import decode_fits
-
-                return decode_fits(data, name)
-        from .pillow import decode_pillow
-
+        if format_ in _DECODERS:
+            return _DECODERS[format_](data, name)
+        if format_ == "PNG" and data[24:25] == b"\x10":
+            return decode_png16(data, name)
         return decode_pillow(data, format_, name)
 
 
@@ -83,37 +82,8 @@ def measure(data: bytes, name: str) -> tuple[int, int]:
     """Width and height of the picture in a file's content, from its header."""
     format_ = sniff(data, name)
     with errors(format_, name):
-        match format_:
-            case "TIFF":
-                from .tiff import measure_tiff
-
-                return measure_tiff(data, name)
-            case "PPM":
-                from .netpbm import measure_netpbm
-
-                return measure_netpbm(data, name)
-            case "AVIF":
-                from .avif import measure_avif
-
-                return measure_avif(data, name)
-            case "HEIC":
-                from .heic import measure_heic
-
-                return measure_heic(data, name)
-            case "JPEG2000":
-                from .jpeg2000 import measure_jpeg2000
-
-                return measure_jpeg2000(data, name)
-            case "JXL":
-                from .jpegxl import measure_jpegxl
-
-                return measure_jpegxl(data, name)
-            case "FITS":
-                from .fits import measure_fits
-
-                return measure_fits(data, name)
-        from .pillow import measure_pillow
-
+        if format_ in _MEASURES:
+            return _MEASURES[format_](data, name)
         return measure_pillow(data, format_, name)
 
 
@@ -150,23 +120,13 @@ def encode(image: Image, format_: str, quality: int) -> bytes:
     """A file's content; the format is known to hold these pixels."""
     image = held(image, format_)
     if format_ == "TIFF":
-        from .tiff import encode_tiff
-
         return encode_tiff(image)
     if format_ == "FITS":
-        from .fits import encode_fits
-
         return encode_fits(image)
     if format_ == "JXL":
-        from .jpegxl import encode_jpegxl
-
         return encode_jpegxl(image, quality)
     if image.pixels.dtype == np.uint16:
-        from .png16 import encode_png16
-
         return encode_png16(image)
-    from .pillow import encode_pillow
-
     return encode_pillow(image, format_, quality)
 
 

@@ -23,7 +23,7 @@ _COORDINATE = ((19, 0), (19, 1 << 19), (20, 1 << 20), (21, 1 << 21))
 
 @dataclass(frozen=True)
 class Header:
-    """What a codestream says of its picture.
+    """The header of a codestream, which describes its picture.
 
     Args:
         width, height: as they are stored; viewers turn by `orientation`.
@@ -165,7 +165,7 @@ class _Bits:
         self.flag()
 
     def depth(self) -> tuple[bool, int]:
-        """Whether values are floats, and their bits."""
+        """Reads whether values are floats, and their bits."""
         if not self.flag():
             return False, self.choice((0, 8), (0, 10), (0, 12), (6, 1))
         count = self.choice((0, 32), (0, 16), (0, 24), (6, 1))
@@ -173,7 +173,7 @@ class _Bits:
         return True, count
 
     def extra_channel(self) -> tuple[int, bool]:
-        """The kind of a channel beside colors, and whether colors are multiplied with it."""
+        """Reads the kind of a channel beside colors, and whether colors are multiplied with it."""
         if self.flag():
             return ALPHA, False
         kind = self.choice(*_ENUM)
@@ -189,7 +189,7 @@ class _Bits:
         return kind, multiplied
 
     def colors(self) -> tuple[bool, tuple[tuple[bytes, bytes], ...], bool]:
-        """Whether a profile follows, the code points as a chunk, and whether these or sRGB describe the colors."""
+        """Reads whether a profile follows, the code points as a chunk, and whether these or sRGB give the colors."""
         if self.flag():
             return False, (), True
         profile, space = self.flag(), self.choice(*_ENUM)
