@@ -38,7 +38,7 @@ def store(request, tmp_path, monkeypatch):
 
 
 def listed(url: str) -> dict[str, bytes]:
-    """What lies below a URL, hidden files too."""
+    """The files below a URL, hidden ones too."""
     system, path = fsspec.core.url_to_fs(url)
     if not system.exists(path):
         return {}

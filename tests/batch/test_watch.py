@@ -13,7 +13,7 @@ import pytest
 
 from nlrn.batch import watch as watching
 from nlrn.batch.journal import Journal
-from nlrn.batch.plan import Job
+from nlrn.batch.plan import Job, PlanError
 from nlrn.batch.run import Event, Failed, FileOptions, Restored, Skipped
 from nlrn.batch.watch import ROOM_AFTER, SETTLED_AFTER, Arrivals, watch
 from nlrn.files.images import Image, encode_image, read_image
@@ -66,6 +66,22 @@ def test_subfolders_and_results_within(folder: Path):
     assert names(flat, 0) == names(deep, 0) == []
     assert names(flat, 9) == ["a.png"]
     assert [str(job.target) for job in deep.look(9)] == ["in/out/a.png", "in/out/b/c.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_once(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    notes: list[str] = []
+    found = arrivals(notes)
+    (folder / "in" / "a.png").write_bytes(PICTURE)
+
+    def refuse(*arguments: object) -> dict[Path, Path]:
+        raise PlanError("in: Permission denied") from PermissionError()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "find_sources", refuse)
+        assert names(found, 0) == names(found, 1) == []
+    assert notes == ["in: Permission denied; waiting for it"]
+    assert names(found, 2) == []
+    assert names(found, 9) == ["a.png"]
 
 
 def test_a_folder_that_goes_away_is_waited_for(folder: Path):

@@ -63,9 +63,8 @@ class Journal:
         self._done: dict[str, dict[str, Any]] = {}
         self._taken: dict[str, str] = {}  # by whom
         self._touched: set[str] = set()  # targets that this batch has begun or written
-        self._states: dict[
-            str, dict[str, int]
-        ] = {}  # of the inputs that this run has taken, before they are read
+        # Of the inputs that this run has taken, before they are read.
+        self._states: dict[str, dict[str, int]] = {}
         self._begun: dict[str, Any] | None = None
         with self._lock.acquire(PATIENCE):
             self._own.acquire(0)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import os
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -20,6 +21,11 @@ from ..files.images import OUTPUT_SUFFIXES, SUFFIXES, ImageError, find_images
 
 # The name of a result of standard input in a folder, without the suffix of its format.
 STANDARD_INPUT = "standard-input"
+
+
+def is_remote(name: str | None) -> bool:
+    """True for a URL such as `s3://bucket/folder`."""
+    return name is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 class PlanError(ValueError):
@@ -62,7 +68,7 @@ class Job:
     @property
     def staged(self) -> bool:
         """True where the source or the target is a URL."""
-        return "://" in self.origin or "://" in self.place
+        return is_remote(self.origin) or is_remote(self.place)
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Work:
         Raises:
             PlanError: a folder that cannot be made or written to.
         """
-        targets = [job.target for job in self.jobs if job.target != "-" and "://" not in job.place]
+        targets = self._local_targets()
         made = [] if self.folder is None else [self.folder, *(target.parent for target in targets)]
         for folder in dict.fromkeys(made):
             try:
@@ -107,7 +113,7 @@ class Work:
 
     def room_note(self, growth: float = 1) -> str | None:
         """A note where the disk of the results has less room than the inputs take, times a growth."""
-        targets = [job.target for job in self.jobs if job.target != "-" and "://" not in job.place]
+        targets = self._local_targets()
         if not targets:
             return None
         needed = 0.0
@@ -121,6 +127,10 @@ class Work:
         return (
             f"results as large as the inputs need {_size(needed)}, and {folder} has {_size(usage.free)} free"
         )
+
+    def _local_targets(self) -> list[Path]:
+        """The targets that are files on this computer."""
+        return [job.target for job in self.jobs if job.target != "-" and not is_remote(job.place)]
 
     def _check_names(self) -> None:
         """Raises `PlanError` for two results whose names differ only as the file system does not."""

@@ -10,7 +10,6 @@ import dataclasses
 import glob
 import os
 import posixpath
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,15 +17,10 @@ from typing import Any
 
 from ..files.atomic import temporary_beside
 from ..files.images import OUTPUT_SUFFIXES, SUFFIXES
-from .plan import Job, PlanError, Work, find_sources, part_of_jobs, result_name
+from .plan import Job, PlanError, Work, find_sources, is_remote, part_of_jobs, result_name
 
 # Stores in which an object has its name when all of it is there, and which have no folders.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
-
-
-def is_remote(name: str | None) -> bool:
-    """True for a URL such as `s3://bucket/folder`."""
-    return name is not None and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name) is not None
 
 
 def plan_remote(
@@ -98,7 +92,7 @@ def staged(job: Job, *, overwrite: bool, publish: bool = True) -> Iterator[Job]:
         FileExistsError: the output exists and `overwrite` is false.
         OSError: what the store says; errors of the work name the URL and not the copy.
     """
-    if not (is_remote(job.origin) or is_remote(job.place)):
+    if not job.staged:
         yield job
         return
     with tempfile.TemporaryDirectory(prefix="nlrn-") as name:

@@ -34,7 +34,7 @@ class Arrivals:
         folders: that are watched.
         output: the folder of the results.
         recursive: whether subfolders are watched too.
-        on_note: called with a sentence when a folder goes away.
+        on_note: called with a sentence when a folder goes away or cannot be read.
         format: of results, by default that of their inputs.
     """
 
@@ -85,16 +85,23 @@ class Arrivals:
         found: dict[Path, Path] = {}
         for folder in self.folders:
             if not os.path.isdir(folder):
-                if folder not in self._gone:
-                    self._gone.add(folder)
-                    self.on_note(f"the folder {folder} is not there; waiting for it")
+                self._miss(folder, f"the folder {folder} is not there; waiting for it")
                 continue
-            self._gone.discard(folder)
             try:
                 found |= find_sources([folder], self.output, self.recursive)
-            except PlanError:  # no images yet
-                continue
+            except PlanError as error:
+                if isinstance(error.__cause__, OSError):
+                    self._miss(folder, f"{error}; waiting for it")
+                    continue
+                # No images yet.
+            self._gone.discard(folder)
         return found
+
+    def _miss(self, folder: str, note: str) -> None:
+        """Says once that a folder cannot be looked through."""
+        if folder not in self._gone:
+            self._gone.add(folder)
+            self.on_note(note)
 
 
 def watch(

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ..batch.plan import OutputExists, PlanError, Work, plan_jobs
-from ..batch.remote import is_remote, plan_remote
+from ..batch.plan import OutputExists, PlanError, Work, is_remote, plan_jobs
+from ..batch.remote import plan_remote
 from .batch_output import Json, Text
 from .errors import CliError
 from .options import os_error
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SOME_FAILED, ALL_FAILED = 3, 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BatchOptions:
     """The options of a batch, as the commands have them."""
 

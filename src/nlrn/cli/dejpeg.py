@@ -45,16 +45,16 @@ def dejpeg(
     from .batch import BatchOptions, make_work, run_jobs
 
     batch = BatchOptions(
-        recursive,
-        overwrite,
-        skip_existing,
-        resume,
-        shard,
-        jobs,
-        dry_run,
-        as_json,
-        quality,
-        ranges,
+        recursive=recursive,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        resume=resume,
+        shard=shard,
+        jobs=jobs,
+        dry_run=dry_run,
+        as_json=as_json,
+        quality=quality,
+        pages=ranges,
         watch=watch,
         format=kind,
     )

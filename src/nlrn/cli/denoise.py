@@ -119,19 +119,19 @@ def denoise(
     from .batch import BatchOptions, make_work, run_jobs
 
     batch = BatchOptions(
-        recursive,
-        overwrite,
-        skip_existing,
-        resume,
-        shard,
-        jobs,
-        dry_run,
-        as_json,
-        quality,
-        ranges,
-        per,
-        watch,
-        kind,
+        recursive=recursive,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        resume=resume,
+        shard=shard,
+        jobs=jobs,
+        dry_run=dry_run,
+        as_json=as_json,
+        quality=quality,
+        pages=ranges,
+        estimate=per,
+        watch=watch,
+        format=kind,
     )
     work = Work(())
     if inputs:
