@@ -73,6 +73,6 @@ def test_defaults():
     assert default_model("denoise", 3, 15 / 255) == "nlrn-small-color"
     assert smallest_model("denoise", 1) == "nlrn-small-gray"
     assert default_model("upscale", 3) == "nlrn-small-upscale"  # of luma
-    assert default_model("photo", 1) == "nlrn-small-gray"
+    assert default_model("photo", 1) == "nlrn-photo"
     with pytest.raises(ModelError, match="no model that comes with nlrn is for sharpening"):
         default_model("sharpening", 1)

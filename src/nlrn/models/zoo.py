@@ -304,7 +304,7 @@ def load_model(
 def default_model(task: str, channels: int, sigma: float = 0.0) -> str:
     """The name of the model for a task and a number of image channels, the grey one if there is no other.
 
-    Photographs without a model of their own are a case of Gaussian noise.
+    Grey photographs go through a model for RGB, as three equal channels.
 
     Args:
         task: a task of `FITTING`.
@@ -315,8 +315,8 @@ def default_model(task: str, channels: int, sigma: float = 0.0) -> str:
         ModelError: no model for the task.
     """
     names = {entry.channels: name for name, entry in reversed(MODELS.items()) if entry.task == task}
-    if channels not in names and task == "photo":
-        return default_model("denoise", channels, sigma)
+    if task == "photo" and channels == 1:
+        return GRAY_PHOTO
     if channels not in names and 1 not in names:
         raise ModelError(f"no model that comes with nlrn is for {task}; name a weight file")
     first = names.get(channels) or names[1]

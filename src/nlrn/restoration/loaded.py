@@ -7,7 +7,7 @@ from typing import cast
 import torch
 
 from ..models.contract import Model
-from ..models.zoo import GRAY_PHOTO, check_task, default_model, load_model
+from ..models.zoo import check_task, default_model, load_model
 from .options import Options
 from .value_range import Sigma
 
@@ -30,25 +30,21 @@ class LoadedModels:
         """True for models that come with nlrn or were written by it, not for a model object."""
         return self._options.model is None or self._options.model_name is not None
 
-    def name_for(
-        self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0, *, gray: bool = False
-    ) -> str:
-        """The name of the model for so many channels and white noise; for `photo` where sigma is `None`.
+    def name_for(self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0) -> str:
+        """The name of the model for images of so many channels and white noise; for `photo` where sigma is `None`.
 
-        `level` is the estimate of the noise where sigma is none; `gray` says that three channels are equal.
+        `level` is the estimate of the noise where sigma is none.
         """
         options = self._options
         if options.model_name is not None:
             return options.model_name
         if options.task == "upscale":
             return default_model("upscale", 1)
-        if options.task == "denoise" and channels == 3 and sigma is None and photo:
-            return GRAY_PHOTO if gray else default_model("photo", 3)
+        if options.task == "denoise" and channels in (1, 3) and sigma is None and photo:
+            return default_model("photo", channels)
         return default_model(options.task, channels, level if sigma in (None, "auto") else cast(float, sigma))
 
-    def get(
-        self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0, *, gray: bool = False
-    ) -> tuple[Model, str]:
+    def get(self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0) -> tuple[Model, str]:
         """The model and its name, for arguments of `name_for`.
 
         Raises:
@@ -58,7 +54,7 @@ class LoadedModels:
         options = self._options
         if not self.are_ours:
             return cast(Model, options.model), type(options.model).__name__
-        name = self.name_for(channels, sigma, photo, level, gray=gray)
+        name = self.name_for(channels, sigma, photo, level)
         if name not in self._by_name:
             loaded = load_model(name, device=self._device)
             loaded.info.check_steps(options.steps)

@@ -91,19 +91,15 @@ class Restorer:
         self._trials = Trials(self.device, self._precision, options.steps)
 
     def model_for(
-        self,
-        channels: int,
-        sigma: Sigma | None = None,
-        photo: bool = True,
-        level: float = 0.0,
-        *,
-        gray: bool = False,
+        self, channels: int, sigma: Sigma | None = None, photo: bool | None = None, level: float = 0.0
     ) -> tuple[Model, str]:
-        """The model and its name, for so many channels and white noise; for `photo` where sigma is `None`.
+        """The model and its name, for images of so many channels and white noise; for `photo` where sigma is `None`.
 
-        `level` is the estimate of the noise where sigma is none; `gray` says that three channels are equal.
+        By default colour images are photographs, and grey ones have white noise. `level` is the estimate of the noise
+        where sigma is none.
         """
-        return self._models.get(channels, sigma, photo and self._sensor is None, level, gray=gray)
+        photo = channels == 3 if photo is None else photo
+        return self._models.get(channels, sigma, photo and self._sensor is None, level)
 
     def model_for_file(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
         """The model and its name, for an image file and noise in 8-bit grey levels."""
@@ -150,7 +146,7 @@ class Restorer:
         found = (estimate or noise_of(image, hidden)) if estimated and not constant else None
         photo = chosen and is_photo(channels, found)
         level = 0.0 if found is None else found.sigma
-        model, name = self.model_for(3 if photo else channels, sigma, photo, level, gray=channels == 1)
+        model, name = self.model_for(channels, sigma, photo, level)
         # Grey photographs go through the model as RGB whose channels are equal.
         image = image.expand(-1, 3, -1, -1) if photo else image
         notes = [note for note in [reason(channels, photo)] if note and chosen and found is not None]
