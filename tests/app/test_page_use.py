@@ -111,7 +111,8 @@ def test_on_a_phone_by_touch(page, tmp_path):
     page.touch("Start", start)
     page.touch("Move", start | {"x": start["x"] + 60})
     page.touch("Move", start | {"x": start["x"] + 90})
-    time.sleep(0.2)  # the finger rests before it is lifted, or the next tap would only end the momentum of the drag
+    # The finger rests before it is lifted, or the next tap would only end the momentum of the drag.
+    time.sleep(0.2)
     page.touch("Move", start | {"x": start["x"] + 90})
     page.touch("End")
     assert page.run(value) > 600
