@@ -25,13 +25,13 @@ VALUES = "document.querySelector('.slider-values').textContent"
 
 
 @contextmanager
-def running(prefix="", **files):
-    """The address of a server, which knows the weight files `files` by their names."""
+def running(prefix="", names=(), **files):
+    """The address of a server, which knows the weight files `files` and the host names `names`."""
     engine = Engine(Limits(), devices=("cpu",), files={name: Path(file) for name, file in files.items()})
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    app = create_app(engine, Access(prefix=prefix))
+    app = create_app(engine, Access(prefix=prefix, hosts=tuple(names)))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()

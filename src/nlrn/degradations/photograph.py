@@ -16,6 +16,8 @@ from .camera import (
     stratified,
 )
 
+# The shares of the images with sensor noise, correlated noise, white noise and film grain.
+SHARES = (0.35, 0.3, 0.2, 0.15)
 WHITE_SIGMA = (0.0, 50 / 255)
 GRAIN_SIGMA = (2 / 255, 30 / 255)
 GRAIN_BLUR = (0.3, 1.5)  # in pixels
@@ -26,8 +28,8 @@ SMOOTHED = 0.15  # share of the images whose noise was partly smoothed
 def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A batch of colour images with the noise that photographs of different origins have.
 
-    The batch falls into four parts: the noise of a sensor, correlated noise, white noise and film grain. From some
-    images an earlier program took a part of the noise, most in smooth areas. Three quarters of all are compressed as
+    An image has one of four kinds of noise, in the shares of `SHARES`: a sensor's, correlated noise, white noise or film
+    grain. From some images an earlier program took a part of the noise, most in smooth areas. Three quarters of all are compressed as
     JPEG, quality 30 to 95, with the grid anywhere. Grey images stay grey.
 
     Args:
@@ -41,15 +43,9 @@ def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
         ValueError: images that are not RGB.
     """
     check_rgb(clean)
-    sensor, blurred, white, film = clean.tensor_split(4)
-    noise = torch.cat(
-        [
-            sensor_noise(sensor, generator),
-            correlated_noise(blurred.shape, generator),
-            white_noise(white.shape, generator),
-            film_grain(film, generator),
-        ]
-    )
+    kinds = (sensor_noise, _correlated_noise, _white_noise, film_grain)
+    parts = clean.split(_counts(len(clean), generator))
+    noise = torch.cat([kind(part, generator) for kind, part in zip(kinds, parts, strict=True) if len(part)])
     chosen = torch.rand((len(clean), 1, 1, 1), generator=generator, device=clean.device) < SMOOTHED
     noise = torch.where(chosen, partly_smoothed(clean, noise, generator), noise)
     gray = (clean == clean[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1)
@@ -59,6 +55,21 @@ def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
     plain = torch.rand((len(clean), 1, 1, 1), generator=generator, device=clean.device) < UNCOMPRESSED
     strength = noise.square().mean((1, 2, 3)).sqrt()
     return torch.where(plain, noisy, small), strength
+
+
+def _counts(count: int, generator: torch.Generator) -> list[int]:
+    """How many of `count` images have each kind of noise: random, with `SHARES` as the mean."""
+    places = (torch.arange(count) + torch.rand(1, generator=generator, device=generator.device).cpu()) / count
+    ends = torch.tensor(SHARES[:-1]).cumsum(0)
+    return torch.bincount(torch.bucketize(places, ends), minlength=len(SHARES)).tolist()
+
+
+def _correlated_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
+    return correlated_noise(clean.shape, generator)
+
+
+def _white_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
+    return white_noise(clean.shape, generator)
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
