@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -25,7 +26,7 @@ def options(word):
     """The values of an option of the documented service."""
     (line,) = [line for line in blocks("ini")[0].splitlines() if line.startswith("ExecStart=")]
     words = shlex.split(line.partition("=")[2])
-    return [value for name, value in zip(words, words[1:], strict=False) if name == word]
+    return [value for name, value in itertools.pairwise(words) if name == word]
 
 
 def test_the_service_file(tmp_path):

@@ -51,7 +51,7 @@ def test_grey_stays_grey():
 
 
 def test_white_noise_is_white_and_spans_its_levels():
-    noise = white_noise((100, 3, 32, 32), generator())
+    noise = white_noise(torch.empty(100, 3, 32, 32), generator())
     levels = noise.std((1, 2, 3))
     assert levels.min() < 1 / 255
     assert 47 / 255 < levels.max() < 52 / 255
@@ -82,3 +82,22 @@ def test_noise_left_by_a_program_lies_at_edges():
 def test_what_is_not_rgb():
     with pytest.raises(ValueError, match=r"RGB images \[B, 3, H, W\], got shape \(1, 1, 32, 32\)"):
         photograph(torch.rand(1, 1, 32, 32), generator())
+
+
+@pytest.mark.parametrize("batch", [1, 4, 7])
+def test_the_kinds_have_their_shares(batch):
+    """However small the batches are."""
+    source = generator()
+    counts = torch.tensor([module._counts(batch, source) for _ in range(2000)]).double()
+    assert (counts.sum(1) == batch).all()
+    assert (counts.mean(0) / batch).tolist() == pytest.approx(module.SHARES, abs=0.03)
+
+
+def test_each_part_has_its_own_kind(monkeypatch):
+    """In the order of the shares; a kind without an image is left out."""
+    monkeypatch.setattr(module, "SMOOTHED", 0.0)
+    monkeypatch.setattr(module, "_counts", lambda count, generator: [2, 0, 3, 1])
+    for value, kind in enumerate(("sensor_noise", "correlated_noise", "white_noise", "film_grain"), 1):
+        monkeypatch.setattr(module, kind, lambda part, _, value=value: torch.full_like(part, value / 10))
+    _, strength = photograph(torch.rand(6, 3, 16, 16, generator=generator()), generator())
+    assert strength.tolist() == pytest.approx([0.1, 0.1, 0.3, 0.3, 0.3, 0.4])

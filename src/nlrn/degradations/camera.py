@@ -44,9 +44,7 @@ def camera(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     check_rgb(clean)
     half = len(clean) // 2
-    noise = torch.cat(
-        [sensor_noise(clean[:half], generator), correlated_noise(clean[half:].shape, generator)]
-    )
+    noise = torch.cat([sensor_noise(clean[:half], generator), correlated_noise(clean[half:], generator)])
     strength = noise.square().mean((1, 2, 3)).sqrt()
     return compressed((clean + noise).clamp(0, 1), generator), strength
 
@@ -109,16 +107,16 @@ def _demosaic(light: Tensor) -> Tensor:
     return F.conv2d(F.pad(light, (1, 1, 1, 1), mode="reflect"), kernel, groups=3)
 
 
-def correlated_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Gaussian noise of random strength, blurred a little and mixed between the channels.
+def correlated_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of random strength, blurred a little and mixed between the channels, as large as the images.
 
     Args:
-        shape: `(B, 3, H, W)`.
-        generator: on the device of the result.
+        clean: `[B, 3, H, W]`.
+        generator: on the images' device.
     """
-    count = shape[0]
+    count = len(clean)
     width = BLUR[0] + (BLUR[1] - BLUR[0]) * stratified(count, generator)
-    noise = correlated(shape, width, 0.8 * stratified(count, generator), generator)
+    noise = correlated(clean.shape, width, 0.8 * stratified(count, generator), generator)
     sigma = log_uniform(CORRELATED_SIGMA, count, generator)
     return noise * sigma.view(-1, 1, 1, 1)
 

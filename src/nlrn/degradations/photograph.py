@@ -28,9 +28,9 @@ SMOOTHED = 0.15  # share of the images whose noise was partly smoothed
 def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A batch of colour images with the noise that photographs of different origins have.
 
-    An image has one of four kinds of noise, in the shares of `SHARES`: a sensor's, correlated noise, white noise or film
-    grain. From some images an earlier program took a part of the noise, most in smooth areas. Three quarters of all are compressed as
-    JPEG, quality 30 to 95, with the grid anywhere. Grey images stay grey.
+    An image has one of four kinds of noise, in the shares of `SHARES`: a sensor's, correlated noise, white noise or
+    film grain. From some images an earlier program took a part of the noise, most in smooth areas. Three quarters of
+    all are compressed as JPEG, quality 30 to 95, with the grid anywhere. Grey images stay grey.
 
     Args:
         clean: `[B, 3, P, P]` in units of [0, 1], P a multiple of 16; a border of 16 pixels is spoilt.
@@ -43,8 +43,8 @@ def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
         ValueError: images that are not RGB.
     """
     check_rgb(clean)
-    kinds = (sensor_noise, _correlated_noise, _white_noise, film_grain)
-    parts = clean.split(_counts(len(clean), generator))
+    kinds = (sensor_noise, correlated_noise, white_noise, film_grain)
+    parts = torch.split(clean, _counts(len(clean), generator))
     noise = torch.cat([kind(part, generator) for kind, part in zip(kinds, parts, strict=True) if len(part)])
     chosen = torch.rand((len(clean), 1, 1, 1), generator=generator, device=clean.device) < SMOOTHED
     noise = torch.where(chosen, partly_smoothed(clean, noise, generator), noise)
@@ -64,24 +64,16 @@ def _counts(count: int, generator: torch.Generator) -> list[int]:
     return torch.bincount(torch.bucketize(places, ends), minlength=len(SHARES)).tolist()
 
 
-def _correlated_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
-    return correlated_noise(clean.shape, generator)
-
-
-def _white_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
-    return white_noise(clean.shape, generator)
-
-
-def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """White Gaussian noise of levels that span `WHITE_SIGMA`.
+def white_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
+    """White Gaussian noise of levels that span `WHITE_SIGMA`, as large as the images.
 
     Args:
-        shape: `(B, 3, H, W)`.
-        generator: on the device of the result.
+        clean: `[B, 3, H, W]`.
+        generator: on the images' device.
     """
     low, high = WHITE_SIGMA
-    sigma = low + (high - low) * stratified(shape[0], generator)
-    return sigma.view(-1, 1, 1, 1) * torch.randn(shape, generator=generator, device=generator.device)
+    sigma = low + (high - low) * stratified(len(clean), generator)
+    return sigma.view(-1, 1, 1, 1) * torch.randn(clean.shape, generator=generator, device=generator.device)
 
 
 def film_grain(clean: Tensor, generator: torch.Generator) -> Tensor:
