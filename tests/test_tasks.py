@@ -17,6 +17,7 @@ from nlrn.models.zoo import MODELS
 from nlrn.ops.color import rgb_to_ycbcr
 from nlrn.ops.resize import bicubic_resize
 from nlrn.restoration import Restorer
+from nlrn.restoration.loaded import LoadedModels
 
 
 def picture(shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
@@ -115,12 +116,13 @@ def test_the_model_for_a_photograph():
     assert restorer.model_for(3)[1] == "nlrn-small-photo"
     assert restorer.model_for(3, 0.05)[1] == "nlrn-small-color"
     assert restorer.model_for(1)[1] == restorer.model_for(1, 0.05)[1] == "nlrn-small-gray"
-    assert restorer.model_for(3, 0.2)[1] == restorer.model_for(3, photo=False, level=0.2)[1] == "nlrn-color"
+    assert restorer.model_for(3, 0.2)[1] == "nlrn-color"
+    assert LoadedModels(restorer.options, restorer.device).name_for(3, None, False, 0.2) == "nlrn-color"
     assert Restorer(task="upscale", scale=2).model_for(3)[1] == "nlrn-small-upscale"
 
 
 def test_time_of_an_enlargement(tiny_upscaler, monkeypatch):
-    monkeypatch.setattr("nlrn.restoration.restorer.time.perf_counter", iter(range(100)).__next__)
+    monkeypatch.setattr("nlrn.restoration.unit.time.perf_counter", iter(range(100)).__next__)
     restorer = Restorer(tiny_upscaler, task="upscale", scale=4)
     assert restorer.estimate_seconds((128, 128, 3)) == 16  # of luma alone, 512x512
 

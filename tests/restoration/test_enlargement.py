@@ -282,7 +282,7 @@ def test_errors_on_a_file_are_in_the_words_of_viewers(tmp_path, tiny_upscaler):
 
 def test_time_of_two_passes(tiny_upscaler, monkeypatch):
     """The pixels of both count."""
-    monkeypatch.setattr("nlrn.restoration.restorer.time.perf_counter", iter(range(100)).__next__)
+    monkeypatch.setattr("nlrn.restoration.unit.time.perf_counter", iter(range(100)).__next__)
     restorer = Restorer(tiny_upscaler, task="upscale", scale=6)
     assert restorer.estimate_seconds((128, 128)) == 9 + 36
     assert max(math.prod(scales) for scales in PASSES) == LARGEST

@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 
 import nlrn
 from nlrn.evaluation.metrics import psnr
-from nlrn.restoration import Restorer, restorer
+from nlrn.restoration import Restorer, unit
 from nlrn.restoration.guard import Guarded, guard
 
 COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (0, 0, 128), (255, 128, 0), (128, 0, 128))  # fmt: skip
@@ -63,7 +63,7 @@ def test_a_photograph_with_noise_loses_little(sigma, monkeypatch):
     clean = coffee()[100:228, 150:278]
     given = with_noise(clean, sigma)
     guarded = psnr(nlrn.denoise(given, sigma), clean)
-    monkeypatch.setattr(restorer, "guard", lambda image, restored, noise: Guarded(restored, 0.0))
+    monkeypatch.setattr(unit, "guard", lambda image, restored, noise: Guarded(restored, 0.0))
     plain = psnr(nlrn.denoise(given, sigma), clean)
     assert guarded != plain
     assert guarded > plain - 0.2

@@ -1,13 +1,9 @@
-"""`Restorer`: the model and the noise level for an image, and the report on both.
-
-The file is long because all decisions about an image stand in it, in the order in which they are made.
-"""
+"""`Restorer`: images of every kind, in their own units, by way of the units in which models work."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -18,16 +14,13 @@ from torch import Tensor, nn
 from ..files.images import Image
 from ..inference import Progress, no_progress, part_of
 from ..inference.devices import pick_device
-from ..inference.noise_level import NoiseEstimate, noise_level
 from ..inference.precision import pick_precision
-from ..models.contract import Model, info_of
+from ..models.contract import Model
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
-from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
 from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
-from .guard import guard
 from .hidden import fill_hidden, hidden_pixels
 from .hot_pixels import repaired
 from .kinds import Kind, like, planes_of
@@ -37,7 +30,7 @@ from .report import Report, joined
 from .running import Runner
 from .sensor import denoise_sensor, known_sensor
 from .shared import ALONE, Shared
-from .strength import check_strength, partly
+from .unit import UnitImage, UnitRestorer
 from .value_range import (
     Sigma,
     check_sigma,
@@ -78,7 +71,6 @@ class Restorer:
     ) -> None:
         self.options = options = Options(model, task, scale, size, fit, **settings)
         self.enlargement = enlargement_for(task, scale, size, fit)
-        self._strength = check_strength(options.strength, task)
         self._sensor = known_sensor(options)
         if options.hot_pixels and task != "denoise":
             raise ValueError(f"hot_pixels is for denoise, not for {task}")
@@ -87,19 +79,20 @@ class Restorer:
             self.device = next((p.device for p in model.parameters()), self.device)
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
-        self._run = Runner(options, self.device, self._precision)
+        self._restore_unit = UnitRestorer(
+            options,
+            self._models,
+            Runner(options, self.device, self._precision),
+            white=self._sensor is not None,
+        )
         self._trials = Trials(self.device, self._precision, options.steps)
 
-    def model_for(
-        self, channels: int, sigma: Sigma | None = None, photo: bool | None = None, level: float = 0.0
-    ) -> tuple[Model, str]:
-        """The model and its name, for images of so many channels and white noise; for `photo` where sigma is `None`.
+    def model_for(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
+        """The model and its name, for images of so many channels and white noise; for photographs if sigma is `None`.
 
-        By default colour images are photographs, and grey ones have white noise. `level` is the estimate of the noise
-        where sigma is none.
+        Colour images are taken for photographs, and grey ones for images with white noise.
         """
-        photo = channels == 3 if photo is None else photo
-        return self._models.get(channels, sigma, photo and self._sensor is None, level)
+        return self._models.get(channels, sigma, channels == 3 and self._sensor is None)
 
     def model_for_file(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
         """The model and its name, for an image file and noise in 8-bit grey levels."""
@@ -117,139 +110,7 @@ class Restorer:
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
         checked = None if sigma is None else unit_sigma(check_sigma(sigma))
-        return self._restore(image, checked, progress or no_progress)
-
-    def _restore(
-        self,
-        image: Tensor,
-        sigma: Sigma | None,
-        progress: Progress,
-        hidden: Tensor | None = None,
-        estimate: NoiseEstimate | None = None,
-    ) -> tuple[Tensor, Report]:
-        """`__call__` with a sigma that was checked, a mask `[B, 1, H, W]` of what is no picture, and an estimate."""
-        started = time.perf_counter()
-        channels = image.shape[1]
-        if channels not in (1, 3):
-            raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {channels}")
-        estimated = self.options.model is None and self.options.task == "denoise" and sigma in (None, "auto")
-        chosen = estimated and sigma is None
-        if (
-            len(image) > 1
-            and sigma in (None, "auto")
-            and (chosen or info_of(self.model_for(channels, sigma)[0]).sigma_range is not None)
-        ):
-            return self._one_by_one(image, sigma, progress, hidden)
-        constant = self._models.are_ours and bool((image.amax((2, 3)) == image.amin((2, 3))).all())
-        if self._models.are_ours and is_gray(image) and not constant:
-            return self._as_gray(image, sigma, progress, hidden, estimate)
-        found = (estimate or noise_of(image, hidden)) if estimated and not constant else None
-        photo = chosen and is_photo(channels, found)
-        level = 0.0 if found is None else found.sigma
-        model, name = self.model_for(channels, sigma, photo, level)
-        # Grey photographs go through the model as RGB whose channels are equal.
-        image = image.expand(-1, 3, -1, -1) if photo else image
-        notes = [note for note in [reason(channels, photo)] if note and chosen and found is not None]
-        if chosen and found is not None and found.drawing:
-            report = Report(name, 0.0, True, (AS_IT_WAS,), (), time.perf_counter() - started)
-            return image[:, :channels], report
-        taken: Sigma = "auto" if sigma is None else sigma
-        result, report = self._through(
-            model, name, image, taken, progress, hidden, constant, found or estimate
-        )
-        result = result.mean(1, keepdim=True) if photo and channels == 1 else result
-        seconds = time.perf_counter() - started
-        return result, dataclasses.replace(report, notes=(*notes, *report.notes), seconds=seconds)
-
-    def _through(
-        self,
-        model: Model,
-        name: str,
-        image: Tensor,
-        sigma: Sigma,
-        progress: Progress,
-        hidden: Tensor | None,
-        constant: bool,
-        estimate: NoiseEstimate | None,
-    ) -> tuple[Tensor, Report]:
-        """The image restored by a model, with the noise level that this needs."""
-        about = info_of(model)
-        known, notes = about.sigma_range, list[str]()
-        begun = None if self.enlargement is None else self.enlargement.begin(image)
-        if begun is not None:
-            image, notes = begun.luma, [*begun.target.notes]
-        channels = image.shape[1]
-        model_channels = about.channels or channels
-        if model_channels == 3 and channels == 1:
-            raise ValueError(f"model {name} restores RGB images, this one is grey; choose a grey model")
-        if model_channels == 1 and channels == 3:
-            notes.append(f"{name} is a grey model: each colour channel is restored by itself")
-        if self._models.is_approximate(name):
-            notes.append(f"approximate: {name} was not trained with a window of {self.options.window_size}")
-
-        level = used = None
-        cautions: list[str] = []
-        if known is not None and constant:
-            level = 0.0 if sigma == "auto" else sigma
-        elif known is not None:
-            level, used, cautions = noise_level(image, sigma, known, hidden, estimate)
-        elif sigma != "auto":
-            notes.append(f"{name} takes no sigma: it is ignored")
-        if begun is not None:
-            image = begun.finish(
-                lambda luma, part: luma if constant else self._run(model, luma, used, part), progress
-            )
-        elif not constant:
-            restored = self._run(model, image, used, progress)
-            if self._models.are_ours and name not in CLASSICAL:
-                guarded = guard(image, restored, self._level_in(image, level, hidden, estimate))
-                restored, notes = guarded.image, [*notes, *guarded.notes]
-            # Of a sensor's noise the share is taken in the units of the data, and not here.
-            image = restored if self._sensor is not None else partly(image, restored, self._strength)
-        estimated = level is not None and sigma == "auto"
-        return image, Report(name, level, estimated, tuple(notes), tuple(cautions))
-
-    def _level_in(
-        self, image: Tensor, level: float | None, hidden: Tensor | None, estimate: NoiseEstimate | None
-    ) -> float:
-        """The noise level of an image, also where the model takes none; 0 for other tasks than denoising."""
-        if level is None and self.options.task == "denoise":
-            found = estimate or noise_of(image, hidden)
-            return 0.0 if found is None else found.sigma
-        return level or 0.0
-
-    def _as_gray(
-        self,
-        image: Tensor,
-        sigma: Sigma | None,
-        progress: Progress,
-        hidden: Tensor | None,
-        estimate: NoiseEstimate | None,
-    ) -> tuple[Tensor, Report]:
-        """RGB whose channels are equal, restored so that they stay it."""
-        fits = self.options.model is None or info_of(self.model_for(1)[0]).channels != 3
-        if fits:
-            result, report = self._restore(image[:, :1], sigma, progress, hidden, estimate)
-        else:
-            model, name = self.model_for(3)
-            result, report = self._through(
-                model, name, image, "auto" if sigma is None else sigma, progress, hidden, False, estimate
-            )
-            result = result.mean(1, keepdim=True)
-        note = "the three channels are equal: restored as grey"
-        return result.expand(-1, 3, -1, -1), dataclasses.replace(report, notes=(note, *report.notes))
-
-    def _one_by_one(
-        self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None
-    ) -> tuple[Tensor, Report]:
-        """Each image of a batch with its own estimate of the noise; the report has their mean."""
-        count = len(image)
-        masks = [None] * count if hidden is None else [hidden[i : i + 1] for i in range(count)]
-        parts = [
-            self._restore(image[i : i + 1], sigma, part_of(progress, i, count), masks[i])
-            for i in range(count)
-        ]
-        return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
+        return self._restore_unit(UnitImage(image, checked), progress or no_progress, self.enlargement)
 
     def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float:
         """Seconds that a file's image of this shape will take, from a short trial on this machine."""
@@ -374,7 +235,7 @@ class Restorer:
         if self._sensor is not None:
             followed = progress or no_progress
             restored, report = denoise_sensor(
-                color, hidden, sigma, self._sensor, self.options, self._restore, followed
+                color, hidden, sigma, self._sensor, self.options, self._restore_white, followed
             )
         else:
             restored, report = self._on_ranges(
@@ -383,6 +244,10 @@ class Restorer:
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
         return like(image, restored, alpha), report
+
+    def _restore_white(self, image: Tensor, sigma: float, progress: Progress) -> tuple[Tensor, Report]:
+        """An image in units of [0, 1] without white noise of a known level."""
+        return self._restore_unit(UnitImage(image, sigma), progress)
 
     def _on_ranges(
         self,
@@ -413,7 +278,8 @@ class Restorer:
                 unit = unit_sigma(level, values)
             share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
-            result, report = self._restore(values.to_unit(part), unit, share, mask, shared.estimate)
+            image = UnitImage(values.to_unit(part), unit, mask, shared.estimate)
+            result, report = self._restore_unit(image, share, self.enlargement)
             excess = values.excess(part) if self.options.task == "upscale" else None
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])

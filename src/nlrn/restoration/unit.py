@@ -1,0 +1,219 @@
+"""The restoration of images in units of [0, 1]: the model, the noise level, and the report on both."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..inference import Progress, part_of
+from ..inference.noise_level import NoiseEstimate, noise_level
+from ..models.contract import Model, info_of
+from ..models.zoo import CLASSICAL
+from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
+from .enlargement import Enlargement
+from .guard import guard
+from .loaded import LoadedModels
+from .options import Options
+from .report import Report, joined
+from .running import Runner
+from .strength import check_strength, partly
+from .value_range import Sigma
+
+
+@dataclass(frozen=True)
+class UnitImage:
+    """Images of one size in units of [0, 1], and what is known of them.
+
+    Args:
+        pixels: `[B, C, H, W]`, float32, C = 1 or 3.
+        sigma: noise level; `"auto"` for white noise of a level to be estimated, `None` for noise of an unknown kind.
+        hidden: `[B, 1, H, W]`, the pixels that are not part of the picture.
+        estimate: of the noise, where there is one.
+
+    Raises:
+        ValueError: other channels.
+    """
+
+    pixels: Tensor
+    sigma: Sigma | None = None
+    hidden: Tensor | None = None
+    estimate: NoiseEstimate | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {self.channels}")
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return self.pixels.shape[1]
+
+    @property
+    def is_constant(self) -> bool:
+        """True where no channel of any image has two values."""
+        return bool((self.pixels.amax((2, 3)) == self.pixels.amin((2, 3))).all())
+
+    @property
+    def noise(self) -> NoiseEstimate | None:
+        """The estimate, made where there is none yet; `None` for an image that is too small for one."""
+        return self.estimate or noise_of(self.pixels, self.hidden)
+
+    def each(self) -> list[UnitImage]:
+        """The images of the batch, one by one, with a noise that is still to be estimated."""
+        masks = [None] * len(self.pixels) if self.hidden is None else list(torch.split(self.hidden, 1))
+        return [
+            UnitImage(x, self.sigma, mask) for x, mask in zip(torch.split(self.pixels, 1), masks, strict=True)
+        ]
+
+
+class UnitRestorer:
+    """Restores images in units of [0, 1].
+
+    Args:
+        options: of the restoration.
+        models: from which one is taken for each image.
+        run: runs it.
+        white: whether the noise is known to be white, as that of transformed counts is.
+
+    Raises:
+        ValueError: a strength beyond 0..1 or for a task that has none.
+    """
+
+    def __init__(self, options: Options, models: LoadedModels, run: Runner, *, white: bool) -> None:
+        self._options, self._models, self._run, self._white = options, models, run, white
+        self._strength = check_strength(options.strength, options.task)
+
+    def __call__(
+        self, image: UnitImage, progress: Progress, enlargement: Enlargement | None = None
+    ) -> tuple[Tensor, Report]:
+        """The pixels restored, of the size of `enlargement` if there is one.
+
+        Raises:
+            ValueError: channels that the model does not know, or an image too small for an estimate.
+            ModelError: a model that cannot be loaded or that is for another task.
+        """
+        started = time.perf_counter()
+        if len(image.pixels) > 1 and self._estimates(image):
+            parts = image.each()
+            pairs = [
+                self(part, part_of(progress, i, len(parts)), enlargement) for i, part in enumerate(parts)
+            ]
+            return torch.cat([result for result, _ in pairs]), joined([report for _, report in pairs])
+        gray = self._models.are_ours and is_gray(image.pixels) and not image.is_constant
+        result, report = (self._gray if gray else self._chosen)(image, progress, enlargement)
+        return result, dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+    def _estimates(self, image: UnitImage) -> bool:
+        """True where the result depends on an estimate of the noise."""
+        if image.sigma not in (None, "auto"):
+            return False
+        if self._chooses and image.sigma is None:
+            return True
+        model, _ = self._models.get(image.channels, image.sigma, image.channels == 3 and not self._white)
+        return info_of(model).sigma_range is not None
+
+    @property
+    def _chooses(self) -> bool:
+        """True where the model follows from the noise."""
+        return self._options.model is None and self._options.task == "denoise"
+
+    def _gray(
+        self, image: UnitImage, progress: Progress, enlargement: Enlargement | None
+    ) -> tuple[Tensor, Report]:
+        """RGB whose channels are equal, restored so that they stay it."""
+        if self._options.model is None or info_of(self._models.get(1, None, False)[0]).channels != 3:
+            one = dataclasses.replace(image, pixels=image.pixels[:, :1])
+            result, report = self._chosen(one, progress, enlargement)
+        else:
+            model, name = self._models.get(3, None, not self._white)
+            result, report = self._through(model, name, image, progress, enlargement)
+            result = result.mean(1, keepdim=True)
+        note = "the three channels are equal: restored as grey"
+        return result.expand(-1, 3, -1, -1), dataclasses.replace(report, notes=(note, *report.notes))
+
+    def _chosen(
+        self, image: UnitImage, progress: Progress, enlargement: Enlargement | None
+    ) -> tuple[Tensor, Report]:
+        """The image restored by the model for its channels and its noise."""
+        channels, undecided = image.channels, self._chooses and image.sigma is None
+        if self._chooses and image.sigma in (None, "auto") and not self._constant(image):
+            image = dataclasses.replace(image, estimate=image.noise)
+            found = image.estimate
+        else:
+            found = None
+        photo = undecided and is_photo(channels, found)
+        level = 0.0 if found is None else found.sigma
+        model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
+        if undecided and found is not None and found.drawing:
+            return image.pixels, Report(name, 0.0, True, (AS_IT_WAS,))
+        if photo:
+            # Grey photographs go through the model as RGB whose channels are equal.
+            image = dataclasses.replace(image, pixels=image.pixels.expand(-1, 3, -1, -1))
+        result, report = self._through(model, name, image, progress, enlargement)
+        if image.channels != channels:
+            result = result.mean(1, keepdim=True)
+        why = reason(channels, photo) if undecided and found is not None else None
+        return result, report if why is None else dataclasses.replace(report, notes=(why, *report.notes))
+
+    def _constant(self, image: UnitImage) -> bool:
+        """True for an image that stays as it is, which a model of the user's may see differently."""
+        return self._models.are_ours and image.is_constant
+
+    def _through(
+        self,
+        model: Model,
+        name: str,
+        image: UnitImage,
+        progress: Progress,
+        enlargement: Enlargement | None,
+    ) -> tuple[Tensor, Report]:
+        """The image restored by a model, with the noise level that this needs."""
+        about, pixels, notes = info_of(model), image.pixels, list[str]()
+        constant, sigma = self._constant(image), "auto" if image.sigma is None else image.sigma
+        begun = None if enlargement is None else enlargement.begin(pixels)
+        if begun is not None:
+            pixels, notes = begun.luma, [*begun.target.notes]
+        channels = pixels.shape[1]
+        model_channels = about.channels or channels
+        if model_channels == 3 and channels == 1:
+            raise ValueError(f"model {name} restores RGB images, this one is grey; choose a grey model")
+        if model_channels == 1 and channels == 3:
+            notes.append(f"{name} is a grey model: each colour channel is restored by itself")
+        if self._models.is_approximate(name):
+            notes.append(f"approximate: {name} was not trained with a window of {self._options.window_size}")
+
+        level = used = None
+        cautions: list[str] = []
+        if about.sigma_range is not None and constant:
+            level = 0.0 if sigma == "auto" else sigma
+        elif about.sigma_range is not None:
+            level, used, cautions = noise_level(
+                pixels, sigma, about.sigma_range, image.hidden, image.estimate
+            )
+        elif sigma != "auto":
+            notes.append(f"{name} takes no sigma: it is ignored")
+        if begun is not None:
+            pixels = begun.finish(
+                lambda luma, part: luma if constant else self._run(model, luma, used, part), progress
+            )
+        elif not constant:
+            restored = self._run(model, pixels, used, progress)
+            if self._models.are_ours and name not in CLASSICAL:
+                guarded = guard(pixels, restored, self._level_in(image, level))
+                restored, notes = guarded.image, [*notes, *guarded.notes]
+            # Of a sensor's noise the share is taken in the units of the data, and not here.
+            pixels = restored if self._white else partly(pixels, restored, self._strength)
+        return pixels, Report(
+            name, level, level is not None and sigma == "auto", tuple(notes), tuple(cautions)
+        )
+
+    def _level_in(self, image: UnitImage, level: float | None) -> float:
+        """The noise level of an image, also where the model takes none; 0 for other tasks than denoising."""
+        if level is None and self._options.task == "denoise":
+            found = image.noise
+            return 0.0 if found is None else found.sigma
+        return level or 0.0
