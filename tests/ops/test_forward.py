@@ -39,7 +39,7 @@ def test_channels(channels, way):
 @ways(STORED)
 @pytest.mark.skipif(INTERPRETED, reason="takes minutes in the interpreter")
 def test_twelve_steps_of_the_full_network(way):
-    check([[q / 2, k / 2, v] for q, k, v in scaled(1, 60, 70, 12, 64, 128)], 45, way)
+    check([[q / 2, k / 2, v] for q, k, v in scaled(1, 50, 55, 12, 64, 128)], 45, way)
 
 
 @ways(STORED)
