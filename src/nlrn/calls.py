@@ -149,7 +149,7 @@ def _write_file(
     estimate: Per,
 ) -> tuple[Path, Report]:
     """The file that is written from another one, as the commands do it."""
-    from .batch.plan import Job
+    from .batch.job import Job
     from .batch.run import FileOptions, restore_file
 
     _check_output(path, output, overwrite)

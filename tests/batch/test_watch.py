@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from nlrn.batch import watch as watching
+from nlrn.batch.job import Job, PlanError
 from nlrn.batch.journal import Journal
-from nlrn.batch.plan import Job, PlanError
 from nlrn.batch.run import Event, Failed, FileOptions, Restored, Skipped
 from nlrn.batch.watch import ROOM_AFTER, SETTLED_AFTER, Arrivals, watch
 from nlrn.files.images import Image, encode_image, read_image

@@ -15,8 +15,8 @@ import torch
 
 from ..restoration import Restorer
 from ..restoration.options import Options
+from .job import Job
 from .journal import Journal
-from .plan import Job
 from .run import FILE_ERRORS, Event, Failed, FileOptions, Restored, Skipped, claimed, recorded, restore_file
 
 # How often a file is tried in a worker that dies of it.

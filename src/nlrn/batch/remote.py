@@ -17,7 +17,8 @@ from typing import Any
 
 from ..files.atomic import temporary_beside
 from ..files.images import OUTPUT_SUFFIXES, SUFFIXES
-from .plan import Job, PlanError, Work, find_sources, is_remote, part_of_jobs, result_name
+from .job import Job, PlanError, Work, is_remote
+from .plan import find_sources, part_of_jobs, result_name
 
 # Stores in which an object has its name when all of it is there, and which have no folders.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")

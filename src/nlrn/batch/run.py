@@ -20,8 +20,8 @@ from ..models.contract import info_of
 from ..restoration import Report, RestoredPages, Restorer, Sigma
 from ..restoration.enlargement import LARGEST
 from ..restoration.stack import Per
+from .job import STANDARD_INPUT, Job
 from .journal import Journal
-from .plan import STANDARD_INPUT, Job
 from .remote import staged
 
 # What may be wrong with one file; the rest of the batch goes on.

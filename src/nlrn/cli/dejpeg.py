@@ -42,7 +42,8 @@ def dejpeg(
     ranges, kind = parsing.parse_pages(pages), parsing.parse_format(result_format)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from .batch import BatchOptions, make_work, run_jobs
+    from .batch import run_jobs
+    from .batch_plan import BatchOptions, make_work
 
     batch = BatchOptions(
         recursive=recursive,

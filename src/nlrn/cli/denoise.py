@@ -115,8 +115,9 @@ def denoise(
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
-    from ..batch.plan import Work
-    from .batch import BatchOptions, make_work, run_jobs
+    from ..batch.job import Work
+    from .batch import run_jobs
+    from .batch_plan import BatchOptions, make_work
 
     batch = BatchOptions(
         recursive=recursive,

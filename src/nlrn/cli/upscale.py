@@ -74,7 +74,8 @@ def upscale(
     if not inputs:
         raise CliError("no input; give files, folders or -")
     wanted, suffix = _wanted(scale, size, fit)
-    from .batch import BatchOptions, make_work, run_jobs
+    from .batch import run_jobs
+    from .batch_plan import BatchOptions, make_work
 
     batch = BatchOptions(
         recursive=recursive,
