@@ -57,11 +57,19 @@ class FileOptions:
 
 @dataclass(frozen=True)
 class Restored:
-    """A file that was restored, of so many pages."""
+    """A file that was restored.
+
+    Args:
+        job: the file.
+        report: on its restoration.
+        pages: their number.
+        pixels: of all pages, as they were read.
+    """
 
     job: Job
     report: Report
     pages: int = 1
+    pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,8 @@ def _restore_here(
             restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(job)
         )
     notes = (*pages.notes, *image.notes, *report.notes, *written)
-    return Restored(job, dataclasses.replace(report, notes=notes))
+    pixels = math.prod(image.pixels.shape[:2])
+    return Restored(job, dataclasses.replace(report, notes=notes), pixels=pixels)
 
 
 def _opened(job: Job, options: FileOptions) -> Pages:
@@ -212,7 +221,7 @@ def _restore_pages(
         )
     report = restored.report()
     notes = (*pages.notes, *report.notes, *written)
-    return Restored(job, dataclasses.replace(report, notes=notes), len(pages))
+    return Restored(job, dataclasses.replace(report, notes=notes), len(pages), restored.pixels)
 
 
 def _growth(pages: Pages, first: Image, restorer: Restorer) -> float:

@@ -8,14 +8,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
 from ..batch.job import PlanError, Work
 from .batch_output import Text
 from .batch_plan import BatchOptions
-from .batch_report import Json
+from .batch_report import Json, logged
 from .errors import CliError
 from .options import os_error
 
@@ -51,6 +51,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         return _code(output, _foreseen(work, restorer, files), len(work.jobs))
     try:
         work.make_folders()
+        log = None if options.log is None else _open_log(options.log)
         journal = _journal(work, restorer, files, options)
     except (PlanError, OSError) as error:
         raise CliError(os_error(error) if isinstance(error, OSError) else str(error)) from error
@@ -58,8 +59,8 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     try:
         if work.watched:
             assert journal is not None
-            return _watch(work, restorer, files, options, journal, output)
-        events = _events(work, restorer, files, options, journal, output)
+            return _watch(work, restorer, files, options, journal, output, log)
+        events = logged(_events(work, restorer, files, options, journal, output), log)
         return _code(output, events, len(work.jobs), _again(options, journal))
     except KeyboardInterrupt:
         output.close()
@@ -70,6 +71,9 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         signal.signal(signal.SIGTERM, before)
         if journal is not None:
             journal.close()
+        if log is not None:
+            with contextlib.suppress(OSError):  # of a line that has been named
+                log.close()
 
 
 def _watch(
@@ -79,6 +83,7 @@ def _watch(
     options: BatchOptions,
     journal: Journal,
     output: Text | Json,
+    log: TextIO | None,
 ) -> int:
     """Restores what arrives until a signal, which is its regular end; returns the exit code."""
     from ..batch.run import Failed
@@ -94,7 +99,7 @@ def _watch(
     )
     failed, started = False, time.perf_counter()
     with contextlib.suppress(KeyboardInterrupt):
-        for event in watch(arrivals, restorer, files, journal):
+        for event in logged(watch(arrivals, restorer, files, journal), log):
             failed = failed or isinstance(event, Failed)
             output.event(event)
     output.summary(time.perf_counter() - started)
@@ -109,6 +114,15 @@ def _again(options: BatchOptions, journal: Journal | None) -> str:
         words = [word for word in words if word != "--overwrite"]
         words.append("--skip-existing" if journal is None else "--resume")
     return f"nlrn {shlex.join(words)}"
+
+
+def _open_log(name: str) -> TextIO:
+    """A log to which lines are added.
+
+    Raises:
+        OSError: a file that cannot be written.
+    """
+    return open(name, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def _interrupt(*_: object) -> None:

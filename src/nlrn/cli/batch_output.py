@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rich.markup import escape
 from .batch_report import kind_of, reason_of
 from .options import worded
 from .pace import Announcement, duration
-from .progress_bar import ProgressBar
+from .progress_bar import ProgressBar, millions
 
 if TYPE_CHECKING:
     from ..batch.job import Job
@@ -38,7 +39,7 @@ class Text:
         self._console, self._count = console, count
         self._bar = ProgressBar(console, count or 0)
         self._announcement = Announcement(restorer, sigma, count or 0)  # no line without an end
-        self._seen = Counter[str]()
+        self._seen, self._pixels = Counter[str](), 0
 
     def notes(self, notes: Sequence[str]) -> None:
         """Prints notes on the plan."""
@@ -51,7 +52,7 @@ class Text:
 
     def read(self, image: Image, pages: int) -> None:
         """Notes what is in the file that begins."""
-        self._bar.pages = pages
+        self._bar.pages, self._bar.pixels = pages, pages * math.prod(image.pixels.shape[:2])
         self._announcement.read(image)
 
     def progress(self, fraction: float) -> None:
@@ -70,7 +71,9 @@ class Text:
 
         kind, job = kind_of(event), event.job
         self._seen[kind] += 1
-        self._bar.done(sum(self._seen.values()), job.origin)
+        pixels = event.pixels if isinstance(event, Restored) else 0
+        self._pixels += pixels
+        self._bar.done(sum(self._seen.values()), job.origin, pixels, isinstance(event, Failed))
         if isinstance(event, Failed):
             reason = reason_of(event.error)
             named = reason if job.origin in reason else f"{job.origin}: {reason}"
@@ -103,10 +106,12 @@ class Text:
                 f"{self._seen['foreseen']} of {self._count} files would be restored; nothing is written"
             )
             return
-        counts = ", ".join(
-            [f"{self._seen['restored']} of {self._count} files restored in {seconds:.1f} s", *self._skipped()]
-        )
-        self._console.print(counts)
+        restored, failed = self._seen["restored"], self._seen["failed"]
+        done = f"{restored} of {self._count} files restored in {seconds:.1f} s"
+        if restored:
+            rate = millions(self._pixels / max(seconds, 1e-3))
+            done += f" ({millions(self._pixels)} megapixels, {rate} a second)"
+        self._console.print(", ".join([done, *([f"{failed} failed"] if failed else []), *self._skipped()]))
 
     def _skipped(self) -> list[str]:
         return [f"{self._seen[kind]} {said}" for kind, said in SKIPS.items() if self._seen[kind]]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..batch.job import PlanError, Work, is_remote
 from ..batch.plan import OutputExists, plan_jobs
 from ..batch.remote import plan_remote
+from ..files.images import SUFFIXES
 from .errors import CliError
 from .parsing import parse_shard
 
@@ -37,6 +38,7 @@ class BatchOptions:
     estimate: Per = "stack"
     watch: bool = False
     format: str | None = None
+    log: str | None = None
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -52,6 +54,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     ]
     if len(given) > 1:
         raise CliError(f"{given[0]} and {given[1]} contradict each other")
+    if options.log is not None:
+        _check_log(options.log, options.dry_run)
     if options.watch:
         if is_remote(output):
             raise CliError("--watch restores into a folder of this computer, which has its journal")
@@ -89,6 +93,14 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     if streams and options.as_json:
         raise CliError("--json writes to standard output, where the result goes too; give a file with -o")
     return work
+
+
+def _check_log(log: str, dry_run: bool) -> None:
+    """Raises `CliError` for a log that is named as an image, which lines must not go into, or that has no use."""
+    if Path(log).suffix.lower() in SUFFIXES:
+        raise CliError(f"--log names a text file, and {log} has the suffix of an image")
+    if dry_run:
+        raise CliError("--dry-run and --log contradict each other: nothing is written")
 
 
 def _remote(

@@ -1,10 +1,12 @@
-"""The report of a batch for programs: JSON on standard output."""
+"""The reports of a batch for programs and for later: JSON on standard output, and a log file."""
 
 from __future__ import annotations
 
+import datetime
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .options import os_error, worded
@@ -28,7 +30,7 @@ class Json:
     progress: Callable[[float], None] | None = None
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._seen = stream, Counter[str]()
+        self._stream, self._seen, self._pixels = stream, Counter[str](), 0
 
     def notes(self, notes: Sequence[str]) -> None:
         """Writes notes on the plan."""
@@ -56,12 +58,14 @@ class Json:
             entry["reason"] = reason_of(event.error)
         elif isinstance(event, Restored):
             report = event.report
+            self._pixels += event.pixels
             entry |= {
                 "model": report.model,
                 "sigma": None if report.sigma is None else 255 * report.sigma,
                 "estimated": report.estimated,
                 "seconds": report.seconds,
                 "pages": event.pages,
+                "megapixels": event.pixels / 1e6,
                 "notes": [worded(note) for note in report.notes],
                 "warnings": [worded(warning) for warning in report.warnings],
             }
@@ -76,7 +80,8 @@ class Json:
 
     def summary(self, seconds: float) -> None:
         """Writes the number of files of each kind."""
-        self._write({"event": "summary", "files": dict(self._seen), "seconds": seconds})
+        entry = {"files": dict(self._seen), "megapixels": self._pixels / 1e6, "seconds": seconds}
+        self._write({"event": "summary", **entry})
 
     def close(self) -> None:
         """Says nothing."""
@@ -84,6 +89,40 @@ class Json:
     def _write(self, entry: dict[str, Any]) -> None:
         self._stream.write(json.dumps({"version": VERSION, **entry}) + "\n")
         self._stream.flush()
+
+
+def logged(events: Iterator[Event], log: TextIO | None) -> Iterator[Event]:
+    """The events of a batch, each of which has its line in a log before it is passed on.
+
+    A line has the time, the kind of the event, seconds, source, target, and what there is to say of it, with tabs
+    between them. A log that cannot be written is named once on standard error, and the batch goes on.
+    """
+    for event in events:
+        if log is not None:
+            try:
+                log.write(_log_line(event))
+                log.flush()
+            except OSError as error:
+                print(f"nlrn: the log ends here, the batch goes on: {os_error(error)}", file=sys.stderr)
+                log = None
+        yield event
+
+
+def _log_line(event: Event) -> str:
+    from ..batch.run import Failed, Restored
+
+    said, seconds = list[str](), "-"
+    if isinstance(event, Failed):
+        said = [reason_of(event.error)]
+    elif isinstance(event, Restored):
+        seconds = f"{event.report.seconds:.2f}"
+        said = [f"note: {worded(note)}" for note in event.report.notes]
+        said += [f"warning: {worded(warning)}" for warning in event.report.warnings]
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    fields = (now, kind_of(event), seconds, event.job.origin, event.job.place, "; ".join(said))
+    # A name may have a tab, an end of a line, or bytes that are no text.
+    clean = (field.translate({9: "\\t", 10: "\\n", 13: "\\r"}) for field in fields)
+    return "\t".join(clean) + "\n"
 
 
 def kind_of(event: Event) -> str:

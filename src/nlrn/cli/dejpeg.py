@@ -32,6 +32,7 @@ def dejpeg(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    log: options.Log = None,
 ) -> None:
     """Remove JPEG artifacts from images.
 
@@ -58,6 +59,7 @@ def dejpeg(
         pages=ranges,
         watch=watch,
         format=kind,
+        log=log,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

@@ -95,6 +95,7 @@ def denoise(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    log: options.Log = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -133,6 +134,7 @@ def denoise(
         estimate=per,
         watch=watch,
         format=kind,
+        log=log,
     )
     work = Work(())
     if inputs:

@@ -205,6 +205,17 @@ AsJson = Annotated[
     typer.Option("--json", help="Report on standard output, one JSON object a line.", rich_help_panel=FILES),
 ]
 
+Log = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Add a line for each file to FILE: time, seconds, notes or the reason.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
+
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""

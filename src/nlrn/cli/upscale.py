@@ -62,6 +62,7 @@ def upscale(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    log: options.Log = None,
 ) -> None:
     """Make images larger (super-resolution).
 
@@ -90,6 +91,7 @@ def upscale(
         pages=ranges,
         watch=watch,
         format=kind,
+        log=log,
     )
     work = make_work(inputs, output, suffix, batch)
     restorer = options.make_restorer(

@@ -60,6 +60,7 @@ class RestoredPages:
     ) -> None:
         self._restorer, self._sigma = restorer, sigma
         self._reports = PageReports()
+        self.pixels = 0  # of the pages so far, as they were read
         estimated = _is_estimated(restorer, sigma, estimate)
         self._pages = _each(restorer, pages, self._restore, self._level_of, estimated, progress)
 
@@ -73,6 +74,7 @@ class RestoredPages:
         return self._reports.joined()
 
     def _restore(self, page: Image, progress: Progress, shared: Shared) -> tuple[Image, Report]:
+        self.pixels += prod(page.pixels.shape[:2])
         return self._restorer.image(page, self._sigma, progress, shared)
 
     def _level_of(self, color: Tensor) -> Sigma:
