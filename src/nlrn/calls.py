@@ -150,7 +150,7 @@ def _write_file(
 ) -> tuple[Path, Report]:
     """The file that is written from another one, as the commands do it."""
     from .batch.job import Job
-    from .batch.run import FileOptions, restore_file
+    from .batch.one_file import FileOptions, restore_file
 
     _check_output(path, output, overwrite)
     options = FileOptions(sigma, quality=95, overwrite=overwrite, estimate=estimate)

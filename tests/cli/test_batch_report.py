@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from nlrn.batch.events import Failed
 from nlrn.batch.job import Job
-from nlrn.batch.run import Failed
 from nlrn.cli import progress_bar
 from nlrn.cli.batch_report import logged
 from nlrn.files.images import Image, write_image

@@ -220,9 +220,10 @@ def _named(own: Job, job: Job) -> Iterator[None]:
     except ValueError as error:
         raise ValueError(renamed(str(error))) from error
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise OSError(renamed(str(error))) from error
-        raise OSError(error.errno, error.strerror, renamed(str(error.filename))) from error
+        name = () if error.filename is None else (renamed(str(error.filename)),)
+        raise OSError(error.errno, error.strerror, *name) from error
 
 
 def _protocol(url: str) -> str:

@@ -20,8 +20,9 @@ from .errors import CliError
 from .options import os_error
 
 if TYPE_CHECKING:
+    from ..batch.events import Event
     from ..batch.journal import Journal
-    from ..batch.run import Event, FileOptions
+    from ..batch.one_file import FileOptions
     from ..restoration import Restorer, Sigma
 
 SOME_FAILED, ALL_FAILED = 3, 4
@@ -35,7 +36,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     Raises:
         CliError: folders or a journal that cannot be written, or a batch that was begun with other options.
     """
-    from ..batch.run import FileOptions
+    from ..batch.one_file import FileOptions
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     count = None if options.watch else len(work.jobs)
@@ -86,7 +87,7 @@ def _watch(
     log: TextIO | None,
 ) -> int:
     """Restores what arrives until a signal, which is its regular end; returns the exit code."""
-    from ..batch.run import Failed
+    from ..batch.events import Failed
     from ..batch.watch import Arrivals, watch
 
     output.notes([f"watching {', '.join(work.watched)}; Ctrl-C ends"])
@@ -155,7 +156,7 @@ def _events(
 
 
 def _foreseen(work: Work, restorer: Restorer, files: FileOptions) -> Iterator[Event]:
-    from ..batch.run import foresee
+    from ..batch.one_file import foresee
 
     for job in work.jobs:
         yield foresee(job, restorer, files)
@@ -163,7 +164,7 @@ def _foreseen(work: Work, restorer: Restorer, files: FileOptions) -> Iterator[Ev
 
 def _code(output: Text | Json, events: Iterator[Event], count: int, again: str = "") -> int:
     """Reports the events and returns the exit code; `again` is the command that goes on."""
-    from ..batch.run import Failed
+    from ..batch.events import Failed
 
     seen, failed, full, started = 0, 0, False, time.perf_counter()
     try:

@@ -16,8 +16,8 @@ from .pace import Announcement, duration
 from .progress_bar import ProgressBar, millions
 
 if TYPE_CHECKING:
+    from ..batch.events import Event
     from ..batch.job import Job
-    from ..batch.run import Event
     from ..files.image import Image
     from ..restoration import Report, Restorer, Sigma
 
@@ -67,7 +67,7 @@ class Text:
 
     def event(self, event: Event) -> None:
         """Prints what became of a file."""
-        from ..batch.run import Failed, Foreseen, Restored
+        from ..batch.events import Failed, Foreseen, Restored
 
         kind, job = kind_of(event), event.job
         self._seen[kind] += 1

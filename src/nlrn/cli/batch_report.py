@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from .options import os_error, worded
 
 if TYPE_CHECKING:
+    from ..batch.events import Event
     from ..batch.job import Job
-    from ..batch.run import Event
     from ..files.image import Image
 
 # The version of the JSON objects; names are added without a new one.
@@ -45,7 +45,7 @@ class Json:
 
     def event(self, event: Event) -> None:
         """Writes what became of a file; sigma is in 8-bit grey levels."""
-        from ..batch.run import Failed, Foreseen, Restored
+        from ..batch.events import Failed, Foreseen, Restored
 
         kind = kind_of(event)
         self._seen[kind] += 1
@@ -109,7 +109,7 @@ def logged(events: Iterator[Event], log: TextIO | None) -> Iterator[Event]:
 
 
 def _log_line(event: Event) -> str:
-    from ..batch.run import Failed, Restored
+    from ..batch.events import Failed, Restored
 
     said, seconds = list[str](), "-"
     if isinstance(event, Failed):
@@ -127,7 +127,7 @@ def _log_line(event: Event) -> str:
 
 def kind_of(event: Event) -> str:
     """The word for an event."""
-    from ..batch.run import Failed, Restored, Skipped
+    from ..batch.events import Failed, Restored, Skipped
 
     if isinstance(event, Skipped):
         return "elsewhere" if event.elsewhere else "done"
