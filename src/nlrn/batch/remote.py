@@ -65,7 +65,7 @@ def plan_remote(
             raise PlanError(f"the output {target} is one of the inputs; the original is never modified")
         jobs[target] = _job(source, target)
     chosen, notes = part_of_jobs(list(jobs.values()), shard)
-    there = set() if overwrite else {job for job in chosen if _exists(job.place)}
+    there = set() if overwrite else {job for job in chosen if exists(job.place)}
     if there and not skip_existing:
         first = next(job for job in chosen if job in there)
         raise PlanError(
@@ -106,7 +106,7 @@ def staged(job: Job, *, overwrite: bool, publish: bool = True) -> Iterator[Job]:
         if is_remote(job.place):
             (folder / "result").mkdir()
             own = dataclasses.replace(own, target=folder / "result" / posixpath.basename(job.place))
-            if publish and not overwrite and _exists(job.place):
+            if publish and not overwrite and exists(job.place):
                 raise FileExistsError(f"{job.place} exists")
         with _named(own, job):
             yield own
@@ -185,7 +185,8 @@ def _opened(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _exists(name: str) -> bool:
+def exists(name: str) -> bool:
+    """True where there is something under a URL or a name of this computer."""
     if not is_remote(name):
         return os.path.lexists(name)
     with _told(f"cannot look into {name}", PlanError):

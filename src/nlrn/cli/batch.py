@@ -63,6 +63,8 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
             return _watch(work, restorer, files, options, journal, output, log)
         events = logged(_events(work, restorer, files, options, journal, output), log)
         return _code(output, events, len(work.jobs), _again(options, journal))
+    except PlanError as error:  # of the engine
+        raise CliError(str(error)) from error
     except KeyboardInterrupt:
         output.close()
         if len(work.jobs) > 1 or journal is not None:
@@ -141,6 +143,17 @@ def _events(
     from ..batch.processes import run_in_processes
     from ..batch.run import run_batch
 
+    if options.engine == "ray":
+        from ..batch.ray_engine import run_on_ray
+
+        return run_on_ray(
+            work.jobs,
+            restorer.options,
+            files,
+            address=options.address,
+            processes=options.jobs,
+            journal=journal,
+        )
     processes = min(options.jobs, len(work.jobs))
     if processes > 1:
         return run_in_processes(work.jobs, restorer.options, files, processes, journal=journal)

@@ -39,6 +39,8 @@ class BatchOptions:
     watch: bool = False
     format: str | None = None
     log: str | None = None
+    engine: str = "local"
+    address: str | None = None
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -56,6 +58,7 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         raise CliError(f"{given[0]} and {given[1]} contradict each other")
     if options.log is not None:
         _check_log(options.log, options.dry_run)
+    _check_engine(options)
     if options.watch:
         if is_remote(output):
             raise CliError("--watch restores into a folder of this computer, which has its journal")
@@ -87,12 +90,22 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         raise CliError("standard input is closed; give a file")
     if sys.stdout is None and (options.as_json or any(job.target == "-" for job in work.jobs)):
         raise CliError("standard output is closed; give a file with -o")
+    if options.engine == "ray" and any("-" in (job.source, job.target) for job in work.jobs):
+        raise CliError("--engine ray restores files, which its workers read and write; - is of this process")
     streams = any(job.target == "-" for job in work.jobs)
     if streams and sys.stdout.isatty():
         raise CliError("standard output is a terminal; give a file with -o, or send it somewhere")
     if streams and options.as_json:
         raise CliError("--json writes to standard output, where the result goes too; give a file with -o")
     return work
+
+
+def _check_engine(options: BatchOptions) -> None:
+    """Raises `CliError` for an engine that there is not, or for an address without one."""
+    if options.engine not in ("local", "ray"):
+        raise CliError(f"--engine must be local or ray, got {options.engine!r}")
+    if options.address is not None and options.engine != "ray":
+        raise CliError("--address is that of a Ray cluster; give --engine ray too")
 
 
 def _check_log(log: str, dry_run: bool) -> None:
@@ -146,6 +159,7 @@ def _watched(inputs: Sequence[str], output: str | None, options: BatchOptions) -
         "--dry-run": options.dry_run,
         "--skip-existing": options.skip_existing,
         "--jobs": options.jobs > 1,
+        "--engine ray": options.engine == "ray",
     }.items():
         if given:
             several = "; several runs with --watch share a folder" if name in ("--jobs", "--shard") else ""

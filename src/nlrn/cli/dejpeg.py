@@ -33,6 +33,8 @@ def dejpeg(
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     log: options.Log = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
 ) -> None:
     """Remove JPEG artifacts from images.
 
@@ -60,6 +62,8 @@ def dejpeg(
         watch=watch,
         format=kind,
         log=log,
+        engine=engine,
+        address=address,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

@@ -96,6 +96,8 @@ def denoise(
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     log: options.Log = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -135,6 +137,8 @@ def denoise(
         watch=watch,
         format=kind,
         log=log,
+        engine=engine,
+        address=address,
     )
     work = Work(())
     if inputs:

@@ -63,6 +63,8 @@ def upscale(
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
     log: options.Log = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
 ) -> None:
     """Make images larger (super-resolution).
 
@@ -92,6 +94,8 @@ def upscale(
         watch=watch,
         format=kind,
         log=log,
+        engine=engine,
+        address=address,
     )
     work = make_work(inputs, output, suffix, batch)
     restorer = options.make_restorer(
