@@ -66,7 +66,7 @@ def workers(run: subprocess.Popen, name: str) -> list[int]:
 def test_a_worker_is_killed_in_the_middle(tmp_path, tiny_grey):
     """On two CPUs: its file is done again, none is written twice, and all is as without Ray."""
     pictures(tmp_path / "in", 16, 150)
-    (tmp_path / "in" / "a" / "03.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "b" / "14.png").write_bytes(b"no picture")
     options = ["--sigma", "20", "--model", os.path.relpath(tiny_grey, tmp_path), "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     ray = [*COMMAND, "-o", "out", *options, "--engine", "ray", "--jobs", "2", "--json"]

@@ -12,9 +12,9 @@ import pytest
 from nlrn.batch import one_file
 from nlrn.batch import run as running
 from nlrn.batch.events import Failed, Restored
+from nlrn.batch.file_options import FileOptions
 from nlrn.batch.job import Job
 from nlrn.batch.journal import Journal
-from nlrn.batch.one_file import FileOptions
 from nlrn.batch.run import run_batch
 from nlrn.files.images import Image, read_image, write_image
 from nlrn.restoration import Restorer

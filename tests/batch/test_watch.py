@@ -13,9 +13,9 @@ import pytest
 
 from nlrn.batch import watch as watching
 from nlrn.batch.events import Event, Failed, Restored, Skipped
+from nlrn.batch.file_options import FileOptions
 from nlrn.batch.job import Job, PlanError
 from nlrn.batch.journal import Journal
-from nlrn.batch.one_file import FileOptions
 from nlrn.batch.watch import ROOM_AFTER, SETTLED_AFTER, Arrivals, watch
 from nlrn.files.images import Image, encode_image, read_image
 from nlrn.restoration import Restorer

@@ -9,45 +9,23 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from ..files.image import FORMATS, Image, result_format
+from ..files.frames import split_frames
+from ..files.image import FORMATS, Image
 from ..files.images import check_holds, check_writable, encode_image, losses, write_image
-from ..files.pages import Pages, Ranges, check_holds_pages, read_pages, stream_pages, write_pages
+from ..files.pages import Pages, check_holds_pages, read_pages, stream_pages, write_pages
 from ..inference import Progress
 from ..models.contract import info_of
-from ..restoration import RestoredPages, Restorer, Sigma
+from ..restoration import RestoredPages, Restorer
 from ..restoration.enlargement import LARGEST
-from ..restoration.stack import Per
 from .events import FILE_ERRORS, Event, Failed, Foreseen, Restored
+from .file_options import FileOptions
+from .frames import frames_after, restore_frames
 from .job import STANDARD_INPUT, Job
 from .remote import staged
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """The options of a batch that are about files and not about the restorer.
-
-    Args:
-        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
-        quality: of JPEG and lossy WebP files.
-        overwrite: whether existing outputs are replaced.
-        pages: numbers of the pages that are restored, by default all.
-        estimate: whether the noise is estimated for a stack as a whole or for each page.
-        format: of results, by default that of their inputs.
-    """
-
-    sigma: Sigma | None
-    quality: int
-    overwrite: bool
-    pages: Ranges | None = None
-    estimate: Per = "stack"
-    format: str | None = None
-
-    def result_format(self, format_: str) -> str:
-        """The format of the result of an image of a format, where no name says another."""
-        return self.format or result_format(format_)
 
 
 def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
@@ -78,6 +56,7 @@ class Opened:
         first: its first page.
         options: of the file.
         held: what is closed, or published, in the end.
+        frames: what follows the first image of a stream.
     """
 
     job: Job
@@ -86,6 +65,7 @@ class Opened:
     first: Image
     options: FileOptions
     held: ExitStack
+    frames: Iterator[bytes] | None = None
 
     def drop(self) -> None:
         """Closes the file, of which there will be no result."""
@@ -130,20 +110,25 @@ def read(job: Job, restorer: Restorer, options: FileOptions) -> Opened:
     """Reads the first page of a file, and refuses what its result could not be; errors as `restore_file`."""
     with ExitStack() as held:
         own = held.enter_context(staged(job, overwrite=options.overwrite))
-        pages = held.enter_context(_opened(own, options))
-        image = pages[0]
+        contents = split_frames(sys.stdin.buffer) if job.source == "-" else None
+        pages = held.enter_context(_opened(own, options, contents))
+        image, frames = pages[0], frames_after(contents, own, options)
         own = named(own, options.result_format(image.format))
         check(own, pages, image, restorer, options)
-        return Opened(job, own, pages, image, options, held.pop_all())
+        return Opened(job, own, pages, image, options, held.pop_all(), frames)
 
 
 def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None) -> Unwritten:
     """Restores a file; pages are written one after the other. Errors as `restore_file`."""
     own, pages, image, options = opened.own, opened.pages, opened.first, opened.options
     with opened.held.pop_all() as held:
-        if len(pages) > 1:
+        restored: Restored
+        result: Image | None = None
+        if opened.frames is not None:
+            restored = restore_frames(own, image, opened.frames, restorer, options)
+        elif len(pages) > 1:
             growth = _growth(pages, image, restorer)
-            restored, result = _restore_pages(own, pages, growth, restorer, options, progress), None
+            restored = _restore_pages(own, pages, growth, restorer, options, progress)
         else:
             result, report = restorer.image(image, options.sigma, progress)
             notes = (*pages.notes, *image.notes, *report.notes)
@@ -183,9 +168,12 @@ class _DroppedError(Exception):
     """The end of a file that is given up."""
 
 
-def _opened(job: Job, options: FileOptions) -> Pages:
-    """The chosen pages of a file or of standard input."""
-    return read_pages(sys.stdin.buffer.read() if job.source == "-" else job.source, options.pages)
+def _opened(job: Job, options: FileOptions, contents: Iterator[bytes] | None = None) -> Pages:
+    """The chosen pages of a file or of the first image of standard input."""
+    if job.source != "-":
+        return read_pages(job.source, options.pages)
+    contents = contents or split_frames(sys.stdin.buffer)
+    return read_pages(next(contents), options.pages)
 
 
 def _mode(job: Job) -> int | None:

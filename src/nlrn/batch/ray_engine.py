@@ -24,9 +24,10 @@ from ..restoration import Restorer
 from ..restoration.options import Options
 from ..version import __version__
 from .events import FILE_ERRORS, Event, Failed, Restored, Skipped
+from .file_options import FileOptions
 from .job import Job, PlanError, is_remote
 from .journal import Journal
-from .one_file import FileOptions, restore_file
+from .one_file import restore_file
 from .remote import exists
 from .run import claimed, recorded
 

@@ -17,9 +17,10 @@ from ..files.image import Image
 from ..inference import Progress
 from ..restoration import Restorer
 from .events import FILE_ERRORS, Event, Failed, Restored, Skipped
+from .file_options import FileOptions
 from .job import Job
 from .journal import Journal
-from .one_file import FileOptions, Opened, Unwritten, compute, read, write
+from .one_file import Opened, Unwritten, compute, read, write
 
 Result = TypeVar("Result")
 

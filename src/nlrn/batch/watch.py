@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ..restoration import Restorer
 from .events import Event, Failed, Skipped
+from .file_options import FileOptions
 from .job import Job, PlanError
 from .journal import Journal
-from .one_file import FileOptions
 from .plan import find_sources, result_name
 from .run import run_batch
 

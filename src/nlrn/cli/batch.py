@@ -21,8 +21,8 @@ from .options import os_error
 
 if TYPE_CHECKING:
     from ..batch.events import Event
+    from ..batch.file_options import FileOptions
     from ..batch.journal import Journal
-    from ..batch.one_file import FileOptions
     from ..restoration import Restorer, Sigma
 
 SOME_FAILED, ALL_FAILED = 3, 4
@@ -36,7 +36,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     Raises:
         CliError: folders or a journal that cannot be written, or a batch that was begun with other options.
     """
-    from ..batch.one_file import FileOptions
+    from ..batch.file_options import FileOptions
 
     console = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
     count = None if options.watch else len(work.jobs)
