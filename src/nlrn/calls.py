@@ -149,8 +149,9 @@ def _write_file(
     estimate: Per,
 ) -> tuple[Path, Report]:
     """The file that is written from another one, as the commands do it."""
-    from .batch.plan import Job
-    from .batch.run import FileOptions, restore_file
+    from .batch.file_options import FileOptions
+    from .batch.job import Job
+    from .batch.one_file import restore_file
 
     _check_output(path, output, overwrite)
     options = FileOptions(sigma, quality=95, overwrite=overwrite, estimate=estimate)

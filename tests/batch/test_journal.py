@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from nlrn.batch.job import Job, PlanError
 from nlrn.batch.journal import Journal
-from nlrn.batch.plan import Job, PlanError
 from nlrn.files.atomic import temporary_beside
 
 SETTINGS = {"sigma": 25.0, "model": None}

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nlrn.batch import plan as plan_module
-from nlrn.batch.plan import Job, OutputExists, PlanError, Work, plan_jobs
+from nlrn.batch import job as job_module
+from nlrn.batch.job import Job, PlanError, Work
+from nlrn.batch.plan import OutputExists, plan_jobs
 from nlrn.files.images import Image, write_image
 
 
@@ -91,11 +92,11 @@ def test_names_that_a_file_system_takes_for_one(folder: Path, monkeypatch: pytes
     for inputs in (("a.png", "more/A.png"), ("more/\u00e4.png", "more/a\u0308.png")):
         work = plan(*inputs, output="results")
         with monkeypatch.context() as patched:
-            patched.setattr(plan_module, "_merges_names", lambda folder: True)
+            patched.setattr(job_module, "_merges_names", lambda folder: True)
             with pytest.raises(PlanError, match="does not tell their names apart"):
                 work.make_folders()
             plan("a.png", "b.png", output="results").make_folders()
-        if not plan_module._merges_names(folder):
+        if not job_module._merges_names(folder):
             work.make_folders()
     assert list((folder / "results").iterdir()) == []
 
@@ -105,7 +106,7 @@ def test_room_on_the_disk(folder: Path, monkeypatch: pytest.MonkeyPatch):
     size = sum((folder / name).stat().st_size for name in ("a.png", "b.png"))
     free = 4 * size
     monkeypatch.setattr(
-        plan_module.shutil,
+        job_module.shutil,
         "disk_usage",
         lambda path: type("Usage", (), {"free": free, "total": 100 * size, "path": path}),
     )

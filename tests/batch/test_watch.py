@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from nlrn.batch import watch as watching
+from nlrn.batch.events import Event, Failed, Restored, Skipped
+from nlrn.batch.file_options import FileOptions
+from nlrn.batch.job import Job, PlanError
 from nlrn.batch.journal import Journal
-from nlrn.batch.plan import Job, PlanError
-from nlrn.batch.run import Event, Failed, FileOptions, Restored, Skipped
 from nlrn.batch.watch import ROOM_AFTER, SETTLED_AFTER, Arrivals, watch
 from nlrn.files.images import Image, encode_image, read_image
 from nlrn.restoration import Restorer

@@ -163,6 +163,7 @@ def test_json(nlrn, folder, tiny_grey):
     first = next(line for line in lines if line["event"] == "restored")
     assert first.keys() == {
         *("version", "event", "source", "target", "model", "sigma", "estimated", "seconds", "notes", "pages"),
+        "megapixels",
         "warnings",
     }
     assert first["sigma"] == pytest.approx(20)

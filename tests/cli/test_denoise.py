@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nlrn.cli import batch_output, pace
+from nlrn.cli import pace, progress_bar
 from nlrn.cli.errors import CliError
 from nlrn.cli.parsing import parse_memory, parse_sigma
 from nlrn.files.images import Image, read_image, write_image
@@ -296,11 +296,11 @@ def test_progress_bar_only_after_two_seconds(monkeypatch):
     from rich.console import Console
 
     screen = io.StringIO()
-    bar = batch_output._Bar(Console(file=screen, force_terminal=True, width=80), 1)
+    bar = progress_bar.ProgressBar(Console(file=screen, force_terminal=True, width=80), 1)
     bar.file(0, "a.png")
     bar.progress(0.1)
     assert screen.getvalue() == ""
-    monkeypatch.setattr(batch_output, "PROGRESS_AFTER_SECONDS", 0)
+    monkeypatch.setattr(progress_bar, "PROGRESS_AFTER_SECONDS", 0)
     bar.progress(0.5)
     bar.close()
     assert "a.png" in screen.getvalue()
@@ -310,7 +310,7 @@ def test_progress_bar_only_after_two_seconds(monkeypatch):
 def test_no_progress_bar_without_a_terminal():
     from rich.console import Console
 
-    assert batch_output._Bar(Console(file=io.StringIO()), 1).progress is None
+    assert progress_bar.ProgressBar(Console(file=io.StringIO()), 1).progress is None
 
 
 def test_demo(nlrn, tmp_path):

@@ -23,7 +23,19 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = ("README.md", "guide.md", "batches.md")  # the pages whose commands are run
 # Those without a picture of the user, those that wait (for a browser, for files, for an object store) and those that
 # take minutes are run elsewhere.
-ELSEWHERE = ("--fit", "serve", "--demo", "models", "train", "benchmark", "SLURM", "--watch", "://", "ffmpeg")
+ELSEWHERE = (
+    "--fit",
+    "serve",
+    "--demo",
+    "models",
+    "train",
+    "benchmark",
+    "SLURM",
+    "--watch",
+    "://",
+    "ffmpeg",
+    "--engine ray",
+)
 
 
 def blocks(page, language):

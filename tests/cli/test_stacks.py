@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image as PillowImage
 from rich.console import Console
 
-from nlrn.cli import batch_output, pace
+from nlrn.cli import pace, progress_bar
 
 RNG = np.random.default_rng(0)
 NOISY = (1000 + 40 * np.arange(20) + RNG.normal(0, 25, (6, 24, 20))).astype("uint16")
@@ -149,9 +149,9 @@ def test_a_long_stack_says_so(nlrn, stack, monkeypatch):
 
 
 def test_the_bar_names_the_page(monkeypatch):
-    monkeypatch.setattr(batch_output, "PROGRESS_AFTER_SECONDS", 0)
+    monkeypatch.setattr(progress_bar, "PROGRESS_AFTER_SECONDS", 0)
     screen = io.StringIO()
-    bar = batch_output._Bar(Console(file=screen, force_terminal=True, width=80), 1)
+    bar = progress_bar.ProgressBar(Console(file=screen, force_terminal=True, width=80), 1)
     bar.file(0, "s.tif")
     bar.pages = 6
     assert bar.progress is not None

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from ..files.atomic import remove_abandoned
-from .plan import Job, PlanError
+from .job import Job, PlanError
 
 FOLDER, NAME = ".nlrn", "journal.jsonl"
 FORMAT = 1

@@ -15,9 +15,12 @@ import torch
 
 from ..restoration import Restorer
 from ..restoration.options import Options
+from .events import FILE_ERRORS, Event, Failed, Restored, Skipped
+from .file_options import FileOptions
+from .job import Job
 from .journal import Journal
-from .plan import Job
-from .run import FILE_ERRORS, Event, Failed, FileOptions, Restored, Skipped, claimed, recorded, restore_file
+from .one_file import restore_file
+from .run import claimed, recorded
 
 # How often a file is tried in a worker that dies of it.
 TRIES = 2

@@ -17,7 +17,8 @@ from typing import Any
 
 from ..files.atomic import temporary_beside
 from ..files.images import OUTPUT_SUFFIXES, SUFFIXES
-from .plan import Job, PlanError, Work, find_sources, is_remote, part_of_jobs, result_name
+from .job import Job, PlanError, Work, is_remote
+from .plan import find_sources, part_of_jobs, result_name
 
 # Stores in which an object has its name when all of it is there, and which have no folders.
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
@@ -64,7 +65,7 @@ def plan_remote(
             raise PlanError(f"the output {target} is one of the inputs; the original is never modified")
         jobs[target] = _job(source, target)
     chosen, notes = part_of_jobs(list(jobs.values()), shard)
-    there = set() if overwrite else {job for job in chosen if _exists(job.place)}
+    there = set() if overwrite else {job for job in chosen if exists(job.place)}
     if there and not skip_existing:
         first = next(job for job in chosen if job in there)
         raise PlanError(
@@ -105,7 +106,7 @@ def staged(job: Job, *, overwrite: bool, publish: bool = True) -> Iterator[Job]:
         if is_remote(job.place):
             (folder / "result").mkdir()
             own = dataclasses.replace(own, target=folder / "result" / posixpath.basename(job.place))
-            if publish and not overwrite and _exists(job.place):
+            if publish and not overwrite and exists(job.place):
                 raise FileExistsError(f"{job.place} exists")
         with _named(own, job):
             yield own
@@ -184,7 +185,8 @@ def _opened(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _exists(name: str) -> bool:
+def exists(name: str) -> bool:
+    """True where there is something under a URL or a name of this computer."""
     if not is_remote(name):
         return os.path.lexists(name)
     with _told(f"cannot look into {name}", PlanError):
@@ -219,9 +221,10 @@ def _named(own: Job, job: Job) -> Iterator[None]:
     except ValueError as error:
         raise ValueError(renamed(str(error))) from error
     except OSError as error:
-        if error.filename is None:
+        if error.errno is None:
             raise OSError(renamed(str(error))) from error
-        raise OSError(error.errno, error.strerror, renamed(str(error.filename))) from error
+        name = () if error.filename is None else (renamed(str(error.filename)),)
+        raise OSError(error.errno, error.strerror, *name) from error
 
 
 def _protocol(url: str) -> str:

@@ -1,249 +1,33 @@
-"""The run of a batch: an event for each file, whether it was restored or not."""
+"""The run of a batch: an event for each file, whether it was restored or not.
+
+The next file is read while one is restored, and the last one is written meanwhile.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import errno
-import math
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
-from ..files.image import FORMATS, Image, result_format
-from ..files.images import check_holds, check_writable, encode_image, losses, write_image
-from ..files.pages import Pages, Ranges, check_holds_pages, read_pages, stream_pages, write_pages
+from ..files.image import Image
 from ..inference import Progress
-from ..models.contract import info_of
-from ..restoration import Report, RestoredPages, Restorer, Sigma
-from ..restoration.enlargement import LARGEST
-from ..restoration.stack import Per
+from ..restoration import Restorer
+from .events import FILE_ERRORS, Event, Failed, Restored, Skipped
+from .file_options import FileOptions
+from .job import Job
 from .journal import Journal
-from .plan import STANDARD_INPUT, Job
-from .remote import staged
+from .one_file import Opened, Unwritten, compute, read, write
 
-# What may be wrong with one file; the rest of the batch goes on.
-FILE_ERRORS = (ValueError, OSError, MemoryError)
-# Of a disk without room, or a user without room on it; Windows has no quota of this name.
-NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+Result = TypeVar("Result")
 
-
-@dataclass(frozen=True)
-class FileOptions:
-    """The options of a batch that are about files and not about the restorer.
-
-    Args:
-        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
-        quality: of JPEG and lossy WebP files.
-        overwrite: whether existing outputs are replaced.
-        pages: numbers of the pages that are restored, by default all.
-        estimate: whether the noise is estimated for a stack as a whole or for each page.
-        format: of results, by default that of their inputs.
-    """
-
-    sigma: Sigma | None
-    quality: int
-    overwrite: bool
-    pages: Ranges | None = None
-    estimate: Per = "stack"
-    format: str | None = None
-
-    def result_format(self, format_: str) -> str:
-        """The format of the result of an image of a format, where no name says another."""
-        return self.format or result_format(format_)
-
-
-@dataclass(frozen=True)
-class Restored:
-    """A file that was restored, of so many pages."""
-
-    job: Job
-    report: Report
-    pages: int = 1
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A file that was not restored, and the reason."""
-
-    job: Job
-    error: Exception
-
-    @property
-    def no_room(self) -> bool:
-        """True where the disk is full, which ends a batch: the next file would be computed in vain."""
-        return isinstance(self.error, OSError) and self.error.errno in NO_ROOM
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that an earlier run has restored, or that another run is restoring."""
-
-    job: Job
-    elsewhere: bool
-
-
-@dataclass(frozen=True)
-class Foreseen:
-    """A forecast for a file.
-
-    Args:
-        job: the file.
-        model: name of the model.
-        sigma: noise level in 8-bit grey levels, `"auto"` where it is estimated, or `None` for a model that takes none
-            or where nlrn chooses.
-        seconds: about the time that it takes.
-        pages: their number.
-    """
-
-    job: Job
-    model: str
-    sigma: Sigma | None
-    seconds: float
-    pages: int = 1
-
-
-Event = Restored | Failed | Skipped | Foreseen
-
-
-def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
-    """Reads a file and says what `restore_file` would do with it; nothing is written."""
-    try:
-        with staged(job, overwrite=options.overwrite, publish=False) as own, _opened(own, options) as pages:
-            image, count = pages[0], len(pages)
-            own = named(own, options.result_format(image.format))
-            check(own, pages, image, restorer, options)
-            job = job if job.staged else own
-        shape = image.pixels.shape
-        model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
-        sigma = None if info_of(model).sigma_range is None else options.sigma
-        seconds = count * restorer.turned_as(image).estimate_seconds(shape, options.sigma)
-        return Foreseen(job, name, sigma, seconds, count)
-    except FILE_ERRORS as error:
-        return Failed(job, error)
-
-
-def restore_file(
-    job: Job,
-    restorer: Restorer,
-    options: FileOptions,
-    *,
-    progress: Progress | None = None,
-    on_read: Callable[[Image, int], None] = lambda image, pages: None,
-) -> Restored:
-    """Reads, restores and writes a file; `on_read` is called with its first page and their number before the work.
-
-    Raises:
-        ValueError, OSError, MemoryError: a file that cannot be read, restored or written.
-    """
-    with staged(job, overwrite=options.overwrite) as own:
-        restored = _restore_here(own, restorer, options, progress, on_read)
-    return dataclasses.replace(restored, job=job) if job.staged else restored
-
-
-def _restore_here(
-    job: Job,
-    restorer: Restorer,
-    options: FileOptions,
-    progress: Progress | None,
-    on_read: Callable[[Image, int], None],
-) -> Restored:
-    """`restore_file` for files on this computer."""
-    with _opened(job, options) as pages:
-        image, count = pages[0], len(pages)
-        job = named(job, options.result_format(image.format))
-        check(job, pages, image, restorer, options)
-        on_read(image, count)
-        if count > 1:
-            return _restore_pages(job, pages, _growth(pages, image, restorer), restorer, options, progress)
-    restored, report = restorer.image(image, options.sigma, progress)
-    written: tuple[str, ...] = ()
-    if job.target == "-":
-        name = options.result_format(image.format)
-        sys.stdout.buffer.write(encode_image(restored, name, quality=options.quality))
-        sys.stdout.buffer.flush()
-        written = losses(restored, name)
-    else:
-        written = write_image(
-            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(job)
-        )
-    notes = (*pages.notes, *image.notes, *report.notes, *written)
-    return Restored(job, dataclasses.replace(report, notes=notes))
-
-
-def _opened(job: Job, options: FileOptions) -> Pages:
-    """The chosen pages of a file or of standard input."""
-    return read_pages(sys.stdin.buffer.read() if job.source == "-" else job.source, options.pages)
-
-
-def _mode(job: Job) -> int | None:
-    """The permissions of a result: what only its owner may see stays so."""
-    return None if job.source == "-" else os.stat(job.source).st_mode & 0o777
-
-
-def _restore_pages(
-    job: Job,
-    pages: Pages,
-    growth: float,
-    restorer: Restorer,
-    options: FileOptions,
-    progress: Progress | None,
-) -> Restored:
-    """Restores pages one after the other, each written before the next one is read."""
-    restored = RestoredPages(restorer, pages, options.sigma, progress, estimate=options.estimate)
-    if job.target == "-":
-        with tempfile.TemporaryFile() as file:  # what stands first is known last
-            name = options.result_format(pages.format)
-            written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
-            file.seek(0)
-            shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-    else:
-        written = write_pages(
-            restored,
-            job.target,
-            pages,
-            growth=growth,
-            quality=options.quality,
-            overwrite=options.overwrite,
-            mode=_mode(job),
-        )
-    report = restored.report()
-    notes = (*pages.notes, *report.notes, *written)
-    return Restored(job, dataclasses.replace(report, notes=notes), len(pages))
-
-
-def _growth(pages: Pages, first: Image, restorer: Restorer) -> float:
-    """An upper bound of the pixels of results for each pixel of the pages."""
-    if restorer.enlargement is None:
-        return 1
-    if pages.are_alike():
-        return math.prod(restorer.size_of(first)) / math.prod(first.pixels.shape[:2])
-    return math.pow(restorer.enlargement.scale or LARGEST, 2)
-
-
-def named(job: Job, format_: str) -> Job:
-    """The job with the suffix of a format of results, where its target is the name of standard input in a folder."""
-    if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
-        return job
-    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
-
-
-def check(job: Job, pages: Pages, image: Image, restorer: Restorer, options: FileOptions) -> None:
-    """Refuses, before the work, a target that exists or cannot hold the result, and a size that cannot be.
-
-    Raises:
-        FileExistsError, ValueError: what is wrong with the target or the size.
-    """
-    size = restorer.size_of(image)
-    if job.target == "-":
-        check_holds(image, options.result_format(image.format), size)
-        return
-    check_holds_pages(pages, check_writable(image, job.target, size))
-    if not options.overwrite and os.path.lexists(job.target):
-        raise FileExistsError(f"{job.target} exists")
+# For this share of the time of a computation its writing is waited for, so that the file counts as done at once.
+WAITED = 0.01
+# Seconds that an interrupted run gives to the file that is being written.
+LAST_SECONDS = 3.0
 
 
 def claimed(job: Job, options: FileOptions, journal: Journal | None) -> FileOptions | Skipped:
@@ -268,6 +52,9 @@ def run_batch(
 ) -> Iterator[Event]:
     """Restores one file after the other in this process, up to the first for which the disk has no room.
 
+    One file is read ahead and one is written behind, so that memory holds three at most. Events come in the order of
+    the jobs; that of a file may come after the next one has begun.
+
     Args:
         jobs: the files.
         restorer: restores all of them.
@@ -277,21 +64,118 @@ def run_batch(
         on_start: called with the place of a job in the batch before it begins.
         on_read: called with the first page of each file and their number before it is restored.
     """
-    for index, job in enumerate(jobs):
-        on_start(index, job)
-        event: Event
+    events = _in_turn(jobs, restorer, options, journal, progress, on_start, on_read)
+    with contextlib.closing(events):
+        for event in events:
+            yield event
+            if isinstance(event, Failed) and event.no_room:
+                return
+
+
+def _in_turn(
+    jobs: tuple[Job, ...],
+    restorer: Restorer,
+    options: FileOptions,
+    journal: Journal | None,
+    progress: Progress | None,
+    on_start: Callable[[int, Job], None],
+    on_read: Callable[[Image, int], None],
+) -> Generator[Event, None, None]:
+    """`run_batch` to its end, or until it is closed."""
+    ahead: Future[Opened] | Event | None = None
+    behind: tuple[Job, Future[Restored]] | None = None
+    done: Unwritten | Event | None = None
+    try:
+        for index, job in enumerate(jobs):
+            last = index + 1 == len(jobs)
+            on_start(index, job)
+            # A file that is alone may be standard input, which is read here: Ctrl-C then ends it.
+            current = ahead or _begin(job, restorer, options, journal, aside=False)
+            ahead = None if last else _begin(jobs[index + 1], restorer, options, journal, aside=True)
+            started = time.perf_counter()
+            done = _computed(job, current, restorer, progress, on_read)
+            seconds = time.perf_counter() - started
+            if behind is not None:
+                event, behind = _settled(*behind, journal), None
+                yield event
+            if isinstance(done, Unwritten):
+                behind, done = (job, _call(write, done, aside=not last)), None
+                if last or wait([behind[1]], WAITED * seconds).done:
+                    event, behind = _settled(*behind, journal), None
+                    yield event
+            else:
+                yield recorded(journal, done)
+    finally:
+        if isinstance(ahead, Future):
+            ahead.add_done_callback(_drop)
+        if isinstance(done, Unwritten):
+            done.drop()
+        if behind is not None and wait([behind[1]], LAST_SECONDS).done:
+            _settled(*behind, journal)
+
+
+def _begin(
+    job: Job, restorer: Restorer, options: FileOptions, journal: Journal | None, *, aside: bool
+) -> Future[Opened] | Event:
+    """A file that is being read, or what became of it where this run does not take it on."""
+    try:
+        own = claimed(job, options, journal)
+    except OSError as error:  # of an input that is gone, or of the journal
+        return Failed(job, error)
+    return own if isinstance(own, Skipped) else _call(read, job, restorer, own, aside=aside)
+
+
+def _computed(
+    job: Job,
+    current: Future[Opened] | Event,
+    restorer: Restorer,
+    progress: Progress | None,
+    on_read: Callable[[Image, int], None],
+) -> Unwritten | Event:
+    """A file that was restored, or what became of it otherwise."""
+    if not isinstance(current, Future):
+        return current
+    try:
+        opened = current.result()
+        on_read(opened.first, len(opened.pages))
+        return compute(opened, restorer, progress)
+    except FILE_ERRORS as error:
+        return Failed(job, error)
+
+
+def _settled(job: Job, writing: Future[Restored], journal: Journal | None) -> Event:
+    """What became of a file whose result is being written."""
+    event: Event
+    try:
+        event = writing.result()
+    except FILE_ERRORS as error:
+        event = Failed(job, error)
+    return recorded(journal, event)
+
+
+def _drop(reading: Future[Opened]) -> None:
+    """Closes a file that was read in vain."""
+    if reading.exception() is None:
+        reading.result().drop()
+
+
+def _call(function: Callable[..., Result], *arguments: Any, aside: bool) -> Future[Result]:
+    """The result of a call; `aside` in a thread that does not keep the process from ending."""
+    future: Future[Result] = Future()
+
+    def call() -> None:
         try:
-            own = claimed(job, options, journal)
-            if isinstance(own, Skipped):
-                yield own
-                continue
-            event = restore_file(job, restorer, own, progress=progress, on_read=on_read)
-        except FILE_ERRORS as error:
-            event = Failed(job, error)
-        event = recorded(journal, event)
-        yield event
-        if isinstance(event, Failed) and event.no_room:
-            return
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            if not aside and not isinstance(error, FILE_ERRORS):
+                raise
+            future.set_exception(error)
+
+    if aside:
+        threading.Thread(target=call, daemon=True).start()
+    else:
+        call()
+    return future
 
 
 def recorded(journal: Journal | None, event: Event) -> Event:

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..restoration import Restorer
+from .events import Event, Failed, Skipped
+from .file_options import FileOptions
+from .job import Job, PlanError
 from .journal import Journal
-from .plan import Job, PlanError, find_sources, result_name
-from .run import Event, Failed, FileOptions, Skipped, run_batch
+from .plan import find_sources, result_name
+from .run import run_batch
 
 # Seconds between two looks; a look never takes more than a tenth of the time.
 INTERVAL = 1.0

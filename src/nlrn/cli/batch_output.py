@@ -1,29 +1,28 @@
-"""The output of a batch: lines on standard error for people, or JSON on standard output for programs."""
+"""The output of a batch for people: lines on standard error."""
 
 from __future__ import annotations
 
-import json
-import time
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .options import os_error, worded
+from .batch_report import kind_of, reason_of
+from .options import worded
 from .pace import Announcement, duration
+from .progress_bar import ProgressBar, millions
 
 if TYPE_CHECKING:
-    from ..batch.plan import Job
-    from ..batch.run import Event
+    from ..batch.events import Event
+    from ..batch.job import Job
     from ..files.image import Image
     from ..restoration import Report, Restorer, Sigma
 
-# The version of the JSON objects; names are added without a new one.
-VERSION = 1
-PROGRESS_AFTER_SECONDS = 2.0
+# Kinds of files that were not restored and did not fail, in words.
+SKIPS = {"done": "done before", "elsewhere": "left to another run"}
 
 
 class Text:
@@ -38,9 +37,9 @@ class Text:
 
     def __init__(self, console: Console, restorer: Restorer, sigma: Sigma | None, count: int | None) -> None:
         self._console, self._count = console, count
-        self._bar = _Bar(console, count or 0)
+        self._bar = ProgressBar(console, count or 0)
         self._announcement = Announcement(restorer, sigma, count or 0)  # no line without an end
-        self._seen = Counter[str]()
+        self._seen, self._pixels = Counter[str](), 0
 
     def notes(self, notes: Sequence[str]) -> None:
         """Prints notes on the plan."""
@@ -53,7 +52,7 @@ class Text:
 
     def read(self, image: Image, pages: int) -> None:
         """Notes what is in the file that begins."""
-        self._bar.pages = pages
+        self._bar.pages, self._bar.pixels = pages, pages * math.prod(image.pixels.shape[:2])
         self._announcement.read(image)
 
     def progress(self, fraction: float) -> None:
@@ -68,11 +67,13 @@ class Text:
 
     def event(self, event: Event) -> None:
         """Prints what became of a file."""
-        from ..batch.run import Failed, Foreseen, Restored
+        from ..batch.events import Failed, Foreseen, Restored
 
         kind, job = kind_of(event), event.job
         self._seen[kind] += 1
-        self._bar.done(sum(self._seen.values()), job.origin)
+        pixels = event.pixels if isinstance(event, Restored) else 0
+        self._pixels += pixels
+        self._bar.done(sum(self._seen.values()), job.origin, pixels, isinstance(event, Failed))
         if isinstance(event, Failed):
             reason = reason_of(event.error)
             named = reason if job.origin in reason else f"{job.origin}: {reason}"
@@ -105,10 +106,12 @@ class Text:
                 f"{self._seen['foreseen']} of {self._count} files would be restored; nothing is written"
             )
             return
-        counts = ", ".join(
-            [f"{self._seen['restored']} of {self._count} files restored in {seconds:.1f} s", *self._skipped()]
-        )
-        self._console.print(counts)
+        restored, failed = self._seen["restored"], self._seen["failed"]
+        done = f"{restored} of {self._count} files restored in {seconds:.1f} s"
+        if restored:
+            rate = millions(self._pixels / max(seconds, 1e-3))
+            done += f" ({millions(self._pixels)} megapixels, {rate} a second)"
+        self._console.print(", ".join([done, *([f"{failed} failed"] if failed else []), *self._skipped()]))
 
     def _skipped(self) -> list[str]:
         return [f"{self._seen[kind]} {said}" for kind, said in SKIPS.items() if self._seen[kind]]
@@ -116,95 +119,6 @@ class Text:
     def close(self) -> None:
         """Ends the progress bar."""
         self._bar.close()
-
-
-class Json:
-    """One JSON object a line: one for each file, and a summary.
-
-    Args:
-        stream: standard output.
-    """
-
-    progress: Callable[[float], None] | None = None
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._seen = stream, Counter[str]()
-
-    def notes(self, notes: Sequence[str]) -> None:
-        """Writes notes on the plan."""
-        if notes:
-            self._write({"event": "plan", "notes": list(notes)})
-
-    def start(self, index: int, job: Job) -> None:
-        """Says nothing."""
-
-    def read(self, image: Image, pages: int) -> None:
-        """Says nothing."""
-
-    def event(self, event: Event) -> None:
-        """Writes what became of a file; sigma is in 8-bit grey levels."""
-        from ..batch.run import Failed, Foreseen, Restored
-
-        kind = kind_of(event)
-        self._seen[kind] += 1
-        entry: dict[str, Any] = {
-            "event": kind,
-            "source": event.job.origin,
-            "target": event.job.place,
-        }
-        if isinstance(event, Failed):
-            entry["reason"] = reason_of(event.error)
-        elif isinstance(event, Restored):
-            report = event.report
-            entry |= {
-                "model": report.model,
-                "sigma": None if report.sigma is None else 255 * report.sigma,
-                "estimated": report.estimated,
-                "seconds": report.seconds,
-                "pages": event.pages,
-                "notes": [worded(note) for note in report.notes],
-                "warnings": [worded(warning) for warning in report.warnings],
-            }
-        elif isinstance(event, Foreseen):
-            entry |= {
-                "model": event.model,
-                "sigma": event.sigma,
-                "seconds": event.seconds,
-                "pages": event.pages,
-            }
-        self._write(entry)
-
-    def summary(self, seconds: float) -> None:
-        """Writes the number of files of each kind."""
-        self._write({"event": "summary", "files": dict(self._seen), "seconds": seconds})
-
-    def close(self) -> None:
-        """Says nothing."""
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        self._stream.write(json.dumps({"version": VERSION, **entry}) + "\n")
-        self._stream.flush()
-
-
-SKIPS = {"done": "done before", "elsewhere": "left to another run"}
-
-
-def kind_of(event: Event) -> str:
-    """The word for an event."""
-    from ..batch.run import Failed, Restored, Skipped
-
-    if isinstance(event, Skipped):
-        return "elsewhere" if event.elsewhere else "done"
-    return (
-        "restored" if isinstance(event, Restored) else "failed" if isinstance(event, Failed) else "foreseen"
-    )
-
-
-def reason_of(error: Exception) -> str:
-    """One line on why a file failed."""
-    if isinstance(error, OSError):
-        return os_error(error)
-    return worded(" ".join(str(error).split())) or type(error).__name__
 
 
 def _pages(count: int) -> str:
@@ -225,54 +139,3 @@ def _line(job: Job, report: Report, pages: int) -> str:
 def _plain(text: object) -> str:
     """Text that rich prints as it is."""
     return escape(str(text))
-
-
-class _Bar:
-    """A progress bar on a terminal's standard error, for work of more than two seconds; elsewhere nothing."""
-
-    def __init__(self, console: Console, count: int) -> None:
-        self._console, self._count = console, count
-        self._bar: Progress | None = None
-        self._started = time.perf_counter()
-        self._index, self._name = 0, ""
-        self.pages = 1  # of the file at hand
-        self.progress: Callable[[float], None] | None = self._update if console.is_terminal else None
-
-    def file(self, index: int, name: str) -> None:
-        """Notes which file begins."""
-        self._index, self._name = index, name
-
-    def done(self, count: int, name: str) -> None:
-        """Notes that so many files are done, the last of which is named."""
-        self._index, self._name = count, name
-        if self.progress is not None and self._count and count < self._count:
-            self._update(0.0)
-
-    def close(self) -> None:
-        """Takes the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _update(self, fraction: float) -> None:
-        if self._bar is None:
-            if time.perf_counter() - self._started < PROGRESS_AFTER_SECONDS:
-                return
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f}%"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._bar.start()
-            self._bar.add_task("", total=1.0)
-        task = self._bar.task_ids[0]
-        name = (
-            self._name
-            if self._count == 1
-            else f"{min(self._index + 1, self._count)}/{self._count} {self._name}"
-        )
-        if self.pages > 1:
-            name += f", page {min(int(fraction * self.pages) + 1, self.pages)} of {self.pages}"
-        self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)

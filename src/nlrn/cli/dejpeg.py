@@ -32,6 +32,9 @@ def dejpeg(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    log: options.Log = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
 ) -> None:
     """Remove JPEG artifacts from images.
 
@@ -42,7 +45,8 @@ def dejpeg(
     ranges, kind = parsing.parse_pages(pages), parsing.parse_format(result_format)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    from .batch import BatchOptions, make_work, run_jobs
+    from .batch import run_jobs
+    from .batch_plan import BatchOptions, make_work
 
     batch = BatchOptions(
         recursive=recursive,
@@ -57,6 +61,9 @@ def dejpeg(
         pages=ranges,
         watch=watch,
         format=kind,
+        log=log,
+        engine=engine,
+        address=address,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

@@ -95,6 +95,9 @@ def denoise(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    log: options.Log = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -115,8 +118,9 @@ def denoise(
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
         raise CliError("no input; give files, folders or - (or --demo)")
-    from ..batch.plan import Work
-    from .batch import BatchOptions, make_work, run_jobs
+    from ..batch.job import Work
+    from .batch import run_jobs
+    from .batch_plan import BatchOptions, make_work
 
     batch = BatchOptions(
         recursive=recursive,
@@ -132,6 +136,9 @@ def denoise(
         estimate=per,
         watch=watch,
         format=kind,
+        log=log,
+        engine=engine,
+        address=address,
     )
     work = Work(())
     if inputs:

@@ -205,6 +205,36 @@ AsJson = Annotated[
     typer.Option("--json", help="Report on standard output, one JSON object a line.", rich_help_panel=FILES),
 ]
 
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Where the files are restored: in processes here, or by Ray (nlrn[ray]).",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="A Ray cluster, or auto for the one of this computer; by default Ray starts here.",
+        show_default=False,
+        rich_help_panel=COMPUTING,
+    ),
+]
+Log = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        metavar="FILE",
+        help="Add a line for each file to FILE: time, seconds, notes or the reason.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
+
 
 def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""

@@ -62,6 +62,9 @@ def upscale(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    log: options.Log = None,
+    engine: options.EngineName = "local",
+    address: options.Address = None,
 ) -> None:
     """Make images larger (super-resolution).
 
@@ -74,7 +77,8 @@ def upscale(
     if not inputs:
         raise CliError("no input; give files, folders or -")
     wanted, suffix = _wanted(scale, size, fit)
-    from .batch import BatchOptions, make_work, run_jobs
+    from .batch import run_jobs
+    from .batch_plan import BatchOptions, make_work
 
     batch = BatchOptions(
         recursive=recursive,
@@ -89,6 +93,9 @@ def upscale(
         pages=ranges,
         watch=watch,
         format=kind,
+        log=log,
+        engine=engine,
+        address=address,
     )
     work = make_work(inputs, output, suffix, batch)
     restorer = options.make_restorer(

@@ -15,6 +15,10 @@ from .image import Image, ImageError, check_size
 _SPACE = rb"(?:\s|#[^\n\r]*[\n\r])"
 
 
+class DamagedHeader(ImageError):
+    """A header that is not one, or not all of one."""
+
+
 def decode_netpbm(data: bytes, name: str) -> Image:
     """A picture of uint8 or uint16 pixels; another white than that of the type is scaled to it."""
     kind, width, height, white, start = _header(data, name)
@@ -40,13 +44,30 @@ def measure_netpbm(data: bytes, name: str) -> tuple[int, int]:
     return width, height
 
 
+def length_of(data: bytes) -> int | None:
+    """Bytes of the binary image with which data begin, by its header; `None` where that is not complete, or is none.
+
+    Raises:
+        ImageError: a size that no picture has.
+    """
+    if data[1:2] not in (b"4", b"5", b"6"):
+        return None
+    try:
+        kind, width, height, white, start = _header(data, "the image")
+    except DamagedHeader:
+        return None
+    values = 3 * width if kind == "6" else width
+    row = (width + 7) // 8 if kind == "4" else values * (2 if white > 255 else 1)
+    return start + height * row
+
+
 def _header(data: bytes, name: str) -> tuple[str, int, int, int, int]:
     """The digit of the kind, width, height, the value of white, and where the pixels begin."""
     kind = chr(data[1])
     count = 2 if kind in "14" else 3
     match = re.match(rb"P\d" + (rb"%b+(\d{1,9})" % _SPACE) * count + rb"(?:#[^\n\r]*[\n\r]|\s)", data)
     if match is None:
-        raise ImageError(f"{name} is damaged: its header should have {count} numbers")
+        raise DamagedHeader(f"{name} is damaged: its header should have {count} numbers")
     width, height, white = (*(int(number) for number in match.groups()), 1)[:3]
     check_size(width, height, name)
     if not 1 <= white <= 65535:

@@ -115,4 +115,7 @@ def area_mean(values: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _largest(values: Tensor, radius: int) -> Tensor:
-    return F.max_pool2d(values, 2 * radius + 1, 1, radius)
+    """The largest value within a radius: of each column first, then of those."""
+    size = 2 * radius + 1
+    columns = F.max_pool2d(values, (size, 1), 1, (radius, 0))
+    return F.max_pool2d(columns, (1, size), 1, (0, radius))

@@ -60,7 +60,8 @@ class RestoredPages:
     ) -> None:
         self._restorer, self._sigma = restorer, sigma
         self._reports = PageReports()
-        estimated = _is_estimated(restorer, sigma, estimate)
+        self.pixels = 0  # of the pages so far, as they were read
+        estimated = is_estimated(restorer, sigma, estimate)
         self._pages = _each(restorer, pages, self._restore, self._level_of, estimated, progress)
 
     def __iter__(self) -> Iterator[Image]:
@@ -73,6 +74,7 @@ class RestoredPages:
         return self._reports.joined()
 
     def _restore(self, page: Image, progress: Progress, shared: Shared) -> tuple[Image, Report]:
+        self.pixels += prod(page.pixels.shape[:2])
         return self._restorer.image(page, self._sigma, progress, shared)
 
     def _level_of(self, color: Tensor) -> Sigma:
@@ -113,7 +115,7 @@ def restore_stack(
     def level(color: Tensor) -> Sigma:
         return level_of(color.dtype, sigma, restorer.options.data_range, grey_levels=False)
 
-    estimated = _is_estimated(restorer, sigma, estimate)
+    estimated = is_estimated(restorer, sigma, estimate)
     return planes.joined(_each(restorer, planes, restore, level, estimated, progress))
 
 
@@ -179,7 +181,7 @@ def check_estimate(estimate: Per) -> None:
         raise ValueError(f"estimate must be 'stack' or 'page', got {estimate!r}")
 
 
-def _is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool:
+def is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool:
     """True where the noise of the stack as a whole is to be estimated."""
     check_estimate(estimate)
     return (

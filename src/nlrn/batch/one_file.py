@@ -1,0 +1,244 @@
+"""One file of a batch: it is read, restored and written, each of which may happen while another file is restored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from ..files.frames import split_frames
+from ..files.image import FORMATS, Image
+from ..files.images import check_holds, check_writable, encode_image, losses, write_image
+from ..files.pages import Pages, check_holds_pages, read_pages, stream_pages, write_pages
+from ..inference import Progress
+from ..models.contract import info_of
+from ..restoration import RestoredPages, Restorer
+from ..restoration.enlargement import LARGEST
+from .events import FILE_ERRORS, Event, Failed, Foreseen, Restored
+from .file_options import FileOptions
+from .frames import frames_after, restore_frames
+from .job import STANDARD_INPUT, Job
+from .remote import staged
+
+
+def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
+    """Reads a file and says what `restore_file` would do with it; nothing is written."""
+    try:
+        with staged(job, overwrite=options.overwrite, publish=False) as own, _opened(own, options) as pages:
+            image, count = pages[0], len(pages)
+            own = named(own, options.result_format(image.format))
+            check(own, pages, image, restorer, options)
+            job = job if job.staged else own
+        shape = image.pixels.shape
+        model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
+        sigma = None if info_of(model).sigma_range is None else options.sigma
+        seconds = count * restorer.turned_as(image).estimate_seconds(shape, options.sigma)
+        return Foreseen(job, name, sigma, seconds, count)
+    except FILE_ERRORS as error:
+        return Failed(job, error)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A file whose first page has been read.
+
+    Args:
+        job: the file, as it was planned.
+        own: its copy on this computer, where it has one, and the name of the result.
+        pages: all of it.
+        first: its first page.
+        options: of the file.
+        held: what is closed, or published, in the end.
+        frames: what follows the first image of a stream.
+    """
+
+    job: Job
+    own: Job
+    pages: Pages
+    first: Image
+    options: FileOptions
+    held: ExitStack
+    frames: Iterator[bytes] | None = None
+
+    def drop(self) -> None:
+        """Closes the file, of which there will be no result."""
+        _drop(self.held)
+
+
+@dataclass(frozen=True, eq=False)
+class Unwritten:
+    """A file that was restored, and whose result is to be written; that of several pages has been.
+
+    Args:
+        restored: what will have become of the file.
+        own: as `Opened` has it.
+        image: the result.
+        options: of the file.
+        held: as `Opened` has it.
+    """
+
+    restored: Restored
+    own: Job
+    image: Image | None
+    options: FileOptions
+    held: ExitStack
+
+    def drop(self) -> None:
+        """Gives the result up."""
+        _drop(self.held)
+
+
+def restore_file(
+    job: Job, restorer: Restorer, options: FileOptions, *, progress: Progress | None = None
+) -> Restored:
+    """Reads, restores and writes a file.
+
+    Raises:
+        ValueError, OSError, MemoryError: a file that cannot be read, restored or written.
+    """
+    return write(compute(read(job, restorer, options), restorer, progress))
+
+
+def read(job: Job, restorer: Restorer, options: FileOptions) -> Opened:
+    """Reads the first page of a file, and refuses what its result could not be; errors as `restore_file`."""
+    with ExitStack() as held:
+        own = held.enter_context(staged(job, overwrite=options.overwrite))
+        contents = split_frames(sys.stdin.buffer) if job.source == "-" else None
+        pages = held.enter_context(_opened(own, options, contents))
+        image, frames = pages[0], frames_after(contents, own, options)
+        own = named(own, options.result_format(image.format))
+        check(own, pages, image, restorer, options)
+        return Opened(job, own, pages, image, options, held.pop_all(), frames)
+
+
+def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None) -> Unwritten:
+    """Restores a file; pages are written one after the other. Errors as `restore_file`."""
+    own, pages, image, options = opened.own, opened.pages, opened.first, opened.options
+    with opened.held.pop_all() as held:
+        restored: Restored
+        result: Image | None = None
+        if opened.frames is not None:
+            restored = restore_frames(own, image, opened.frames, restorer, options)
+        elif len(pages) > 1:
+            growth = _growth(pages, image, restorer)
+            restored = _restore_pages(own, pages, growth, restorer, options, progress)
+        else:
+            result, report = restorer.image(image, options.sigma, progress)
+            notes = (*pages.notes, *image.notes, *report.notes)
+            report = dataclasses.replace(report, notes=notes)
+            restored = Restored(own, report, pixels=math.prod(image.pixels.shape[:2]))
+        # URLs stay what they are called.
+        restored = dataclasses.replace(restored, job=opened.job if opened.job.staged else own)
+        return Unwritten(restored, own, result, options, held.pop_all())
+
+
+def write(unwritten: Unwritten) -> Restored:
+    """Writes a result whole, under its name in the end; errors as `restore_file`."""
+    restored, own, image, options = unwritten.restored, unwritten.own, unwritten.image, unwritten.options
+    with unwritten.held.pop_all():
+        if image is None:
+            return restored
+        if own.target == "-":
+            name = options.result_format(image.format)
+            sys.stdout.buffer.write(encode_image(image, name, quality=options.quality))
+            sys.stdout.buffer.flush()
+            lost = losses(image, name)
+        else:
+            lost = write_image(
+                image, own.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(own)
+            )
+    report = dataclasses.replace(restored.report, notes=(*restored.report.notes, *lost))
+    return dataclasses.replace(restored, report=report)
+
+
+def _drop(held: ExitStack) -> None:
+    """Leaves the contexts of a file as after an error, so that nothing is published."""
+    with contextlib.suppress(_DroppedError), held:
+        raise _DroppedError
+
+
+class _DroppedError(Exception):
+    """The end of a file that is given up."""
+
+
+def _opened(job: Job, options: FileOptions, contents: Iterator[bytes] | None = None) -> Pages:
+    """The chosen pages of a file or of the first image of standard input."""
+    if job.source != "-":
+        return read_pages(job.source, options.pages)
+    contents = contents or split_frames(sys.stdin.buffer)
+    return read_pages(next(contents), options.pages)
+
+
+def _mode(job: Job) -> int | None:
+    """The permissions of a result: what only its owner may see stays so."""
+    return None if job.source == "-" else os.stat(job.source).st_mode & 0o777
+
+
+def _restore_pages(
+    job: Job,
+    pages: Pages,
+    growth: float,
+    restorer: Restorer,
+    options: FileOptions,
+    progress: Progress | None,
+) -> Restored:
+    """Restores pages one after the other, each written before the next one is read."""
+    restored = RestoredPages(restorer, pages, options.sigma, progress, estimate=options.estimate)
+    if job.target == "-":
+        with tempfile.TemporaryFile() as file:  # what stands first is known last
+            name = options.result_format(pages.format)
+            written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    else:
+        written = write_pages(
+            restored,
+            job.target,
+            pages,
+            growth=growth,
+            quality=options.quality,
+            overwrite=options.overwrite,
+            mode=_mode(job),
+        )
+    report = restored.report()
+    notes = (*pages.notes, *report.notes, *written)
+    return Restored(job, dataclasses.replace(report, notes=notes), len(pages), restored.pixels)
+
+
+def _growth(pages: Pages, first: Image, restorer: Restorer) -> float:
+    """An upper bound of the pixels of results for each pixel of the pages."""
+    if restorer.enlargement is None:
+        return 1
+    if pages.are_alike():
+        return math.prod(restorer.size_of(first)) / math.prod(first.pixels.shape[:2])
+    return math.pow(restorer.enlargement.scale or LARGEST, 2)
+
+
+def named(job: Job, format_: str) -> Job:
+    """The job with the suffix of a format of results, where its target is the name of standard input in a folder."""
+    if job.source != "-" or job.target == "-" or job.target.name != STANDARD_INPUT:
+        return job
+    return Job(job.source, job.target.with_suffix(FORMATS[format_].suffixes[0]))
+
+
+def check(job: Job, pages: Pages, image: Image, restorer: Restorer, options: FileOptions) -> None:
+    """Refuses, before the work, a target that exists or cannot hold the result, and a size that cannot be.
+
+    Raises:
+        FileExistsError, ValueError: what is wrong with the target or the size.
+    """
+    size = restorer.size_of(image)
+    if job.target == "-":
+        check_holds(image, options.result_format(image.format), size)
+        return
+    check_holds_pages(pages, check_writable(image, job.target, size))
+    if not options.overwrite and os.path.lexists(job.target):
+        raise FileExistsError(f"{job.target} exists")

@@ -1,0 +1,54 @@
+"""Streams: frames of one kind whose number nobody knows, restored alike in the memory of a few of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from ..files.image import Image
+from .kinds import planes_of
+from .report import Report
+from .restorer import Restorer
+from .shared import ALONE, Shared, common_estimate
+from .stack import Per, is_estimated
+from .value_range import Sigma, range_of, type_white
+
+# So many frames are looked at for the noise of all of them.
+FIRST = 8
+
+
+def restored_stream(
+    restorer: Restorer, frames: Iterable[Image], sigma: Sigma | None = None, *, estimate: Per = "stack"
+) -> Iterator[tuple[Image, Report]]:
+    """Frames, each restored when it is asked for, with the report on it.
+
+    The range of their values is that of their type, since no frame may leave what the first ones show.
+
+    Args:
+        restorer: restores every frame.
+        frames: of one size and type.
+        sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
+        estimate: `"stack"` for one estimate of the noise, from the first eight frames; `"page"` for one a frame.
+
+    Raises:
+        ValueError: another `estimate`, and as `Restorer.image`.
+    """
+    left = iter(frames)
+    estimated = is_estimated(restorer, sigma, estimate)
+    first = list(itertools.islice(left, FIRST if estimated else 1))
+    if not first:
+        return
+    shared = _shared_by(restorer, first, estimated)
+    for frame in itertools.chain(first, left):
+        yield restorer.image(frame, sigma, None, shared)
+
+
+def _shared_by(restorer: Restorer, first: Sequence[Image], estimated: bool) -> Shared:
+    """What frames have in common, by the first of them."""
+    if restorer.options.noise is not None:  # a sensor's noise is that of each frame
+        return ALONE
+    color, given = planes_of(first[0]).color, restorer.options.data_range
+    values = range_of(color, type_white(color.dtype) if given is None else given)
+    if not estimated:
+        return Shared(values)
+    return Shared(values, common_estimate(first.__getitem__, range(len(first)), values))
