@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from nlrn.evaluation.benchmark import provenance
+from nlrn.evaluation.chart import Axis
+from nlrn.evaluation.series_chart import Series, series_chart
+from nlrn.files.images import Image, write_image
 from nlrn.ops.nonlocal_attention import dispatch
 
 MIB = 1 << 20
+COLORS = ((31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (255, 127, 14), (90, 90, 90))
 SHORTEST = 0.5  # seconds that are measured at least
 
 
@@ -108,24 +113,15 @@ def write(path: Path, rows: list[dict[str, object]], device: torch.device, about
 
 
 def plot(path: Path, rows: list[dict[str, object]], name: str, x: str) -> None:
-    """Seconds and MiB over `x`, a line for each value of `name`, on logarithmic axes; only with matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        print(f"no {path}: matplotlib is not installed")
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, both = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
-    for axes, y in zip(both, ("seconds", "MiB"), strict=True):
-        for series in dict.fromkeys(row[name] for row in rows):
-            points = [(row[x], row[y]) for row in rows if row[name] == series]
-            axes.plot(*zip(*points, strict=True), marker="o", label=series)
-        ticks = list(dict.fromkeys(row[x] for row in rows))
-        axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
-        axes.set_xticks(ticks, [f"{tick:.3g}" if isinstance(tick, float) else str(tick) for tick in ticks])
-        axes.set_xticks([], minor=True)
-        axes.grid(True, alpha=0.3)
-    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper")
-    figure.savefig(path)
+    """Seconds and MiB over `x`, a line for each value of `name`, on logarithmic axes."""
+    names = list(dict.fromkeys(row[name] for row in rows))
+    charts = []
+    for y in ("seconds", "MiB"):
+        series = [
+            Series(str(one), [(row[x], row[y]) for row in rows if row[name] == one], COLORS[i % len(COLORS)])
+            for i, one in enumerate(names)
+        ]
+        across, up = (sorted(point[i] for one in series for point in one.points) for i in (0, 1))
+        axes = (Axis.powers_of_ten(label, v[0], v[-1]) for label, v in ((x, across), (y, up)))
+        charts.append(series_chart(f"{y} over {x}", *axes, series))
+    write_image(Image(np.concatenate(charts)), path, overwrite=True)

@@ -18,7 +18,11 @@ import torch
 
 from nlrn import load_model
 from nlrn.evaluation.benchmark import measure
+from nlrn.evaluation.chart import Axis
 from nlrn.evaluation.protocol import DataSet
+from nlrn.evaluation.series_chart import Series, series_chart
+from nlrn.evaluation.tradeoff_plot import LEARNED
+from nlrn.files.images import Image, write_image
 from nlrn.inference import restore
 from nlrn.models.zoo import MODELS
 
@@ -28,6 +32,7 @@ from .peers import PEERS
 SIDE, SIGMA = 256, 25
 CPU = torch.device("cpu")
 BM3D_PSNR = 28.57  # published, BSD68 at sigma 25
+OTHER = (0, 0, 0)
 
 
 def own_figures(dataset: DataSet, known: Path | None) -> dict[str, float]:
@@ -116,35 +121,24 @@ def main() -> None:
 
 
 def plot(path: Path, rows: list[dict[str, object]]) -> None:
-    """PSNR over seconds; the heads of a model are joined. Only with matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        print(f"no {path}: matplotlib is not installed")
-        return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), constrained_layout=True)
+    """PSNR over seconds: nlrn's networks blue, the heads of each joined, and the others black."""
     own: dict[str, list[tuple[float, float]]] = {}
+    others = []
     for row in rows:
         name, point = str(row["method"]), (row["seconds"], row["PSNR"])
         if row["PSNR from"] == "measured":
             model = name.split(",")[0] + (", bfloat16" if name.endswith("bfloat16") else "")
             own.setdefault(model, []).append(point)
         else:
-            axes.plot(*point, "ks", markersize=4)
-            axes.annotate(name, point, xytext=(5, -3), textcoords="offset points", fontsize=8)
-    for model, points in own.items():
-        axes.plot(*zip(*points, strict=True), marker="o", label=model)
-    axes.set(
-        xscale="log",
-        xlabel=f"seconds for {SIDE}x{SIDE}",
-        ylabel=f"PSNR in dB, BSD68, sigma {SIGMA}",
+            others.append(Series(name, [point], OTHER))
+    times, heights = ([row[key] for row in rows] for key in ("seconds", "PSNR"))
+    chart = series_chart(
+        f"BSD68, sigma {SIGMA}",
+        Axis.powers_of_ten(f"seconds for {SIDE}x{SIDE}", min(times), max(times)),
+        Axis.linear("PSNR, dB", min(heights), max(heights)),
+        [*(Series(name, points, LEARNED) for name, points in own.items()), *others],
     )
-    axes.grid(True, which="both", alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=110)
+    write_image(Image(chart), path, overwrite=True)
 
 
 if __name__ == "__main__":

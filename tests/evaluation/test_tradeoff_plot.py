@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nlrn.evaluation import tradeoff_plot as module
+from nlrn.evaluation import series_chart as module
 from nlrn.evaluation.benchmark import ImageResult, Result
 from nlrn.evaluation.chart import HEIGHT, WIDTH, Axis, Chart
-from nlrn.evaluation.tradeoff_plot import CLASSIC, LEARNED, PUBLISHED, tradeoff_plot
+from nlrn.evaluation.series_chart import LEVEL
+from nlrn.evaluation.tradeoff_plot import CLASSIC, LEARNED, tradeoff_plot
 
 
 def result(model: str, psnr: float, seconds: float, level: float | None = 25, steps: int | None = None):
@@ -50,10 +51,10 @@ def test_a_chart_for_each_set_and_level():
 def test_networks_methods_and_the_literature_differ():
     plot = tradeoff_plot([result("nlrn-gray", 30.4, 0.5), result("wnnm", 30.1, 20)])
     assert plot is not None
-    assert min(len(pixels_of(plot, color)) for color in (LEARNED, CLASSIC, PUBLISHED)) > 40
+    assert min(len(pixels_of(plot, color)) for color in (LEARNED, CLASSIC, LEVEL)) > 40
     unknown = tradeoff_plot([result("bm3d", 30, 1, 17), result("nlm", 28, 0.1, 17)])
     assert unknown is not None
-    assert len(pixels_of(unknown, PUBLISHED)) < 20
+    assert len(pixels_of(unknown, LEVEL)) < 20
 
 
 def test_numbers_of_steps_are_joined(monkeypatch):
