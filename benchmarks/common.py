@@ -123,5 +123,5 @@ def plot(path: Path, rows: list[dict[str, object]], name: str, x: str) -> None:
         ]
         across, up = (sorted(point[i] for one in series for point in one.points) for i in (0, 1))
         axes = (Axis.powers_of_ten(label, v[0], v[-1]) for label, v in ((x, across), (y, up)))
-        charts.append(series_chart(f"{y} over {x}", *axes, series))
+        charts.append(series_chart("", *axes, series))
     write_image(Image(np.concatenate(charts)), path, overwrite=True)
