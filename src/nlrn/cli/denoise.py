@@ -67,14 +67,7 @@ def denoise(
             rich_help_panel=options.SENSOR,
         ),
     ] = False,
-    estimate: Annotated[
-        str,
-        typer.Option(
-            metavar="stack|page",
-            help="Estimate the noise once for all pages of a file, or for each.",
-            rich_help_panel=options.RESTORATION,
-        ),
-    ] = "stack",
+    estimate: options.Estimate = "stack",
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,

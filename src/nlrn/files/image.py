@@ -32,6 +32,7 @@ class Image:
         xmp: XMP packet, in which editors keep keywords, ratings and what they did.
         resolution: pixels an inch, across and down, where the file says.
         lossless: whether the file kept every value, which decides how a WebP file is written.
+        jpeg_quality: of a JPEG file, on libjpeg's scale of 1 to 100, as its quantisation tables have it.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
         color_chunks: type and content of a PNG's chunks that say how its colours are meant (cICP, gAMA and others).
         imagej: what ImageJ keeps in a TIFF file: labels, ranges, colour tables, overlays.
@@ -48,6 +49,7 @@ class Image:
     xmp: bytes | None = None
     resolution: tuple[float, float] | None = None
     lossless: bool = True
+    jpeg_quality: int | None = None
     premultiplied: bool = False
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     imagej: dict[str, Any] | None = None

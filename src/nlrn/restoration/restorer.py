@@ -25,6 +25,7 @@ from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
+from .combined import Combined
 from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
 from .guard import guard
@@ -56,8 +57,10 @@ class Restorer:
     Args:
         model: a name of `nlrn models`, a weight file, or a model; by default the one for the task, the image's
             channels, and the kind and the level of its noise.
-        task: `"denoise"`, `"upscale"` or `"dejpeg"`.
-        scale, size, fit: how large results are, for `"upscale"`: exactly one of the three, as `Enlargement` has them.
+        task: `"denoise"`, `"upscale"`, `"dejpeg"` or `"restore"`, which is those of the three that an image needs, by
+            models of its own.
+        scale, size, fit: how large results are, as `Enlargement` has them: exactly one of the three for `"upscale"`,
+            at most one for `"restore"`.
         **settings: the other options, `nlrn.restoration.options.Options`.
 
     Raises:
@@ -88,7 +91,22 @@ class Restorer:
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
         self._run = Runner(options, self.device, self._precision)
+        self._combined: Combined | None = None
+        if task == "restore":
+            self._combined = Combined(options, self.enlargement is not None, Restorer)
         self._trials = Trials(self.device, self._precision, options.steps)
+
+    def load(self, sigma: Sigma | None = None) -> None:
+        """Loads the models for grey and for colour, with noise in 8-bit grey levels.
+
+        Raises:
+            ModelError, ValueError: as `model_for_file`.
+        """
+        if self._combined is not None:
+            self._combined.load()
+            return
+        for channels in (1, 3):
+            self.model_for_file(channels, sigma)
 
     def model_for(
         self, channels: int, sigma: Sigma | None = None, photo: bool | None = None, level: float = 0.0
@@ -117,9 +135,11 @@ class Restorer:
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
         checked = None if sigma is None else unit_sigma(check_sigma(sigma))
-        return self._restore(image, checked, progress or no_progress)
+        if self._combined is not None:
+            return self._combined(image, checked, progress or no_progress)
+        return self.restore_unit(image, checked, progress or no_progress)
 
-    def _restore(
+    def restore_unit(
         self,
         image: Tensor,
         sigma: Sigma | None,
@@ -127,7 +147,10 @@ class Restorer:
         hidden: Tensor | None = None,
         estimate: NoiseEstimate | None = None,
     ) -> tuple[Tensor, Report]:
-        """`__call__` with a sigma that was checked, a mask `[B, 1, H, W]` of what is no picture, and an estimate."""
+        """`__call__` for one task and a sigma that was checked.
+
+        `hidden` `[B, 1, H, W]` is what is no picture, and `estimate` is that of the noise.
+        """
         started = time.perf_counter()
         channels = image.shape[1]
         if channels not in (1, 3):
@@ -229,7 +252,7 @@ class Restorer:
         """RGB whose channels are equal, restored so that they stay it."""
         fits = self.options.model is None or info_of(self.model_for(1)[0]).channels != 3
         if fits:
-            result, report = self._restore(image[:, :1], sigma, progress, hidden, estimate)
+            result, report = self.restore_unit(image[:, :1], sigma, progress, hidden, estimate)
         else:
             model, name = self.model_for(3)
             result, report = self._through(
@@ -246,7 +269,7 @@ class Restorer:
         count = len(image)
         masks = [None] * count if hidden is None else [hidden[i : i + 1] for i in range(count)]
         parts = [
-            self._restore(image[i : i + 1], sigma, part_of(progress, i, count), masks[i])
+            self.restore_unit(image[i : i + 1], sigma, part_of(progress, i, count), masks[i])
             for i in range(count)
         ]
         return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
@@ -304,6 +327,8 @@ class Restorer:
             return self
         turned = copy.copy(self)
         turned.enlargement = dataclasses.replace(self.enlargement, on_side=True)
+        if self._combined is not None:
+            turned._combined = self._combined.turned(turned.enlargement)
         return turned
 
     def size_of(self, image: Image) -> tuple[int, int]:
@@ -374,11 +399,12 @@ class Restorer:
         if self._sensor is not None:
             followed = progress or no_progress
             restored, report = denoise_sensor(
-                color, hidden, sigma, self._sensor, self.options, self._restore, followed
+                color, hidden, sigma, self._sensor, self.options, self.restore_unit, followed
             )
         else:
+            quality = image.jpeg_quality if isinstance(image, Image) else None
             restored, report = self._on_ranges(
-                color, sigma, progress or no_progress, hidden, grey_levels, shared
+                color, sigma, progress or no_progress, hidden, grey_levels, shared, quality
             )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
@@ -392,6 +418,7 @@ class Restorer:
         hidden: Tensor | None,
         grey_levels: bool,
         shared: Shared,
+        quality: int | None,
     ) -> tuple[Tensor, Report]:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
@@ -413,8 +440,12 @@ class Restorer:
                 unit = unit_sigma(level, values)
             share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
-            result, report = self._restore(values.to_unit(part), unit, share, mask, shared.estimate)
-            excess = values.excess(part) if self.options.task == "upscale" else None
+            image = values.to_unit(part)
+            if self._combined is not None:
+                result, report = self._combined(image, unit, share, mask, quality, shared.plan)
+            else:
+                result, report = self.restore_unit(image, unit, share, mask, shared.estimate)
+            excess = values.excess(part) if self.enlargement is not None else None
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])
             results.append(values.from_unit(result, part))

@@ -14,6 +14,7 @@ from .choice import noise_of
 from .hidden import fill_hidden, hidden_pixels
 from .kinds import Kind, planes_of
 from .options import DataRange
+from .plan import Plan
 from .value_range import Sigma, ValueRange, range_of
 
 # As many values of a stack and pages as its range follows from at most, and pages from which its noise is estimated.
@@ -27,10 +28,12 @@ class Shared:
     Args:
         values: range of values.
         estimate: noise, in units of that range.
+        plan: steps of a restoration.
     """
 
     values: ValueRange | None = None
     estimate: NoiseEstimate | None = None
+    plan: Plan | None = None
 
 
 # Of an image that is no page of a stack.
