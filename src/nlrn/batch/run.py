@@ -11,12 +11,15 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from ..files.atomic import write_atomically
 from ..files.image import FORMATS, Image, result_format
-from ..files.images import check_holds, check_writable, encode_image, losses, write_image
+from ..files.images import check_holds, check_writable, encode_image, format_for, losses
 from ..files.pages import Pages, Ranges, check_holds_pages, read_pages, stream_pages, write_pages
 from ..inference import Progress
-from ..models.contract import info_of
 from ..restoration import Report, RestoredPages, Restorer, Sigma
 from ..restoration.enlargement import LARGEST
 from ..restoration.stack import Per
@@ -28,6 +31,8 @@ from .remote import staged
 FILE_ERRORS = (ValueError, OSError, MemoryError)
 # Of a disk without room, or a user without room on it; Windows has no quota of this name.
 NO_ROOM = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+COPIED = "the picture is what it was, and the file is copied, as to write it again would lose something"
 
 
 @dataclass(frozen=True)
@@ -111,16 +116,16 @@ Event = Restored | Failed | Skipped | Foreseen
 def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
     """Reads a file and says what `restore_file` would do with it; nothing is written."""
     try:
-        with staged(job, overwrite=options.overwrite, publish=False) as own, _opened(own, options) as pages:
+        with (
+            staged(job, overwrite=options.overwrite, publish=False) as own,
+            read_pages(_content(own), options.pages) as pages,
+        ):
             image, count = pages[0], len(pages)
             own = named(own, options.result_format(image.format))
             check(own, pages, image, restorer, options)
             job = job if job.staged else own
-        shape = image.pixels.shape
-        model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
-        sigma = None if info_of(model).sigma_range is None else options.sigma
-        seconds = count * restorer.turned_as(image).estimate_seconds(shape, options.sigma)
-        return Foreseen(job, name, sigma, seconds, count)
+        name, sigma, seconds = restorer.forecast(image, options.sigma)
+        return Foreseen(job, name, sigma, count * seconds, count)
     except FILE_ERRORS as error:
         return Failed(job, error)
 
@@ -151,7 +156,8 @@ def _restore_here(
     on_read: Callable[[Image, int], None],
 ) -> Restored:
     """`restore_file` for files on this computer."""
-    with _opened(job, options) as pages:
+    content = _content(job)
+    with read_pages(content, options.pages) as pages:
         image, count = pages[0], len(pages)
         job = named(job, options.result_format(image.format))
         check(job, pages, image, restorer, options)
@@ -159,23 +165,38 @@ def _restore_here(
         if count > 1:
             return _restore_pages(job, pages, _growth(pages, image, restorer), restorer, options, progress)
     restored, report = restorer.image(image, options.sigma, progress)
-    written: tuple[str, ...] = ()
-    if job.target == "-":
-        name = options.result_format(image.format)
-        sys.stdout.buffer.write(encode_image(restored, name, quality=options.quality))
-        sys.stdout.buffer.flush()
-        written = losses(restored, name)
-    else:
-        written = write_image(
-            restored, job.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(job)
-        )
-    notes = (*pages.notes, *image.notes, *report.notes, *written)
+    name = options.result_format(image.format) if job.target == "-" else format_for(job.target, image.format)
+    if _is_copied(image, restored, name, options):
+        _write(job, content if isinstance(content, bytes) else content.read_bytes(), options)
+        return Restored(job, dataclasses.replace(report, notes=(*report.notes, COPIED)))
+    _write(job, encode_image(restored, name, quality=options.quality), options)
+    notes = (*pages.notes, *image.notes, *report.notes, *losses(restored, name))
     return Restored(job, dataclasses.replace(report, notes=notes))
 
 
-def _opened(job: Job, options: FileOptions) -> Pages:
-    """The chosen pages of a file or of standard input."""
-    return read_pages(sys.stdin.buffer.read() if job.source == "-" else job.source, options.pages)
+def _write(job: Job, data: bytes, options: FileOptions) -> None:
+    if job.target == "-":
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    if not options.overwrite and os.path.lexists(job.target):
+        raise FileExistsError(f"{job.target} exists")
+    write_atomically(job.target, data, overwrite=options.overwrite, mode=_mode(job))
+
+
+def _is_copied(image: Image, restored: Image, name: str, options: FileOptions) -> bool:
+    """True where a file that was written with loss would be written so again, and its picture is what it was."""
+    return (
+        not image.lossless
+        and name == image.format
+        and options.pages is None
+        and np.array_equal(image.pixels, restored.pixels)
+    )
+
+
+def _content(job: Job) -> bytes | Path:
+    """A file, or what standard input has."""
+    return sys.stdin.buffer.read() if job.source == "-" else job.source
 
 
 def _mode(job: Job) -> int | None:

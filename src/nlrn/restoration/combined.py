@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..inference import Progress, no_progress, part_of
+from ..models.contract import Model
 from ..models.zoo import default_model
 from .enlargement import Enlargement
 from .options import Options
@@ -32,7 +33,8 @@ class Member(Protocol):
     def restore_unit(
         self, image: Tensor, sigma: Sigma | None, progress: Progress, hidden: Tensor | None = None
     ) -> tuple[Tensor, Report]: ...
-    def estimate_seconds(self, shape: tuple[int, ...]) -> float: ...
+    def model_for_file(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]: ...
+    def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float: ...
     def faster_settings(self, shape: tuple[int, ...]) -> dict[str, Any]: ...
     def load(self) -> None: ...
 
@@ -141,15 +143,26 @@ class Combined:
         channels = image.shape[1]
         if step == "photo":  # a grey picture as RGB whose channels are equal
             image = image.expand(-1, 3, -1, -1)
-        sigma: Sigma | None = "auto" if step == "white" else None
-        result, report = self._members[step].restore_unit(image, sigma, progress, hidden)
+        result, report = self._members[step].restore_unit(image, _sigma_for(step), progress, hidden)
         return result[:, :channels], report
 
-    def estimate_seconds(self, shape: tuple[int, ...], steps: tuple[Step, ...]) -> float:
-        """Seconds that the steps take for a file's image of this shape, from short trials on this machine."""
-        return sum(self._members[step].estimate_seconds(shape) for step in steps)
+    def forecast(self, shape: tuple[int, ...], steps: tuple[Step, ...]) -> tuple[str, float]:
+        """The models of some steps for a file's image of this shape, and the seconds that they will take."""
+        names, seconds = dict[str, None](), 0.0
+        for step in steps:
+            # A grey picture goes through the model for photographs as RGB.
+            channels = 3 if len(shape) == 3 or step == "photo" else 1
+            planes = (*shape[:2], 3) if channels == 3 else shape
+            member, sigma = self._members[step], _sigma_for(step)
+            names[member.model_for_file(channels, sigma)[1]] = None
+            seconds += member.estimate_seconds(shape if step == "upscale" else planes, sigma)
+        return ", ".join(names) or NO_MODEL, seconds
 
     def faster_settings(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """Options that would restore a file's image of this shape faster, each by itself."""
         faster = self._members["photo"].faster_settings(shape)
         return {name: value for name, value in faster.items() if name != "model"}
+
+
+def _sigma_for(step: Step) -> Sigma | None:
+    return "auto" if step == "white" else None

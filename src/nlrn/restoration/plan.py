@@ -37,9 +37,10 @@ BEST_QUALITY = 95
 # a height of seams without one.
 STRONG_QUALITY, STRONG_SEAMS = 15, 6.5
 MILD_QUALITY, MILD_SEAMS = 80, 1.5
-# Luma and color difference that the denoiser takes from a block of a noisy picture, in 8-bit grey levels; luma where
-# compression has smoothed it.
-NOISY_LUMA, NOISY_COLOR, NOISY_SMOOTHED = 2.6, 2.2, 1.8
+# Luma that the denoiser takes from a block of a noisy picture, in 8-bit grey levels, by how strong the compression is,
+# which smooths noise; and the color difference that it takes without compression.
+NOISY_LUMA: dict[Compression | None, float] = {None: 2.6, "mild": 2.6, "medium": 1.8, "strong": 1.0}
+NOISY_COLOR = 2.2
 # Whiteness of the color difference from which on noise is white; that of grain, cameras and JPEG is below.
 WHITE_COLOR = 0.85
 # Crops on which the denoiser is tried: their side, and their places among all by how much is in them, of which a flat
@@ -78,7 +79,8 @@ def plan_for(
     removed = None if estimate is None or estimate.drawing else _removed(image, hidden, denoiser)
     steps: list[Step] = ["dejpeg"] if compression else []
     if estimate is not None and removed is not None and _is_noisy(*removed, compression):
-        denoise: Step = "photo" if compression or not _is_white(image, hidden, estimate) else "white"
+        white = not compression and _is_white(image, hidden, estimate, removed[1])
+        denoise: Step = "white" if white else "photo"
         steps.insert(len(steps) if compression == "strong" else 0, denoise)
         kind = "white noise" if denoise == "white" else "noise or grain that is not white"
         place = {None: "", "strong": " after it"}.get(compression, " before it")
@@ -91,9 +93,8 @@ def plan_for(
 
 
 def _is_noisy(luma: float, color: float, compression: Compression | None) -> bool:
-    if compression in (None, "mild"):
-        return luma >= NOISY_LUMA or color >= NOISY_COLOR
-    return luma >= NOISY_SMOOTHED
+    whole = compression in (None, "mild")
+    return luma >= NOISY_LUMA[compression] or (whole and color >= NOISY_COLOR)
 
 
 def _nothing(estimate: NoiseEstimate | None) -> str:
@@ -117,9 +118,12 @@ def _compression(blocks: Blocking | None, quality: int | None) -> tuple[Compress
     return "strong" if strong else "mild" if mild else "medium", reason
 
 
-def _is_white(image: Tensor, hidden: Tensor | None, estimate: NoiseEstimate) -> bool:
+def _is_white(image: Tensor, hidden: Tensor | None, estimate: NoiseEstimate, color: float) -> bool:
+    """True for white noise; that of a colour picture is in the difference of its channels too."""
     if image.shape[1] == 1:
         return not is_photo(1, estimate)
+    if color < NOISY_COLOR:
+        return False
     found = whiteness((image[0, 0] - image[0, 1]).double().cpu().numpy(), _mask(image, hidden).cpu().numpy())
     return found is not None and found >= WHITE_COLOR
 
@@ -131,10 +135,10 @@ def _mask(image: Tensor, hidden: Tensor | None) -> Tensor:
 def _removed(image: Tensor, hidden: Tensor | None, denoiser: Denoiser) -> tuple[float, float] | None:
     """What the denoiser takes from nearly every block, of luma and of color; `None` where all is constant or hidden."""
     crops = torch.cat([image[:, :, rows, columns] for rows, columns in _crops(image, hidden)])
-    restored = denoiser(crops)
     varied = F.max_pool2d(crops, BLOCK).sub(-F.max_pool2d(-crops, BLOCK)).amax(1) > 0
     if not varied.any():
         return None
+    restored = denoiser(crops)
     luma = _block_rms(luma_levels(restored) - luma_levels(crops))
     color = torch.zeros_like(luma)
     if crops.shape[1] == 3:

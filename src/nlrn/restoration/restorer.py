@@ -25,7 +25,7 @@ from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
-from .combined import Combined
+from .combined import NO_MODEL, Combined
 from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
 from .guard import guard
@@ -37,7 +37,7 @@ from .options import Options, Settings, Size, Task
 from .report import Report, joined
 from .running import Runner
 from .sensor import denoise_sensor, known_sensor
-from .shared import ALONE, Shared
+from .shared import ALONE, Shared, visible
 from .strength import check_strength, partly
 from .value_range import (
     Sigma,
@@ -91,9 +91,9 @@ class Restorer:
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
         self._run = Runner(options, self.device, self._precision)
-        self._combined: Combined | None = None
+        self.combined: Combined | None = None
         if task == "restore":
-            self._combined = Combined(options, self.enlargement is not None, Restorer)
+            self.combined = Combined(options, self.enlargement is not None, Restorer)
         self._trials = Trials(self.device, self._precision, options.steps)
 
     def load(self, sigma: Sigma | None = None) -> None:
@@ -102,8 +102,8 @@ class Restorer:
         Raises:
             ModelError, ValueError: as `model_for_file`.
         """
-        if self._combined is not None:
-            self._combined.load()
+        if self.combined is not None:
+            self.combined.load()
             return
         for channels in (1, 3):
             self.model_for_file(channels, sigma)
@@ -135,8 +135,8 @@ class Restorer:
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
         checked = None if sigma is None else unit_sigma(check_sigma(sigma))
-        if self._combined is not None:
-            return self._combined(image, checked, progress or no_progress)
+        if self.combined is not None:
+            return self.combined(image, checked, progress or no_progress)
         return self.restore_unit(image, checked, progress or no_progress)
 
     def restore_unit(
@@ -274,6 +274,28 @@ class Restorer:
         ]
         return torch.cat([result for result, _ in parts]), joined([report for _, report in parts])
 
+    def forecast(self, image: Image, sigma: Sigma | None = None) -> tuple[str, Sigma | None, float]:
+        """The models for an image of a file, the noise level that they take, and the seconds that it will take.
+
+        Args:
+            image: the image; for `"restore"` it is looked at, and else only its shape.
+            sigma: in 8-bit grey levels, or `"auto"`; models that take none have `None`.
+        """
+        if self.combined is None:
+            shape = image.pixels.shape
+            model, name = self.model_for_file(3 if len(shape) == 3 else 1, sigma)
+            level = None if info_of(model).sigma_range is None else sigma
+            return name, level, self.turned_as(image).estimate_seconds(shape, sigma)
+        color, hidden = visible(image)
+        if color is None:
+            return NO_MODEL, None, 0.0
+        unit = range_of(color, self.options.data_range).to_unit(color)
+        steps = self.combined.plan(unit, hidden, image.jpeg_quality).steps
+        combined = self.turned_as(image).combined
+        assert combined is not None
+        names, seconds = combined.forecast(image.pixels.shape, steps)
+        return names, None, seconds
+
     def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float:
         """Seconds that a file's image of this shape will take, from a short trial on this machine."""
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
@@ -286,6 +308,8 @@ class Restorer:
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> dict[str, Any]:
         """Arguments of `Restorer` that would restore a file's image of this shape faster, each by itself."""
+        if self.combined is not None:
+            return self.combined.faster_settings(shape)
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for_file(channels, sigma)
         task = MODELS[name].task if name in MODELS else self.options.task
@@ -327,8 +351,8 @@ class Restorer:
             return self
         turned = copy.copy(self)
         turned.enlargement = dataclasses.replace(self.enlargement, on_side=True)
-        if self._combined is not None:
-            turned._combined = self._combined.turned(turned.enlargement)
+        if self.combined is not None:
+            turned.combined = self.combined.turned(turned.enlargement)
         return turned
 
     def size_of(self, image: Image) -> tuple[int, int]:
@@ -441,8 +465,8 @@ class Restorer:
             share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
             image = values.to_unit(part)
-            if self._combined is not None:
-                result, report = self._combined(image, unit, share, mask, quality, shared.plan)
+            if self.combined is not None:
+                result, report = self.combined(image, unit, share, mask, quality, shared.plan)
             else:
                 result, report = self.restore_unit(image, unit, share, mask, shared.estimate)
             excess = values.excess(part) if self.enlargement is not None else None
