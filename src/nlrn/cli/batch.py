@@ -18,6 +18,7 @@ from rich.console import Console
 from ..batch.plan import OutputExists, PlanError, Work, is_remote, plan_jobs
 from ..batch.remote import plan_remote
 from .batch_output import Json, Text
+from .batch_page import BatchPage
 from .errors import CliError
 from .options import os_error
 from .parsing import parse_shard
@@ -49,6 +50,7 @@ class BatchOptions:
     estimate: Per = "stack"
     watch: bool = False
     format: str | None = None
+    html: Path | None = None
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -173,6 +175,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     files = FileOptions(
         sigma, options.quality, options.overwrite, options.pages, options.estimate, options.format
     )
+    page = _page(work, options)
     if options.dry_run:
         return _code(output, _foreseen(work, restorer, files), len(work.jobs))
     try:
@@ -186,6 +189,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
             assert journal is not None
             return _watch(work, restorer, files, options, journal, output)
         events = _events(work, restorer, files, options, journal, output)
+        events = events if page is None else page.following(events)
         return _code(output, events, len(work.jobs), _again(options, journal))
     except KeyboardInterrupt:
         output.close()
@@ -196,6 +200,16 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         signal.signal(signal.SIGTERM, before)
         if journal is not None:
             journal.close()
+
+
+def _page(work: Work, options: BatchOptions) -> BatchPage | None:
+    if options.html is None:
+        return None
+    if options.dry_run:
+        raise CliError(
+            "--dry-run and --html contradict each other: nothing is restored that a page could show"
+        )
+    return BatchPage(options.html, work, options.pages, options.overwrite)
 
 
 def _watch(

@@ -32,6 +32,7 @@ def dejpeg(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    html: options.Html = None,
 ) -> None:
     """Remove JPEG artifacts from images.
 
@@ -57,6 +58,7 @@ def dejpeg(
         pages=ranges,
         watch=watch,
         format=kind,
+        html=html,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

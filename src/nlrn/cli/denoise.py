@@ -88,6 +88,7 @@ def denoise(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    html: options.Html = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -104,6 +105,8 @@ def denoise(
         raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
     if demo and noise is not None:
         raise CliError("--demo has white noise; give files for --noise")
+    if demo and html is not None:
+        raise CliError("--demo writes its own files; give files for --html")
     if demo and inputs:
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
@@ -125,6 +128,7 @@ def denoise(
         estimate=per,
         watch=watch,
         format=kind,
+        html=html,
     )
     work = Work(())
     if inputs:

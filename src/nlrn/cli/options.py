@@ -178,6 +178,16 @@ Pages = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="PAGE",
+        help="Write a page of one file with all results under a slider, most changed first.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
 ]

@@ -35,6 +35,7 @@ def restore(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    html: options.Html = None,
 ) -> None:
     """Give pictures what they need: less noise, no JPEG artifacts, a larger size.
 
@@ -64,6 +65,7 @@ def restore(
         estimate=per,
         watch=watch,
         format=kind,
+        html=html,
     )
     work = make_work(inputs, output, "-restored" + ("" if wanted is None else wanted.suffix), batch)
     restorer = options.make_restorer(

@@ -34,6 +34,7 @@ def upscale(
     jobs: options.Jobs = 1,
     dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
+    html: options.Html = None,
 ) -> None:
     """Make images larger (super-resolution).
 
@@ -62,6 +63,7 @@ def upscale(
         pages=ranges,
         watch=watch,
         format=kind,
+        html=html,
     )
     work = make_work(inputs, output, wanted.suffix, batch)
     restorer = options.make_restorer(
