@@ -122,6 +122,15 @@ FORMATS = {
         written=False,
         media="image/jp2",
     ),
+    "RAW": Format(
+        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
+        ("uint16",),
+        alpha=False,
+        metadata=True,
+        result="TIFF",
+        written=False,
+        media="image/x-dcraw",
+    ),
     "FITS": Format(
         (".fits", ".fit", ".fts"), _MEASURED, alpha=False, metadata=False, several="pages", colors=False
     ),

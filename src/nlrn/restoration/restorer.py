@@ -24,7 +24,7 @@ from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
-from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
+from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, of_mosaic, reason
 from .combined import NO_MODEL, Combined
 from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
@@ -426,9 +426,9 @@ class Restorer:
                 color, hidden, sigma, self._sensor, self.options, self.restore_unit, followed
             )
         else:
-            quality = image.jpeg_quality if isinstance(image, Image) else None
+            file = image if isinstance(image, Image) else None
             restored, report = self._on_ranges(
-                color, sigma, progress or no_progress, hidden, grey_levels, shared, quality
+                color, sigma, progress or no_progress, hidden, grey_levels, shared, file
             )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
@@ -442,7 +442,7 @@ class Restorer:
         hidden: Tensor | None,
         grey_levels: bool,
         shared: Shared,
-        quality: int | None,
+        file: Image | None,
     ) -> tuple[Tensor, Report]:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
@@ -466,9 +466,13 @@ class Restorer:
             mask = None if hidden is None else hidden[index : index + len(part)]
             image = values.to_unit(part)
             if self.combined is not None:
+                quality = None if file is None else file.jpeg_quality
                 result, report = self.combined(image, unit, share, mask, quality, shared.plan)
             else:
-                result, report = self.restore_unit(image, unit, share, mask, shared.estimate)
+                estimate = shared.estimate
+                if file is not None and file.format == "RAW" and unit is None:
+                    estimate = of_mosaic(estimate or noise_of(image, mask), image.shape[1])
+                result, report = self.restore_unit(image, unit, share, mask, estimate)
             excess = values.excess(part) if self.enlargement is not None else None
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])
