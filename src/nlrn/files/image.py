@@ -138,7 +138,7 @@ FORMATS = {
 
 
 # What is said where one picture is expected.
-SINGLE = "only single images are supported here; nlrn denoise, upscale and dejpeg take all pages and frames"
+SINGLE = "only single images are supported here; nlrn restore, denoise, upscale and dejpeg take all pages and frames"
 # The formats in which results are written.
 WRITTEN = {name: format_ for name, format_ in FORMATS.items() if format_.written}
 # Their names for people and programs.
