@@ -98,7 +98,7 @@ def test_refusals(tiny_grey, tiny_upscaler, tiny_dejpeg):
         nlrn.upscale(array, model=tiny_upscaler)
     with pytest.raises(ValueError, match="must be given, got scale and fit"):
         nlrn.upscale(array, 2, fit=(20, 20), model=tiny_upscaler)
-    with pytest.raises(ValueError, match="scale is for upscale, not for denoise, got 2"):
+    with pytest.raises(ValueError, match="scale is for upscale and restore, not for denoise, got 2"):
         Restorer(scale=2)
     with pytest.raises(ModelError, match=r"tiny-1\.safetensors is a model for denoise, not for upscale"):
         nlrn.upscale(array, 2, model=tiny_grey)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .api import dejpeg as dejpeg
     from .api import denoise as denoise
     from .api import estimate_noise as estimate_noise
+    from .api import restore as restore
     from .api import upscale as upscale
     from .inference.noise_level import NoiseEstimate as NoiseEstimate
     from .inference.sensor_noise import NoiseUnknown as NoiseUnknown
@@ -45,6 +46,7 @@ _HOMES = {
     "estimate_noise": "api",
     "load_model": "models.zoo",
     "nonlocal_attention": "ops.nonlocal_attention",
+    "restore": "api",
     "upscale": "api",
 }
 
@@ -64,6 +66,7 @@ __all__ = [
     "estimate_noise",
     "load_model",
     "nonlocal_attention",
+    "restore",
     "upscale",
 ]
 

@@ -201,6 +201,54 @@ def dejpeg(
 
 
 @overload
+def restore(
+    image: np.ndarray, scale: float | None = None, **options: Unpack[UpscaleOptions]
+) -> np.ndarray: ...
+@overload
+def restore(image: Tensor, scale: float | None = None, **options: Unpack[UpscaleOptions]) -> Tensor: ...
+@overload
+def restore(
+    image: PillowImage, scale: float | None = None, **options: Unpack[UpscaleOptions]
+) -> PillowImage: ...
+@overload
+def restore(image: list[Any], scale: float | None = None, **options: Unpack[UpscaleOptions]) -> list[Any]: ...
+@overload
+def restore(image: BinaryIO, scale: float | None = None, **options: Unpack[UpscaleOptions]) -> np.ndarray: ...
+@overload
+def restore(
+    image: str | os.PathLike[str], scale: float | None = None, **options: Unpack[UpscaleOptions]
+) -> np.ndarray | Path: ...
+def restore(
+    image: np.ndarray | Tensor | PillowImage | BinaryIO | list[Any] | str | os.PathLike[str],
+    scale: float | None = None,
+    **options: Unpack[UpscaleOptions],
+) -> Restorable:
+    """Gives an old picture what it needs: `denoise`, `dejpeg` and `upscale`, as far as they make it better.
+
+    Noise and JPEG compression are measured. A picture without either comes back as it is, or enlarged if asked for.
+    What was found and done is logged to `nlrn` at the level INFO.
+
+    Args:
+        image: as for `denoise`. A JPEG file also says its quality.
+        scale: how many times larger each side is, above 1 and up to 16; by default the size stays.
+        **options: as for `upscale`, without `model`. `strength` is for noise and artifacts.
+
+    Returns:
+        The same kind and dtype.
+
+    Raises:
+        ValueError: several of `scale`, `size` and `fit`, a `model`, and as `denoise`.
+        FileExistsError: `output` exists and `overwrite` is false.
+
+    Example:
+        >>> import numpy as np, nlrn
+        >>> nlrn.restore(np.zeros((20, 24), np.uint8), 2).shape
+        (40, 48)
+    """
+    return cast(Restorable, run("restore", image, None, options, scale))
+
+
+@overload
 def estimate_noise(
     image: np.ndarray | Tensor | str | os.PathLike[str],
     *,

@@ -36,7 +36,7 @@ Restorable = np.ndarray | Tensor | PillowImage | list[Any] | Path
 
 
 class Options(Settings, total=False):
-    """The keyword arguments of `denoise`, `upscale` and `dejpeg`."""
+    """The keyword arguments of `denoise`, `upscale`, `dejpeg` and `restore`."""
 
     model: str | Path | Model | None
     output: str | os.PathLike[str] | None
@@ -49,7 +49,7 @@ class Options(Settings, total=False):
 
 
 class UpscaleOptions(Options, total=False):
-    """The keyword arguments of `upscale` alone."""
+    """The keyword arguments of `upscale` and `restore`."""
 
     size: Size | None
     fit: tuple[int, int] | None

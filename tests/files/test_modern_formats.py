@@ -295,16 +295,9 @@ def test_a_missing_extra_is_named(module, extra, data, monkeypatch):
         read_image(data)
 
 
-@pytest.mark.parametrize(
-    ("brands", "words"),
-    [
-        (b"isom\0\0\0\0isom", "is a video"),
-        (b"crx \0\0\0\0crx ", r"is a camera raw \(CR3\)"),
-    ],
-)
-def test_other_files_of_boxes_are_named(brands, words):
-    with pytest.raises(ImageError, match=words):
-        read_image(box(b"ftyp", brands))
+def test_other_files_of_boxes_are_named():
+    with pytest.raises(ImageError, match="is a video"):
+        read_image(box(b"ftyp", b"isom\0\0\0\0isom"))
 
 
 def samples() -> dict[str, bytes]:

@@ -57,5 +57,7 @@ def test_impossible_strengths(strength):
 
 
 def test_enlarging_has_no_strength():
-    with pytest.raises(ValueError, match=r"strength is for denoise and dejpeg, not for upscale, got 0.5"):
+    with pytest.raises(
+        ValueError, match=r"strength is for denoise, dejpeg and restore, not for upscale, got 0.5"
+    ):
         nlrn.upscale(np.zeros((8, 8), np.uint8), 2, strength=0.5)

@@ -12,13 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from ..files.atomic import write_atomically
 from ..files.frames import split_frames
 from ..files.image import FORMATS, Image
-from ..files.images import check_holds, check_writable, encode_image, losses, write_image
+from ..files.images import check_holds, check_writable, encode_image, format_for, losses, write_image
 from ..files.pages import Pages, check_holds_pages, read_pages, stream_pages, write_pages
 from ..inference import Progress
-from ..models.contract import info_of
 from ..restoration import RestoredPages, Restorer
 from ..restoration.enlargement import LARGEST
 from .events import FILE_ERRORS, Event, Failed, Foreseen, Restored
@@ -27,20 +30,22 @@ from .frames import frames_after, restore_frames
 from .job import STANDARD_INPUT, Job
 from .remote import staged
 
+COPIED = "the picture is what it was, and the file is copied, as to write it again would lose something"
+
 
 def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
     """Reads a file and says what `restore_file` would do with it; nothing is written."""
     try:
-        with staged(job, overwrite=options.overwrite, publish=False) as own, _opened(own, options) as pages:
+        with (
+            staged(job, overwrite=options.overwrite, publish=False) as own,
+            read_pages(_content(own), options.pages) as pages,
+        ):
             image, count = pages[0], len(pages)
             own = named(own, options.result_format(image.format))
             check(own, pages, image, restorer, options)
             job = job if job.staged else own
-        shape = image.pixels.shape
-        model, name = restorer.model_for_file(1 if image.pixels.ndim == 2 else 3, options.sigma)
-        sigma = None if info_of(model).sigma_range is None else options.sigma
-        seconds = count * restorer.turned_as(image).estimate_seconds(shape, options.sigma)
-        return Foreseen(job, name, sigma, seconds, count)
+        name, sigma, seconds = restorer.forecast(image, options.sigma)
+        return Foreseen(job, name, sigma, count * seconds, count)
     except FILE_ERRORS as error:
         return Failed(job, error)
 
@@ -52,6 +57,7 @@ class Opened:
     Args:
         job: the file, as it was planned.
         own: its copy on this computer, where it has one, and the name of the result.
+        content: the file, or what standard input has.
         pages: all of it.
         first: its first page.
         options: of the file.
@@ -61,6 +67,7 @@ class Opened:
 
     job: Job
     own: Job
+    content: bytes | Path
     pages: Pages
     first: Image
     options: FileOptions
@@ -79,14 +86,14 @@ class Unwritten:
     Args:
         restored: what will have become of the file.
         own: as `Opened` has it.
-        image: the result.
+        result: an image, or a file that is copied as it is.
         options: of the file.
         held: as `Opened` has it.
     """
 
     restored: Restored
     own: Job
-    image: Image | None
+    result: Image | bytes | Path | None
     options: FileOptions
     held: ExitStack
 
@@ -111,11 +118,12 @@ def read(job: Job, restorer: Restorer, options: FileOptions) -> Opened:
     with ExitStack() as held:
         own = held.enter_context(staged(job, overwrite=options.overwrite))
         contents = split_frames(sys.stdin.buffer) if job.source == "-" else None
-        pages = held.enter_context(_opened(own, options, contents))
+        content = _content(own, contents)
+        pages = held.enter_context(read_pages(content, options.pages))
         image, frames = pages[0], frames_after(contents, own, options)
         own = named(own, options.result_format(image.format))
         check(own, pages, image, restorer, options)
-        return Opened(job, own, pages, image, options, held.pop_all(), frames)
+        return Opened(job, own, content, pages, image, options, held.pop_all(), frames)
 
 
 def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None) -> Unwritten:
@@ -123,7 +131,7 @@ def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None
     own, pages, image, options = opened.own, opened.pages, opened.first, opened.options
     with opened.held.pop_all() as held:
         restored: Restored
-        result: Image | None = None
+        result: Image | bytes | Path | None = None
         if opened.frames is not None:
             restored = restore_frames(own, image, opened.frames, restorer, options)
         elif len(pages) > 1:
@@ -132,6 +140,8 @@ def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None
         else:
             result, report = restorer.image(image, options.sigma, progress)
             notes = (*pages.notes, *image.notes, *report.notes)
+            if _is_copied(image, result, own, options):
+                result, notes = opened.content, (*report.notes, COPIED)
             report = dataclasses.replace(report, notes=notes)
             restored = Restored(own, report, pixels=math.prod(image.pixels.shape[:2]))
         # URLs stay what they are called.
@@ -141,21 +151,38 @@ def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None
 
 def write(unwritten: Unwritten) -> Restored:
     """Writes a result whole, under its name in the end; errors as `restore_file`."""
-    restored, own, image, options = unwritten.restored, unwritten.own, unwritten.image, unwritten.options
+    restored, own, result, options = unwritten.restored, unwritten.own, unwritten.result, unwritten.options
+    lost: tuple[str, ...] = ()
     with unwritten.held.pop_all():
-        if image is None:
+        if result is None:
             return restored
         if own.target == "-":
-            name = options.result_format(image.format)
-            sys.stdout.buffer.write(encode_image(image, name, quality=options.quality))
+            if isinstance(result, Image):
+                name = options.result_format(result.format)
+                lost = losses(result, name)
+                result = encode_image(result, name, quality=options.quality)
+            sys.stdout.buffer.write(result if isinstance(result, bytes) else result.read_bytes())
             sys.stdout.buffer.flush()
-            lost = losses(image, name)
-        else:
+        elif isinstance(result, Image):
             lost = write_image(
-                image, own.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(own)
+                result, own.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(own)
             )
+        else:
+            data = result if isinstance(result, bytes) else result.read_bytes()
+            write_atomically(own.target, data, overwrite=options.overwrite, mode=_mode(own))
     report = dataclasses.replace(restored.report, notes=(*restored.report.notes, *lost))
     return dataclasses.replace(restored, report=report)
+
+
+def _is_copied(image: Image, restored: Image, job: Job, options: FileOptions) -> bool:
+    """True where a file that was written with loss would be written so again, and its picture is what it was."""
+    name = options.result_format(image.format) if job.target == "-" else format_for(job.target, image.format)
+    return (
+        not image.lossless
+        and name == image.format
+        and options.pages is None
+        and np.array_equal(image.pixels, restored.pixels)
+    )
 
 
 def _drop(held: ExitStack) -> None:
@@ -168,12 +195,9 @@ class _DroppedError(Exception):
     """The end of a file that is given up."""
 
 
-def _opened(job: Job, options: FileOptions, contents: Iterator[bytes] | None = None) -> Pages:
-    """The chosen pages of a file or of the first image of standard input."""
-    if job.source != "-":
-        return read_pages(job.source, options.pages)
-    contents = contents or split_frames(sys.stdin.buffer)
-    return read_pages(next(contents), options.pages)
+def _content(job: Job, contents: Iterator[bytes] | None = None) -> bytes | Path:
+    """A file, or the first image of standard input."""
+    return next(contents or split_frames(sys.stdin.buffer)) if job.source == "-" else job.source
 
 
 def _mode(job: Job) -> int | None:

@@ -21,6 +21,7 @@ from .import_tf import import_tf
 from .models import models
 from .noise import noise
 from .push import push
+from .restore import restore
 from .serve import serve
 from .train import train
 from .upscale import upscale
@@ -59,6 +60,7 @@ def _root(
         typer.echo(context.get_help())
 
 
+app.command(cls=GroupedCommand)(restore)
 app.command(cls=GroupedCommand)(denoise)
 app.command(cls=GroupedCommand)(upscale)
 app.command(cls=GroupedCommand)(dejpeg)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ..batch.job import PlanError, Work
 from .batch_output import Text
+from .batch_page import BatchPage
 from .batch_plan import BatchOptions
 from .batch_report import Json, logged
 from .errors import CliError
@@ -48,6 +49,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     files = FileOptions(
         sigma, options.quality, options.overwrite, options.pages, options.estimate, options.format
     )
+    page = _page(work, options)
     if options.dry_run:
         return _code(output, _foreseen(work, restorer, files), len(work.jobs))
     try:
@@ -62,6 +64,7 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
             assert journal is not None
             return _watch(work, restorer, files, options, journal, output, log)
         events = logged(_events(work, restorer, files, options, journal, output), log)
+        events = events if page is None else page.following(events)
         return _code(output, events, len(work.jobs), _again(options, journal))
     except PlanError as error:  # of the engine
         raise CliError(str(error)) from error
@@ -77,6 +80,16 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         if log is not None:
             with contextlib.suppress(OSError):  # of a line that has been named
                 log.close()
+
+
+def _page(work: Work, options: BatchOptions) -> BatchPage | None:
+    if options.html is None:
+        return None
+    if options.dry_run:
+        raise CliError(
+            "--dry-run and --html contradict each other: nothing is restored that a page could show"
+        )
+    return BatchPage(options.html, work, options.pages, options.overwrite)
 
 
 def _watch(

@@ -128,12 +128,17 @@ def _pages(count: int) -> str:
 def _line(job: Job, report: Report, pages: int) -> str:
     source = "standard input" if job.source == "-" else job.origin
     target = "standard output" if job.target == "-" else job.place
+    done = f"{how(report, pages)}, {report.seconds:.1f} s"
+    return f"{_plain(source)} -> {_plain(target)} ({_plain(done)})"
+
+
+def how(report: Report, pages: int) -> str:
+    """Pages, models and noise level of a result, in words."""
     level = ""
     if report.sigma is not None:
         grey = 255 * report.sigma
         level = f", sigma {f'{grey:.1f}' if grey >= 1 or not grey else f'{grey:.2g}'}{' (estimated)' if report.estimated else ''}"
-    how = f"{_pages(pages)}{_plain(report.model)}{level}, {report.seconds:.1f} s"
-    return f"{_plain(source)} -> {_plain(target)} ({how})"
+    return f"{_pages(pages)}{report.model}{level}"
 
 
 def _plain(text: object) -> str:

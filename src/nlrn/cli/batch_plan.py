@@ -41,6 +41,7 @@ class BatchOptions:
     log: str | None = None
     engine: str = "local"
     address: str | None = None
+    html: Path | None = None
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:

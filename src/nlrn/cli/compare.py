@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options, parsing
+from .batch_page import check_page
 from .errors import CliError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def compare(
     white = parsing.parse_white(data_range)
     named = {"before": before, "after": after} | ({} if reference is None else {"reference": reference})
     if page is not None:
-        _check_page(page, named, overwrite)
+        check_page(page, list(named.values()), overwrite)
     try:
         images = {name: upright(read_image(path)) for name, path in named.items()}
         scores = _scores(named, images, white) if page is None or reference is not None else {}
@@ -59,20 +59,6 @@ def compare(
         typer.echo(json.dumps(found.get("", found)))
     else:
         _print(scores, found)
-
-
-def _check_page(page: Path, named: dict[str, Path], overwrite: bool) -> None:
-    """Refuses a page that cannot be written, before the work."""
-    if str(page) == "-":
-        raise CliError("--html takes the name of a file; the page is not written to standard output (-)")
-    if page.is_dir():
-        raise CliError(f"the page {page} is a folder, and must be a file")
-    if any(page.exists() and path.exists() and page.samefile(path) for path in named.values()):
-        raise CliError(f"the page {page} is an input itself; the original is never modified")
-    if os.path.lexists(page) and not overwrite:
-        raise CliError(f"{page} exists; pass --overwrite to replace it")
-    if not page.parent.is_dir():
-        raise CliError(f"the folder of the page {page} does not exist")
 
 
 def _scores(named: dict[str, Path], images: dict[str, Image], white: float | None) -> dict[str, Score | None]:

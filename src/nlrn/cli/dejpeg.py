@@ -35,6 +35,7 @@ def dejpeg(
     log: options.Log = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
+    html: options.Html = None,
 ) -> None:
     """Remove JPEG artifacts from images.
 
@@ -64,6 +65,7 @@ def dejpeg(
         log=log,
         engine=engine,
         address=address,
+        html=html,
     )
     work = make_work(inputs, output, "-dejpeg", batch)
     restorer = options.make_restorer(

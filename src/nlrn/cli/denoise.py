@@ -67,14 +67,7 @@ def denoise(
             rich_help_panel=options.SENSOR,
         ),
     ] = False,
-    estimate: Annotated[
-        str,
-        typer.Option(
-            metavar="stack|page",
-            help="Estimate the noise once for all pages of a file, or for each.",
-            rich_help_panel=options.RESTORATION,
-        ),
-    ] = "stack",
+    estimate: options.Estimate = "stack",
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
     steps: options.Steps = None,
@@ -98,6 +91,7 @@ def denoise(
     log: options.Log = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
+    html: options.Html = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Restore a noisy sample photograph into the folder -o.")
     ] = False,
@@ -114,6 +108,8 @@ def denoise(
         raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
     if demo and noise is not None:
         raise CliError("--demo has white noise; give files for --noise")
+    if demo and html is not None:
+        raise CliError("--demo writes its own files; give files for --html")
     if demo and inputs:
         raise CliError("--demo takes no input files")
     if not demo and not inputs:
@@ -139,6 +135,7 @@ def denoise(
         log=log,
         engine=engine,
         address=address,
+        html=html,
     )
     work = Work(())
     if inputs:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, TypedDict, cast
 
 import typer
 
@@ -109,6 +110,44 @@ StrengthText = Annotated[
         rich_help_panel=RESTORATION,
     ),
 ]
+Estimate = Annotated[
+    str,
+    typer.Option(
+        "--estimate",
+        metavar="stack|page",
+        help="Measure the noise once for all pages of a file, or for each.",
+        rich_help_panel=RESTORATION,
+    ),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale",
+        help="Enlargement of each side, such as 1.5, up to 16.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
+    ),
+]
+SizeText = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="WxH",
+        help="Size of the result in place of a scale: 4096x2160, 4096x or x2160.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
+    ),
+]
+FitText = Annotated[
+    str | None,
+    typer.Option(
+        "--fit",
+        metavar="WxH",
+        help="Largest size within a box, such as 3840x2160, in place of a scale.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
+    ),
+]
 Quality = Annotated[
     int,
     typer.Option(
@@ -135,6 +174,16 @@ Pages = Annotated[
         "--pages",
         metavar="1-10,20",
         help="Pages of each file, or frames, counted from 1; 5- is all from the fifth on. Default: all.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(
+        "--html",
+        metavar="PAGE",
+        help="Write a page of one file with all results under a slider, most changed first.",
         show_default=False,
         rich_help_panel=FILES,
     ),
@@ -296,8 +345,58 @@ def make_restorer(
 
     try:
         restorer = Restorer(model, task=task, scale=scale, size=size, fit=fit, **settings)
-        for channels in (1, 3):
-            restorer.model_for_file(channels, sigma)
+        restorer.load(sigma)
     except ValueError as error:
         raise CliError(worded(str(error))) from error
     return restorer
+
+
+class Wanted(TypedDict, total=False):
+    """An enlargement as an argument of `Restorer`."""
+
+    scale: float
+    size: Size
+    fit: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """An enlargement, and the end that the names of its results have."""
+
+    options: Wanted
+    suffix: str
+
+
+def parse_enlargement(scale: float | None, size: str | None, fit: str | None) -> Enlarged | None:
+    """The enlargement of `--scale`, `--size` or `--fit`; `None` where none is given.
+
+    Raises:
+        CliError: several of the three, or one that no result can have.
+    """
+    given = {"--scale": scale, "--size": size, "--fit": fit}
+    names = [name for name, value in given.items() if value is not None]
+    if not names:
+        return None
+    if len(names) > 1:
+        raise CliError(f"{' and '.join(names)} contradict each other")
+    from ..restoration.enlargement import Enlargement
+
+    wanted: Wanted
+    if size is not None:
+        height, width = parsing.parse_size("--size", size)
+        wanted = {"size": (height, width)}
+        suffix = f"-{width}w" if height is None else f"-{height}h" if width is None else f"-{width}x{height}"
+    elif fit is not None:
+        height, width = parsing.parse_size("--fit", fit)
+        if height is None or width is None:
+            raise CliError(f"--fit must be WIDTHxHEIGHT, such as 3840x2160, got {fit!r}")
+        wanted, suffix = {"fit": (height, width)}, f"-fit{width}x{height}"
+    else:
+        assert scale is not None
+        factor = int(scale) if float(scale).is_integer() else scale
+        wanted, suffix = {"scale": factor}, f"-x{factor}"
+    try:
+        Enlargement(**wanted)
+    except ValueError as error:
+        raise CliError(f"--{error}") from error
+    return Enlarged(wanted, suffix)

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypedDict
-
 import typer
 
 from . import options, parsing
 from .errors import CliError
-
-if TYPE_CHECKING:
-    from ..restoration.options import Size
 
 
 def upscale(
     inputs: options.Inputs = None,
     output: options.Output = None,
     recursive: options.Recursive = False,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            help="Enlargement of each side, such as 1.5, up to 16; by default 2.",
-            show_default=False,
-            rich_help_panel=options.RESTORATION,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Size of the result in place of a scale: 4096x2160, 4096x or x2160.",
-            show_default=False,
-            rich_help_panel=options.RESTORATION,
-        ),
-    ] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Largest size within a box, such as 3840x2160, in place of a scale.",
-            show_default=False,
-            rich_help_panel=options.RESTORATION,
-        ),
-    ] = None,
+    scale: options.Scale = None,
+    size: options.SizeText = None,
+    fit: options.FitText = None,
     model: options.ModelName = None,
     steps: options.Steps = None,
     ensemble: options.Ensemble = False,
@@ -65,6 +37,7 @@ def upscale(
     log: options.Log = None,
     engine: options.EngineName = "local",
     address: options.Address = None,
+    html: options.Html = None,
 ) -> None:
     """Make images larger (super-resolution).
 
@@ -76,7 +49,8 @@ def upscale(
     ranges, kind = parsing.parse_pages(pages), parsing.parse_format(result_format)
     if not inputs:
         raise CliError("no input; give files, folders or -")
-    wanted, suffix = _wanted(scale, size, fit)
+    wanted = options.parse_enlargement(2 if (scale, size, fit) == (None, None, None) else scale, size, fit)
+    assert wanted is not None
     from .batch import run_jobs
     from .batch_plan import BatchOptions, make_work
 
@@ -96,12 +70,13 @@ def upscale(
         log=log,
         engine=engine,
         address=address,
+        html=html,
     )
-    work = make_work(inputs, output, suffix, batch)
+    work = make_work(inputs, output, wanted.suffix, batch)
     restorer = options.make_restorer(
         model,
         task="upscale",
-        **wanted,
+        **wanted.options,
         steps=steps,
         ensemble=ensemble,
         device=device,
@@ -113,41 +88,3 @@ def upscale(
     code = run_jobs(work, restorer, None, batch)
     if code:
         raise typer.Exit(code)
-
-
-class _Wanted(TypedDict, total=False):
-    scale: float
-    size: Size
-    fit: tuple[int, int]
-
-
-def _wanted(scale: float | None, size: str | None, fit: str | None) -> tuple[_Wanted, str]:
-    """The enlargement as an argument of `Restorer`, and the end of the results' names.
-
-    Raises:
-        CliError: several of the three, or one that no result can have.
-    """
-    given = {"--scale": scale, "--size": size, "--fit": fit}
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) > 1:
-        raise CliError(f"{' and '.join(names)} contradict each other")
-    from ..restoration.enlargement import Enlargement
-
-    wanted: _Wanted
-    if size is not None:
-        height, width = parsing.parse_size("--size", size)
-        wanted = {"size": (height, width)}
-        suffix = f"-{width}w" if height is None else f"-{height}h" if width is None else f"-{width}x{height}"
-    elif fit is not None:
-        height, width = parsing.parse_size("--fit", fit)
-        if height is None or width is None:
-            raise CliError(f"--fit must be WIDTHxHEIGHT, such as 3840x2160, got {fit!r}")
-        wanted, suffix = {"fit": (height, width)}, f"-fit{width}x{height}"
-    else:
-        factor = 2 if scale is None else int(scale) if scale.is_integer() else scale
-        wanted, suffix = {"scale": factor}, f"-x{factor}"
-    try:
-        Enlargement(**wanted)
-    except ValueError as error:
-        raise CliError(f"--{error}") from error
-    return wanted, suffix

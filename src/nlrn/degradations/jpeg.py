@@ -12,26 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.jpeg_tables import CHROMINANCE, LUMINANCE
 from .tables import constant
 
-# ITU-T T.81, tables K.1 and K.2.
-LUMINANCE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-CHROMINANCE = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *((99,) * 8,) * 4,
-)
 # JFIF: RGB in 0..255 to Y, Cb, Cr, all in 0..255 (chroma around 128).
 TO_YCBCR = (
     (0.299, 0.587, 0.114),

@@ -46,7 +46,7 @@ def brands(head: bytes) -> frozenset[bytes]:
 
 
 def format_of(head: bytes) -> str | None:
-    """`"AVIF"`, `"HEIC"`, or for an error the words for another file whose first box names brands; else `None`."""
+    """`"AVIF"`, `"HEIC"`, `"RAW"` (Canon's CR3), or words for an error on another file whose first box names brands."""
     if head[4:8] != b"ftyp":
         return None
     found = brands(head)
@@ -54,7 +54,7 @@ def format_of(head: bytes) -> str | None:
         return "AVIF"
     if found & HEIC_BRANDS:
         return "HEIC"
-    return "a camera raw (CR3)" if b"crx " in found else "a video (or another MP4)"
+    return "RAW" if b"crx " in found else "a video (or another MP4)"
 
 
 def cicp_chunk(data: bytes) -> tuple[tuple[bytes, bytes], ...]:

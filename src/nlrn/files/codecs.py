@@ -19,8 +19,11 @@ from .jpegxl import decode_jpegxl, encode_jpegxl, measure_jpegxl
 from .netpbm import decode_netpbm, measure_netpbm
 from .pillow import decode_pillow, encode_pillow, measure_pillow
 from .png16 import decode_png16, encode_png16
+from .raw import RAF_SIGNATURE, decode_raw, is_raw, measure_raw
 from .tiff import decode_tiff, encode_tiff, measure_tiff
 
+# So many bytes say what kind of TIFF file one is.
+HEAD = 1 << 12
 # The first bytes by which a format is known: (offset, bytes, format).
 _SIGNATURES = (
     (0, PNG_SIGNATURE, "PNG"),
@@ -38,11 +41,11 @@ _SIGNATURES = (
     (0, b"\xff\x0a", "JXL"),
     (0, b"\0\0\0\x0cJXL ", "JXL"),
     (0, b"SIMPLE  =", "FITS"),
+    (0, RAF_SIGNATURE, "RAW"),
     # Only to name them in the error.
     (0, b"%PDF", "a PDF"),
     (0, b"8BPS", "a Photoshop"),
     (0, b"\x1f\x8b", "a gzip"),
-    (0, b"FUJIFILMCCD-RAW", "a camera raw (RAF)"),
 )
 
 
@@ -55,6 +58,7 @@ _DECODERS: dict[str, Callable[[bytes, str], Image]] = {
     "JPEG2000": decode_jpeg2000,
     "JXL": decode_jpegxl,
     "FITS": decode_fits,
+    "RAW": decode_raw,
 }
 _MEASURES: dict[str, Callable[[bytes, str], tuple[int, int]]] = {
     "TIFF": measure_tiff,
@@ -64,6 +68,7 @@ _MEASURES: dict[str, Callable[[bytes, str], tuple[int, int]]] = {
     "JPEG2000": measure_jpeg2000,
     "JXL": measure_jpegxl,
     "FITS": measure_fits,
+    "RAW": measure_raw,
 }
 
 
@@ -141,6 +146,8 @@ def sniff(data: bytes, name: str) -> str:
         raise ImageError(f"{name} is empty; expected an image ({supported})")
     for offset, signature, format_ in _SIGNATURES:
         if data.startswith(signature, offset):
+            if format_ == "TIFF" and is_raw(data[:HEAD]):
+                return "RAW"
             if format_ in FORMATS:
                 return format_
             raise ImageError(f"{name} is {format_} file; supported are {supported}")

@@ -77,17 +77,11 @@ def parse(block: Buffer, start: int | None = None) -> Directories:
         block: its content.
         start: offset of the main directory; by default of the first one.
     """
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None or len(block) < 16:
+    layout = _layout(block)
+    if layout is None:
         return Directories()
-    big = struct.unpack_from(f"{order}H", block, 2)[0] == 43
-    if start is None:
-        start = (
-            struct.unpack_from(f"{order}Q", block, 8)[0]
-            if big
-            else struct.unpack_from(f"{order}I", block, 4)[0]
-        )
-    main = _read(block, order, big, start)
+    order, big, first = layout
+    main = _read(block, order, big, first if start is None else start)
     below = {
         pointer: _read(block, order, big, int.from_bytes(main[pointer].data, "little"))
         for pointer in (EXIF_POINTER, GPS_POINTER)
@@ -98,6 +92,22 @@ def parse(block: Buffer, start: int | None = None) -> Directories:
     return Directories(
         {code: tag for code, tag in main.items() if code in DESCRIPTIVE}, camera, below.get(GPS_POINTER, {})
     )
+
+
+def main_tags(block: Buffer) -> Tags:
+    """All tags of the main directory, whatever they mean, as far as `block` has them; none for what is no TIFF file."""
+    layout = _layout(block)
+    return {} if layout is None else _read(block, *layout)
+
+
+def _layout(block: Buffer) -> tuple[str, bool, int] | None:
+    """The byte order, whether it is a BigTIFF file, and the offset of the main directory."""
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None or len(block) < 16:
+        return None
+    big = struct.unpack_from(f"{order}H", block, 2)[0] == 43
+    place, kind = (8, "Q") if big else (4, "I")
+    return order, big, struct.unpack_from(f"{order}{kind}", block, place)[0]
 
 
 def _read(data: Buffer, order: str, big: bool, start: int) -> Tags:

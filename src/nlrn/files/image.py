@@ -32,6 +32,7 @@ class Image:
         xmp: XMP packet, in which editors keep keywords, ratings and what they did.
         resolution: pixels an inch, across and down, where the file says.
         lossless: whether the file kept every value, which decides how a WebP file is written.
+        jpeg_quality: of a JPEG file, on libjpeg's scale of 1 to 100, as its quantisation tables have it.
         premultiplied: whether colours are multiplied with alpha (TIFF's associated alpha).
         color_chunks: type and content of a PNG's chunks that say how its colours are meant (cICP, gAMA and others).
         imagej: what ImageJ keeps in a TIFF file: labels, ranges, colour tables, overlays.
@@ -48,6 +49,7 @@ class Image:
     xmp: bytes | None = None
     resolution: tuple[float, float] | None = None
     lossless: bool = True
+    jpeg_quality: int | None = None
     premultiplied: bool = False
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     imagej: dict[str, Any] | None = None
@@ -120,6 +122,15 @@ FORMATS = {
         written=False,
         media="image/jp2",
     ),
+    "RAW": Format(
+        (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
+        ("uint16",),
+        alpha=False,
+        metadata=True,
+        result="TIFF",
+        written=False,
+        media="image/x-dcraw",
+    ),
     "FITS": Format(
         (".fits", ".fit", ".fts"), _MEASURED, alpha=False, metadata=False, several="pages", colors=False
     ),
@@ -127,7 +138,7 @@ FORMATS = {
 
 
 # What is said where one picture is expected.
-SINGLE = "only single images are supported here; nlrn denoise, upscale and dejpeg take all pages and frames"
+SINGLE = "only single images are supported here; nlrn restore, denoise, upscale and dejpeg take all pages and frames"
 # The formats in which results are written.
 WRITTEN = {name: format_ for name, format_ in FORMATS.items() if format_.written}
 # Their names for people and programs.

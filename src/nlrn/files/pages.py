@@ -21,8 +21,6 @@ from .stack_description import channel_of, chosen, described, description_of, is
 
 # First and last number from 1 on; without a last one, all that follow.
 Ranges = Sequence[tuple[int, int | None]]
-# A page is measured from so many bytes.
-HEAD = 1 << 12
 
 
 class Source(Protocol):
@@ -186,9 +184,9 @@ def _open(source: bytes | Path, name: str) -> Source:
         if os.path.isdir(source):
             raise ImageError(f"{name} is a folder, not an image")
         with source.open("rb") as file:
-            head = file.read(HEAD)
+            head = file.read(codecs.HEAD)
     else:
-        head = source[:HEAD]
+        head = source[: codecs.HEAD]
     format_ = codecs.sniff(head, name)
     with codecs.errors(format_, name):
         if format_ == "TIFF":

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
+from statistics import median
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from ..ops.jpeg_tables import LUMINANCE
 from . import exif
 from .image import MAX_PIXELS, SINGLE, Image, ImageError, check_size, merge_alpha
 from .orientation import turned
@@ -42,6 +46,7 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
             picture.info["xmp"] = packet
     block = block_of(picture)
     resolution = _resolution(picture.info, block, format_)
+    quality = jpeg_quality(getattr(picture, "quantization", {})) if format_ == "JPEG" else None
     xmp = picture.info.get("xmp")
     picture, icc, converted = _plain_mode(picture, profile, name)
     array, alpha = _split(picture)
@@ -54,9 +59,26 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
         xmp=xmp or None,
         resolution=resolution,
         lossless=webp_is_lossless(data) if format_ == "WEBP" else format_ != "JPEG",
+        jpeg_quality=quality,
         color_chunks=color_chunks(chunks),
         notes=(*notes, *profile_notes, *converted),
     )
+
+
+def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> int | None:
+    """The quality of quantisation tables on libjpeg's scale of 1 to 100, by the first of them, which is that of luma.
+
+    Tables of other encoders get the quality whose steps are as large in the middle.
+    """
+    if 0 not in tables:
+        return None
+    # libjpeg's steps are those of the standard times a scale, rounded, and at most 255.
+    scales = [
+        100 * step / base for step, base in zip(tables[0], chain(*LUMINANCE), strict=True) if step < 255
+    ]
+    scale = median(scales) if scales else 5000.0
+    quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
+    return max(1, min(100, round(quality)))
 
 
 def decode_frame(stream: BinaryIO, index: int, format_: str, name: str) -> Image:

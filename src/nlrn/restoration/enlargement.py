@@ -191,16 +191,16 @@ class Enlargement:
 def enlargement_for(
     task: Task, scale: float | None, size: Size | None, fit: tuple[int, int] | None
 ) -> Enlargement | None:
-    """The enlargement of a task; none for those that keep the size.
+    """The enlargement of a task; none for those that keep the size, and for `"restore"` without one of the three.
 
     Raises:
         ValueError, TypeError: as `Enlargement`, and any of the three for another task.
     """
-    if task == "upscale":
+    if task == "upscale" or (task == "restore" and (scale, size, fit) != (None, None, None)):
         return Enlargement(scale, size, fit)
     for name, value in (("scale", scale), ("size", size), ("fit", fit)):
         if value is not None:
-            raise ValueError(f"{name} is for upscale, not for {task}, got {value!r}")
+            raise ValueError(f"{name} is for upscale and restore, not for {task}, got {value!r}")
     return None
 
 

@@ -15,7 +15,7 @@ from ..inference.precision import Precision
 from ..models.contract import Model
 from .strength import Strength
 
-Task = Literal["denoise", "upscale", "dejpeg"]
+Task = Literal["denoise", "upscale", "dejpeg", "restore"]
 DataRange = float | tuple[float, float]
 Noise = Literal["poisson-gaussian"]
 # Height and width, of which one may be left to the proportions.
@@ -47,9 +47,9 @@ class Options:
     Args:
         model: a name of `nlrn models`, a weight file, or a model; by default the one for the task and the image's
             channels, and for noise by whether sigma is known.
-        task: `"denoise"`, `"upscale"` or `"dejpeg"`.
-        scale, size, fit: how large results are, for `"upscale"`, as `Enlargement` has them: exactly one of the three.
-            Luma is restored, chroma and alpha are bicubic.
+        task: `"denoise"`, `"upscale"`, `"dejpeg"` or `"restore"`, which is those of the three that an image needs.
+        scale, size, fit: how large results are, as `Enlargement` has them: exactly one of the three for `"upscale"`,
+            at most one for `"restore"`. Luma is restored, chroma and alpha are bicubic.
         steps: stop after this many recurrent steps (one of the model's heads).
         ensemble: average over the eight flips and rotations of the image.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model

@@ -15,10 +15,11 @@ from ..files.images import Image
 from ..inference import Progress, no_progress, part_of
 from ..inference.devices import pick_device
 from ..inference.precision import pick_precision
-from ..models.contract import Model
+from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
 from .channels import alpha_note, each_channel
+from .combined import NO_MODEL, Combined
 from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
 from .hidden import fill_hidden, hidden_pixels
@@ -29,7 +30,7 @@ from .options import Options, Settings, Size, Task
 from .report import Report, joined
 from .running import Runner
 from .sensor import denoise_sensor, known_sensor
-from .shared import ALONE, Shared
+from .shared import ALONE, Shared, visible
 from .unit import UnitImage, UnitRestorer
 from .value_range import (
     Sigma,
@@ -49,8 +50,10 @@ class Restorer:
     Args:
         model: a name of `nlrn models`, a weight file, or a model; by default the one for the task, the image's
             channels, and the kind and the level of its noise.
-        task: `"denoise"`, `"upscale"` or `"dejpeg"`.
-        scale, size, fit: how large results are, for `"upscale"`: exactly one of the three, as `Enlargement` has them.
+        task: `"denoise"`, `"upscale"`, `"dejpeg"` or `"restore"`, which is those of the three that an image needs, by
+            models of its own.
+        scale, size, fit: how large results are, as `Enlargement` has them: exactly one of the three for `"upscale"`,
+            at most one for `"restore"`.
         **settings: the other options, `nlrn.restoration.options.Options`.
 
     Raises:
@@ -79,13 +82,26 @@ class Restorer:
             self.device = next((p.device for p in model.parameters()), self.device)
         self._precision = pick_precision(options.precision, self.device)
         self._models = LoadedModels(options, self.device)
-        self._restore_unit = UnitRestorer(
-            options,
-            self._models,
-            Runner(options, self.device, self._precision),
-            white=self._sensor is not None,
+        self.combined: Combined | None = None
+        if task == "restore":
+            self.combined = Combined(options, self.enlargement is not None, Restorer)
+        run = Runner(options, self.device, self._precision)
+        self.restore_unit: UnitRestorer | Combined = self.combined or UnitRestorer(
+            options, self._models, run, white=self._sensor is not None
         )
         self._trials = Trials(self.device, self._precision, options.steps)
+
+    def load(self, sigma: Sigma | None = None) -> None:
+        """Loads the models for grey and for colour, with noise in 8-bit grey levels.
+
+        Raises:
+            ModelError, ValueError: as `model_for_file`.
+        """
+        if self.combined is not None:
+            self.combined.load()
+            return
+        for channels in (1, 3):
+            self.model_for_file(channels, sigma)
 
     def model_for(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
         """The model and its name, for images of so many channels and white noise; for photographs if sigma is `None`.
@@ -110,7 +126,27 @@ class Restorer:
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
         checked = None if sigma is None else unit_sigma(check_sigma(sigma))
-        return self._restore_unit(UnitImage(image, checked), progress or no_progress, self.enlargement)
+        return self.restore_unit(UnitImage(image, checked), progress or no_progress, self.enlargement)
+
+    def forecast(self, image: Image, sigma: Sigma | None = None) -> tuple[str, Sigma | None, float]:
+        """The models for an image of a file, the noise level that they take, and the seconds that it will take.
+
+        Args:
+            image: the image; for `"restore"` it is looked at, and else only its shape.
+            sigma: in 8-bit grey levels, or `"auto"`; models that take none have `None`.
+        """
+        if self.combined is None:
+            shape = image.pixels.shape
+            model, name = self.model_for_file(3 if len(shape) == 3 else 1, sigma)
+            level = None if info_of(model).sigma_range is None else sigma
+            return name, level, self.turned_as(image).estimate_seconds(shape, sigma)
+        color, hidden = visible(image)
+        if color is None:
+            return NO_MODEL, None, 0.0
+        unit = range_of(color, self.options.data_range).to_unit(color)
+        plan = self.combined.plan(UnitImage(unit, hidden=hidden, quality=image.jpeg_quality))
+        names, seconds = self.combined.forecast(image, plan.steps)
+        return names, None, seconds
 
     def estimate_seconds(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> float:
         """Seconds that a file's image of this shape will take, from a short trial on this machine."""
@@ -124,6 +160,8 @@ class Restorer:
 
     def faster_settings(self, shape: tuple[int, ...], sigma: Sigma | None = None) -> dict[str, Any]:
         """Arguments of `Restorer` that would restore a file's image of this shape faster, each by itself."""
+        if self.combined is not None:
+            return self.combined.faster_settings(shape)
         channels = 3 if len(shape) == 3 and shape[2] >= 3 else 1
         model, name = self.model_for_file(channels, sigma)
         task = MODELS[name].task if name in MODELS else self.options.task
@@ -238,8 +276,9 @@ class Restorer:
                 color, hidden, sigma, self._sensor, self.options, self._restore_white, followed
             )
         else:
+            quality = image.jpeg_quality if isinstance(image, Image) else None
             restored, report = self._on_ranges(
-                color, sigma, progress or no_progress, hidden, grey_levels, shared
+                color, sigma, progress or no_progress, hidden, grey_levels, shared, quality
             )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
@@ -247,7 +286,7 @@ class Restorer:
 
     def _restore_white(self, image: Tensor, sigma: float, progress: Progress) -> tuple[Tensor, Report]:
         """An image in units of [0, 1] without white noise of a known level."""
-        return self._restore_unit(UnitImage(image, sigma), progress)
+        return self.restore_unit(UnitImage(image, sigma), progress)
 
     def _on_ranges(
         self,
@@ -257,6 +296,7 @@ class Restorer:
         hidden: Tensor | None,
         grey_levels: bool,
         shared: Shared,
+        quality: int | None,
     ) -> tuple[Tensor, Report]:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
@@ -278,9 +318,9 @@ class Restorer:
                 unit = unit_sigma(level, values)
             share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
-            image = UnitImage(values.to_unit(part), unit, mask, shared.estimate)
-            result, report = self._restore_unit(image, share, self.enlargement)
-            excess = values.excess(part) if self.options.task == "upscale" else None
+            image = UnitImage(values.to_unit(part), unit, mask, shared.estimate, quality, shared.plan)
+            result, report = self.restore_unit(image, share, self.enlargement)
+            excess = values.excess(part) if self.enlargement is not None else None
             if excess is not None:
                 result += bicubic_resize(excess, *result.shape[2:])
             results.append(values.from_unit(result, part))

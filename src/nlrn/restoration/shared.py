@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,13 @@ from .choice import noise_of
 from .hidden import fill_hidden, hidden_pixels
 from .kinds import Kind, planes_of
 from .options import DataRange
+from .plan import Plan
+from .unit import UnitImage
 from .value_range import Sigma, ValueRange, range_of
 
-# As many values of a stack and pages as its range follows from at most, and pages from which its noise is estimated.
-SAMPLES, PAGES, ESTIMATES = 1 << 22, 1000, 16
+# As many values of a stack and pages as its range follows from at most, and pages from which its noise is estimated and
+# the steps of its restoration follow.
+SAMPLES, PAGES, ESTIMATES, PLANS = 1 << 22, 1000, 16, 5
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,12 @@ class Shared:
     Args:
         values: range of values.
         estimate: noise, in units of that range.
+        plan: steps of a restoration.
     """
 
     values: ValueRange | None = None
     estimate: NoiseEstimate | None = None
+    plan: Plan | None = None
 
 
 # Of an image that is no page of a stack.
@@ -58,7 +64,7 @@ def common_range(
     level: Sigma = "auto"
     step = 1
     for index in spread(indices, PAGES):
-        color, _ = _visible(page(index))
+        color, _ = visible(page(index))
         if color is None:
             continue
         if not rows:
@@ -77,11 +83,36 @@ def common_estimate(
     """The noise of pages, in units of their range: the median of those of some of them that show noise."""
     found = []
     for index in spread(indices, ESTIMATES):
-        color, hidden = _visible(page(index))
+        color, hidden = visible(page(index))
         estimate = None if color is None else noise_of(values.to_unit(color), hidden)
         if estimate is not None:
             found.append(estimate)
     return median_of(found)
+
+
+def common_plan(
+    page: Callable[[int], Kind],
+    indices: Sequence[int],
+    values: ValueRange,
+    plan: Callable[[UnitImage], Plan],
+) -> Plan | None:
+    """The steps that most of some pages need; `None` where these are hidden as a whole.
+
+    Args:
+        page: the page of an index.
+        indices: the pages.
+        values: their range.
+        plan: the steps for an image in units of that range.
+    """
+    found: list[Plan] = []
+    for index in spread(indices, PLANS):
+        color, hidden = visible(page(index))
+        if color is not None:
+            found.append(plan(UnitImage(values.to_unit(color), hidden=hidden)))
+    if not found:
+        return None
+    (steps, _), *_ = Counter(one.steps for one in found).most_common(1)
+    return next(one for one in found if one.steps == steps)
 
 
 def median_of(found: Sequence[NoiseEstimate]) -> NoiseEstimate | None:
@@ -105,7 +136,7 @@ def spread(indices: Sequence[int], count: int) -> list[int]:
     return [indices[round(place)] for place in np.linspace(0, len(indices) - 1, count)]
 
 
-def _visible(image: Kind) -> tuple[Tensor | None, Tensor | None]:
+def visible(image: Kind) -> tuple[Tensor | None, Tensor | None]:
     """The color planes of a page with hidden pixels filled, and those; `None` where all are hidden."""
     planes = planes_of(image)
     hidden = hidden_pixels(planes)

@@ -20,7 +20,7 @@ from ..inference import Progress, no_progress, part_of
 from .kinds import Kind
 from .report import PageReports, Report
 from .restorer import Restorer
-from .shared import ALONE, Shared, common_estimate, common_range
+from .shared import ALONE, Shared, common_estimate, common_plan, common_range
 from .value_range import Sigma, level_of
 
 Per = Literal["stack", "page"]
@@ -186,7 +186,7 @@ def is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool
     check_estimate(estimate)
     return (
         estimate == "stack"
-        and restorer.options.task == "denoise"
+        and restorer.options.task in ("denoise", "restore")
         and (sigma is None or isinstance(sigma, str))
     )
 
@@ -210,6 +210,9 @@ def _each(
         values = common_range(stack.__getitem__, indices, restorer.options.data_range, level_of)
         if values is None or not estimated:
             return Shared(values)
+        if restorer.combined is not None:
+            plan = common_plan(stack.__getitem__, indices, values, restorer.combined.plan)
+            return Shared(values, plan=plan)
         return Shared(values, common_estimate(stack.__getitem__, indices, values))
 
     shared = {group: shared_by(indices) for group, indices in groups.items()}

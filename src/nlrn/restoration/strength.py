@@ -26,7 +26,7 @@ def check_strength(strength: Any, task: str) -> tuple[float, float]:
         raise ValueError(f"strength must be a number from 0 to 1, or two (luma, color), got {strength!r}")
     luma, color = map(float, both)
     if task == "upscale" and (luma, color) != (1, 1):
-        raise ValueError(f"strength is for denoise and dejpeg, not for upscale, got {strength!r}")
+        raise ValueError(f"strength is for denoise, dejpeg and restore, not for upscale, got {strength!r}")
     return luma, color
 
 

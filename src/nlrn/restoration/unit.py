@@ -18,6 +18,7 @@ from .enlargement import Enlargement
 from .guard import guard
 from .loaded import LoadedModels
 from .options import Options
+from .plan import Plan
 from .report import Report, joined
 from .running import Runner
 from .strength import check_strength, partly
@@ -33,6 +34,8 @@ class UnitImage:
         sigma: noise level; `"auto"` for white noise of a level to be estimated, `None` for noise of an unknown kind.
         hidden: `[B, 1, H, W]`, the pixels that are not part of the picture.
         estimate: of the noise, where there is one.
+        quality: of the JPEG file that the pixels come from.
+        plan: steps of the task `"restore"`, where they are decided.
 
     Raises:
         ValueError: other channels.
@@ -42,6 +45,8 @@ class UnitImage:
     sigma: Sigma | None = None
     hidden: Tensor | None = None
     estimate: NoiseEstimate | None = None
+    quality: int | None = None
+    plan: Plan | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -65,9 +70,8 @@ class UnitImage:
     def each(self) -> list[UnitImage]:
         """The images of the batch, one by one, with a noise that is still to be estimated."""
         masks = [None] * len(self.pixels) if self.hidden is None else list(torch.split(self.hidden, 1))
-        return [
-            UnitImage(x, self.sigma, mask) for x, mask in zip(torch.split(self.pixels, 1), masks, strict=True)
-        ]
+        pairs = zip(torch.split(self.pixels, 1), masks, strict=True)
+        return [dataclasses.replace(self, pixels=x, hidden=mask, estimate=None) for x, mask in pairs]
 
 
 class UnitRestorer:
