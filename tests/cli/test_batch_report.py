@@ -44,13 +44,14 @@ def test_the_bar_counts_files_pixels_and_failures(monkeypatch):
     bar.file(2, "c.png")
     bar.pixels = 8_000_000
     bar.progress(0.5)
-    description = bar._bar.tasks[0].description
-    done = bar._bar.tasks[0].completed
+    (task,) = bar._bar.tasks
+    so_far, done = task.fields["so_far"], task.completed
     bar.close()
     # The clock was read for each update: for its start, for the rate.
-    assert description.startswith("3/4 c.png (16.0 MP, ")
-    assert description.endswith(" MP/s, 1 failed)")
-    assert float(description.split(", ")[1].split()[0]) == pytest.approx(16 / (next(now) - 10), rel=0.1)
+    assert task.description == "3/4 c.png"
+    assert so_far.startswith(", 16.0 MP, ")
+    assert so_far.endswith(" MP/s, 1 failed")
+    assert float(so_far.split(", ")[2].split()[0]) == pytest.approx(16 / (next(now) - 10), rel=0.1)
     assert done == pytest.approx(2.5 / 4)
 
 
@@ -62,8 +63,22 @@ def test_a_result_that_comes_late_does_not_set_the_bar_back(monkeypatch):
     bar.progress(0.5)
     bar.done(1, "a.png", 1_000_000)
     assert bar._bar.tasks[0].completed == pytest.approx(1.5 / 4)
-    assert bar._bar.tasks[0].description.startswith("2/4 b.png (1 MP")
+    assert bar._bar.tasks[0].description == "2/4 b.png"
+    assert bar._bar.tasks[0].fields["so_far"].startswith(", 1 MP, ")
     bar.close()
+
+
+def test_figures_stay_on_a_narrow_terminal(monkeypatch):
+    """Of a long name the end is left out, and nothing else."""
+    monkeypatch.setattr(progress_bar, "PROGRESS_AFTER_SECONDS", 0)
+    screen = io.StringIO()
+    bar = progress_bar.ProgressBar(Console(file=screen, force_terminal=True, width=80), 40)
+    bar.file(1, "a folder of a long name/" * 5 + "b.png")
+    bar.pixels = 12_000_000
+    bar.progress(0.5)
+    bar.done(2, "b.png", failed=True)
+    bar.close()
+    assert "5%, 0 MP, 0 MP/s, 1 failed" in screen.getvalue()
 
 
 def test_the_summary_has_megapixels_and_failures(nlrn, folder):

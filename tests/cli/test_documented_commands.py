@@ -81,9 +81,8 @@ def test_commands_are_found():
 @pytest.mark.parametrize(("page", "command"), ALL, ids=lambda x: x)
 def test_options_exist(page, command):
     """Every command of the documentation is one that nlrn knows, with its options."""
-    words = shlex.split(
-        command.split("nlrn ", 1)[1].split(" > ")[0].replace('"$SLURM_ARRAY_TASK_ID/16"', "0/16")
-    )
+    own = re.split(r" [>|] ", command.split("nlrn ", 1)[1])[0]
+    words = shlex.split(own.replace('"$SLURM_ARRAY_TASK_ID/16"', "0/16"))
     program = typer.main.get_command(app)
     while words and words[0] in getattr(program, "commands", {}):
         program, words = program.commands[words[0]], words[1:]

@@ -147,6 +147,20 @@ def test_memory_is_that_of_one_frame():
     assert most < 8 * len(frame)
 
 
+def test_white_space_between_frames():
+    frames = [ppm(frame) for frame in noisy(3)]
+    assert list(split_frames(io.BytesIO(b"\n\n".join(frames) + b"\n"))) == frames
+
+
+def test_of_a_live_stream_only_the_frame_is_waited_for():
+    """And the first bytes of the next one, by which a stream is known from a file."""
+    frame = ppm(noisy(1)[0])
+    reading, writing = os.pipe()
+    with open(reading, "rb") as stream, open(writing, "wb", buffering=0) as source:
+        source.write(frame + frame[:8])
+        assert next(split_frames(stream)) == frame
+
+
 @pytest.mark.parametrize(
     "content",
     [

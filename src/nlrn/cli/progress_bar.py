@@ -51,13 +51,13 @@ class ProgressBar:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.percentage:3.0f}%"),
+                TextColumn("{task.percentage:3.0f}%{task.fields[so_far]}", markup=False),
                 TimeRemainingColumn(),
                 console=self._console,
                 transient=True,
             )
             self._bar.start()
-            self._bar.add_task("", total=1.0)
+            self._bar.add_task("", total=1.0, so_far="")
         task = self._bar.task_ids[0]
         name = (
             self._name
@@ -66,16 +66,16 @@ class ProgressBar:
         )
         if self.pages > 1:
             name += f", page {min(int(fraction * self.pages) + 1, self.pages)} of {self.pages}"
-        if self._count > 1:
-            name += f" ({self._so_far(fraction)})"
-        self._bar.update(task, completed=(self._index + fraction) / self._count, description=name)
+        completed = (self._index + fraction) / self._count
+        so_far = self._so_far(fraction) if self._count > 1 else ""
+        self._bar.update(task, completed=completed, description=name, so_far=so_far)
 
     def _so_far(self, fraction: float) -> str:
-        """The pixels that are done, how many a second, and the files that failed."""
+        """The pixels that are done, how many a second, and the files that failed, after a comma."""
         pixels = self._done + fraction * self.pixels
         seconds = time.perf_counter() - self._started
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{millions(pixels)} MP, {millions(pixels / seconds)} MP/s{failed}"
+        return f", {millions(pixels)} MP, {millions(pixels / seconds)} MP/s{failed}"
 
 
 def millions(count: float) -> str:

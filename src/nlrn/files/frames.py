@@ -47,7 +47,9 @@ def _length(source: _Stream) -> int | None:
     elif source.held[:1] == b"P":
         for header in HEADERS:
             source.has(header)
-            length = length or length_of(bytes(source.held[:header]))
+            length = length_of(bytes(source.held[:header]))
+            if length is not None:  # a live stream may not have more yet
+                break
     return length if length is not None and source.has(length) else None
 
 
