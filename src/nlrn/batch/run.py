@@ -7,6 +7,7 @@ import errno
 import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -195,8 +196,12 @@ def _is_copied(image: Image, restored: Image, name: str, options: FileOptions) -
 
 
 def _content(job: Job) -> bytes | Path:
-    """A file, or what standard input has."""
-    return sys.stdin.buffer.read() if job.source == "-" else job.source
+    """A file, or what standard input or a pipe has, which can be read once only."""
+    if job.source == "-":
+        return sys.stdin.buffer.read()
+    if not stat.S_ISFIFO(os.stat(job.source).st_mode):
+        return job.source
+    return job.source.read_bytes()
 
 
 def _mode(job: Job) -> int | None:

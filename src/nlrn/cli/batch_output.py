@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .errors import printable
 from .options import os_error, worded
 from .pace import Announcement, duration
 
@@ -229,7 +230,7 @@ def how(report: Report, pages: int) -> str:
 
 def _plain(text: object) -> str:
     """Text that rich prints as it is."""
-    return escape(str(text))
+    return escape(printable(text))
 
 
 class _Bar:
