@@ -290,7 +290,9 @@ def test_a_long_job_says_so_and_what_is_faster(nlrn, tmp_path, monkeypatch):
     # The first file is done at the latest when the third begins: its writing may take as long as the second.
     more = [picture(tmp_path / name).name for name in ("b.png", "c.png")]
     outcome = nlrn("denoise", "a.png", *more, "--sigma", 20, "--model", "gaussian", "-o", "clean")
-    assert re.search(r"^about \d+ seconds left( for \d files)?; faster: a CUDA GPU$", outcome.err, re.MULTILINE)
+    assert re.search(
+        r"^about \d+ seconds left( for \d files)?; faster: a CUDA GPU$", outcome.err, re.MULTILINE
+    )
 
 
 def test_progress_bar_only_after_two_seconds(monkeypatch):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nlrn.files.images import Image, encode_image, write_image
+from nlrn.files.images import Image, encode_image, read_image, write_image
 from pictures import picture
 
 FAST = ("--model", "gaussian", "--sigma", "10")
@@ -94,3 +96,30 @@ def test_what_a_format_cannot_hold_is_refused_before_the_work(good, monkeypatch)
 
 def test_compare_names_no_numbers_of_errors(good):
     one_line(good("compare", "a.png", "nope.png"), 2, "nlrn: No such file or directory: nope.png")
+
+
+@pytest.mark.parametrize("name", ["new\nline.png", "clear\x1b[2J.png"], ids=["line break", "escape"])
+def test_a_name_does_not_steer_the_terminal(good, name):
+    """It would break lines that programs read, or hide what was said."""
+    write_image(Image(picture((20, 20))), name)
+    outcome = good("denoise", name, *FAST)
+    assert outcome.code == 0, outcome.err
+    shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
+    assert outcome.err.startswith(f"{shown} -> {shown.replace('.png', '-denoised.png')} (")
+    again = good("denoise", name, *FAST)
+    one_line(again, 2, "-denoised.png exists")
+    assert "\x1b" not in again.err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_read_once(good):
+    """As the shell's <(command) gives it."""
+    data = encode_image(Image(picture((20, 20))), "PNG")
+    os.mkfifo("pipe.png")
+    writer = threading.Thread(target=lambda: Path("pipe.png").write_bytes(data), daemon=True)
+    writer.start()
+    outcome = good("denoise", "pipe.png", "-o", "b.png", *FAST)
+    assert outcome.code == 0, outcome.err
+    writer.join(10)
+    good("denoise", "a.png", "-o", "c.png", *FAST)
+    assert (read_image("b.png").pixels == read_image("c.png").pixels).all()

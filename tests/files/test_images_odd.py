@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
 import zlib
 
@@ -9,9 +11,18 @@ import imagecodecs
 import numpy as np
 import pytest
 from image_files import noise, saved
+from PIL import Image as Pillow
 
-from nlrn.files.images import Image, ImageError, check_writable, encode_image, read_image, write_image
-from nlrn.files.png16 import insert_chunks, read_chunks
+from nlrn.files.images import (
+    Image,
+    ImageError,
+    check_writable,
+    encode_image,
+    losses,
+    read_image,
+    write_image,
+)
+from nlrn.files.png16 import insert_chunks, png_chunk, read_chunks
 
 LONG = b"x" * 2_000_000
 PIXELS = noise((6, 7, 3))
@@ -90,3 +101,33 @@ def test_a_name_that_no_file_can_have(tmp_path):
 def test_permissions(tmp_path):
     write_image(Image(PIXELS), tmp_path / "a.png", mode=0o600)
     assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("bits", "channels", "kept"), [(12, 3, True), (12, 1, False), (17, 3, False)])
+def test_the_number_of_significant_bits_is_kept_where_it_fits(bits, channels, kept, capfd):
+    """Also what does not fit is read without a word of libpng."""
+    pixels = np.random.default_rng(0).integers(0, 1 << 16, (8, 9, 3), np.uint16)
+    data = insert_chunks(encode_image(Image(pixels), "PNG"), [(b"sBIT", bytes([bits] * channels))])
+    image = read_image(data)
+    np.testing.assert_array_equal(image.pixels, pixels)
+    written = encode_image(image)
+    assert (png_chunk(b"sBIT", bytes([bits] * channels)) in written) is kept
+    assert capfd.readouterr().err == ""
+    assert any("(sBIT)" in note for note in losses(image, "TIFF"))
+    assert b"sBIT" not in encode_image(dataclasses.replace(image, pixels=pixels[..., 0]), "PNG") or not kept
+
+
+def test_the_quality_of_jpeg_files():
+    picture = Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8))
+
+    def quality(**options):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", **options)
+        return read_image(file.getvalue()).jpeg_quality
+
+    for given in (1, 10, 30, 50, 75, 85, 90, 95, 98):
+        assert quality(quality=given) == given
+    assert quality(quality=40, progressive=True) == 40
+    # Equal steps for all frequencies: by the low ones, which show.
+    assert 25 <= quality(qtables=[[20] * 64, [20] * 64]) <= 45
+    assert read_image(encode_image(Image(np.zeros((9, 9), np.uint8)), "PNG")).jpeg_quality is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from PIL import ImageDraw
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
@@ -16,7 +17,7 @@ from nlrn.evaluation.metrics import psnr
 from nlrn.files.images import Image, read_image
 from nlrn.inference.blocking import find_blocks
 from nlrn.restoration import Restorer
-from nlrn.restoration.plan import Plan, plan_for
+from nlrn.restoration.plan import CERTAIN, Plan, plan_for
 from nlrn.restoration.unit import UnitImage
 
 CLEAN = astronaut()[3:99, 61:157]
@@ -79,7 +80,7 @@ def test_blocks_are_found_wherever_they_begin(top, left):
     gray = decoded(CLEAN, 30)[top:, left:].mean(-1).astype(np.float32) / 255
     found = find_blocks(torch.from_numpy(gray)[None, None])
     assert found.origin == (-top % 8, -left % 8)
-    assert found.certainty > 5
+    assert found.certainty > 2 * CERTAIN
     clean = find_blocks(torch.from_numpy(CLEAN.mean(-1).astype(np.float32) / 255)[None, None])
     assert clean.certainty < 3
     assert found.height > 3 * clean.height
@@ -168,3 +169,47 @@ def test_turned_files_are_enlarged_as_they_are_shown():
     image = Image(CLEAN[:40, :50], exif=block)
     restored, _ = Restorer(task="restore", size=(100, 80)).image(image)
     assert restored.pixels.shape == (80, 100, 3)
+
+
+def squares(side: int) -> np.ndarray:
+    return CLEAN[::side, ::side].repeat(side, 0).repeat(side, 1)[:96, :96]
+
+
+def framed() -> np.ndarray:
+    """White noise in a frame that lies on a grid of 8."""
+    frame = np.full((160, 160, 3), 255, np.uint8)
+    frame[32:128, 32:128] = noisy(15)
+    return frame
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [squares(8), squares(16), framed(), CLEAN[:20, :20]],
+    ids=["squares", "large squares", "frame", "too small"],
+)
+def test_what_a_picture_has_itself_is_no_seam(pixels):
+    image = torch.from_numpy(np.moveaxis(pixels, -1, 0).copy())[None].float() / 255
+    found = find_blocks(image)
+    assert found is None or found.certainty < CERTAIN
+
+
+def test_drawings_come_back_as_they_are():
+    page = Pillow.new("L", (120, 96), 255)
+    ImageDraw.Draw(page).text((8, 30), "The quick brown fox", fill=0)
+    dots = ((np.indices((96, 96)).sum(0) % 2) * 255).astype(np.uint8)
+    halftone = (CLEAN.mean(-1) > np.tile([[32, 160], [224, 96]], (48, 48))).astype(np.uint8) * 255
+    for drawing in (np.asarray(page), dots, halftone, squares(8)):
+        np.testing.assert_array_equal(nlrn.restore(drawing), drawing)
+
+
+def test_ranges_beyond_those_of_files():
+    """Counts of 10 bit in uint16 and floats near 0 gain what the same picture gains at full range."""
+    clean = CLEAN.mean(-1)
+    given = clean + np.random.default_rng(0).normal(0, 15, clean.shape)
+    gains = []
+    for white, dtype in ((255, np.float64), (1023, np.uint16), (1e-3, np.float32)):
+        image = (given / 255 * white).clip(0, None).astype(dtype)
+        error = (nlrn.restore(image) / white * 255 - clean).std()
+        gains.append(20 * np.log10((given.clip(0) - clean).std() / error))
+    assert min(gains) > 5
+    assert max(gains) - min(gains) < 0.3

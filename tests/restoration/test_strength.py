@@ -48,6 +48,10 @@ def test_full_strength_changes_nothing_to_the_bit():
     assert partly(image, restored, (1.0, 1.0)) is restored
 
 
+def test_numbers_of_numpy_are_numbers():
+    assert check_strength((np.float32(0.5), np.int64(1)), "denoise") == (0.5, 1.0)
+
+
 @pytest.mark.parametrize(
     "strength", [-0.1, 1.1, float("nan"), "0.5", True, (0.5,), (0.1, 0.2, 0.3), (0.5, 2), None]
 )

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -196,8 +197,10 @@ class _DroppedError(Exception):
 
 
 def _content(job: Job, contents: Iterator[bytes] | None = None) -> bytes | Path:
-    """A file, or the first image of standard input."""
-    return next(contents or split_frames(sys.stdin.buffer)) if job.source == "-" else job.source
+    """A file, or what a pipe has, or the first image of standard input, which can be read once only."""
+    if job.source == "-":
+        return next(contents or split_frames(sys.stdin.buffer))
+    return job.source.read_bytes() if stat.S_ISFIFO(os.stat(job.source).st_mode) else job.source
 
 
 def _mode(job: Job) -> int | None:

@@ -13,7 +13,7 @@ from .benchmark import app as benchmark
 from .compare import compare
 from .dejpeg import dejpeg
 from .denoise import denoise
-from .errors import CANNOT_START, CliError
+from .errors import CANNOT_START, CliError, printable
 from .export_onnx import export_onnx
 from .export_weights import export_weights
 from .grouped import GroupedCommand
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=arguments, standalone_mode=False)
     except CliError as error:
-        print(f"nlrn: {error}", file=sys.stderr)
+        print(f"nlrn: {printable(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except CLICK_ERROR as error:  # a bad option
         print(f"nlrn: {error.format_message()}", file=sys.stderr)
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:  # of a path that a command only looked at
         from .options import os_error
 
-        print(f"nlrn: {os_error(error)}", file=sys.stderr)
+        print(f"nlrn: {printable(os_error(error))}", file=sys.stderr)
         sys.exit(CANNOT_START)
     if code == INTERRUPTED:  # typer returns it for Ctrl-C, and says nothing
         print("nlrn: interrupted", file=sys.stderr)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .batch_report import kind_of, reason_of
+from .errors import printable
 from .options import worded
 from .pace import Announcement, duration
 from .progress_bar import ProgressBar, millions
@@ -143,4 +144,4 @@ def how(report: Report, pages: int) -> str:
 
 def _plain(text: object) -> str:
     """Text that rich prints as it is."""
-    return escape(str(text))
+    return escape(printable(text))

@@ -33,8 +33,12 @@ def check_page(page: Path, inputs: list[Path], overwrite: bool, made: Path | Non
         raise CliError(f"the page {page} is an input itself; the original is never modified")
     if os.path.lexists(page) and not overwrite:
         raise CliError(f"{page} exists; pass --overwrite to replace it")
-    if not page.parent.is_dir() and page.parent != made:
+    if page.parent == made and not made.exists():
+        return
+    if not page.parent.is_dir():
         raise CliError(f"the folder of the page {page} does not exist")
+    if not os.access(page.parent, os.W_OK):
+        raise CliError(f"the folder of the page {page} cannot be written to")
 
 
 class BatchPage:

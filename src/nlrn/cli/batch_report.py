@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from .errors import printable
 from .options import os_error, worded
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ def _log_line(event: Event) -> str:
         said += [f"warning: {worded(warning)}" for warning in event.report.warnings]
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     fields = (now, kind_of(event), seconds, event.job.origin, event.job.place, "; ".join(said))
-    # A name may have a tab, an end of a line, or bytes that are no text.
-    clean = (field.translate({9: "\\t", 10: "\\n", 13: "\\r"}) for field in fields)
-    return "\t".join(clean) + "\n"
+    return "\t".join(printable(field) for field in fields) + "\n"
 
 
 def kind_of(event: Event) -> str:

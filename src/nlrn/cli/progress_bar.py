@@ -8,6 +8,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .errors import printable
+
 PROGRESS_AFTER_SECONDS = 2.0
 
 
@@ -25,7 +27,7 @@ class ProgressBar:
 
     def file(self, index: int, name: str) -> None:
         """Notes which file begins."""
-        self._index, self._name, self._fraction = index, name, 0.0
+        self._index, self._name, self._fraction = index, printable(name), 0.0
         self.pages, self.pixels = 1, 0
 
     def done(self, count: int, name: str, pixels: int = 0, failed: bool = False) -> None:
@@ -33,7 +35,7 @@ class ProgressBar:
         self._done += pixels
         self._failed += failed
         if count > self._index:  # otherwise the next one is at hand already
-            self._index, self._name, self._fraction = count, name, 0.0
+            self._index, self._name, self._fraction = count, printable(name), 0.0
             self.pages, self.pixels = 1, 0
         if self.progress is not None and self._count and count < self._count:
             self._update(self._fraction)

@@ -18,7 +18,7 @@ from .jpeg2000 import decode_jpeg2000, measure_jpeg2000
 from .jpegxl import decode_jpegxl, encode_jpegxl, measure_jpegxl
 from .netpbm import decode_netpbm, measure_netpbm
 from .pillow import decode_pillow, encode_pillow, measure_pillow
-from .png16 import decode_png16, encode_png16
+from .png16 import decode_png16, encode_png16, has_significant_bits
 from .raw import RAF_SIGNATURE, decode_raw, is_raw, measure_raw
 from .tiff import decode_tiff, encode_tiff, measure_tiff
 
@@ -116,6 +116,13 @@ def held(image: Image, format_: str) -> Image:
         image = replace(image, resolution=None)
     if not keeps_xmp(image, format_):
         image = replace(image, xmp=None)
+    chunks = tuple(
+        (kind, content)
+        for kind, content in image.color_chunks
+        if kind != b"sBIT" or has_significant_bits(content, image)
+    )
+    if chunks != image.color_chunks:
+        image = replace(image, color_chunks=chunks)
     if format_ != "TIFF" and image.premultiplied and image.alpha is not None:
         image = _unmultiplied(image, image.alpha)
     return image

@@ -229,6 +229,8 @@ def losses(image: Image, name: str) -> tuple[str, ...]:
         notes.append(
             f"{name} has no place for what the PNG says of its colours (cICP, such as HDR): it is left out"
         )
+    if name != "PNG" and any(kind == b"sBIT" for kind, _ in image.color_chunks):
+        notes.append(f"{name} has no place for the number of significant bits (sBIT): it is left out")
     if image.imagej and name != "TIFF":
         notes.append(f"{name} has no place for ImageJ's {', '.join(sorted(image.imagej))}: left out")
     if image.icc and (name == "JXL" or not FORMATS[name].metadata):

@@ -26,6 +26,8 @@ MULTI_PICTURE_ENTRIES = 0xB002
 
 
 JPEG_END = b"\xff\xd9"
+# Places of the lowest frequencies in a quantisation table, row by row.
+LOW = (0, 1, 2, 8, 9, 16)
 
 
 def decode_pillow(data: bytes, format_: str, name: str) -> Image:
@@ -68,15 +70,18 @@ def decode_pillow(data: bytes, format_: str, name: str) -> Image:
 def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> int | None:
     """The quality of quantisation tables on libjpeg's scale of 1 to 100, by the first of them, which is that of luma.
 
-    Tables of other encoders get the quality whose steps are as large in the middle.
+    Tables of other encoders have the quality whose steps are as large, over all frequencies or, where these are
+    coarser, over the low ones, whose steps show as blocks.
     """
     if 0 not in tables:
         return None
     # libjpeg's steps are those of the standard times a scale, rounded, and at most 255.
-    scales = [
-        100 * step / base for step, base in zip(tables[0], chain(*LUMINANCE), strict=True) if step < 255
-    ]
+    pairs = list(zip(tables[0], chain(*LUMINANCE), strict=True))
+    scales = [100 * step / base for step, base in pairs if step < 255]
+    low = [100 * step / base for step, base in (pairs[place] for place in LOW) if step >= 4]
     scale = median(scales) if scales else 5000.0
+    if low and median(low) > 1.5 * scale:
+        scale = median(low)
     quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
     return max(1, min(100, round(quality)))
 

@@ -16,7 +16,7 @@ from .image import PNG_SIGNATURE, Image, ImageError, check_size, load_package, m
 MAX_PROFILE = 1 << 24
 # EXIF data as text takes two letters a byte.
 MAX_RAW = 1 << 19
-COLOR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"cHRM", b"gAMA", b"sRGB")
+COLOR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"cHRM", b"gAMA", b"sRGB", b"sBIT")
 INCH = 0.0254  # in metres
 XMP = b"XML:com.adobe.xmp\0"
 
@@ -29,7 +29,7 @@ def decode_png16(data: bytes, name: str) -> Image:
     if b"acTL" in chunks:
         raise ImageError(f"{name} is animated; only single images are supported")
     with _without_messages(data[28:29] == b"\1"):
-        array: np.ndarray = load_package("imagecodecs", "16-bit PNG").png_decode(data)
+        array: np.ndarray = load_package("imagecodecs", "16-bit PNG").png_decode(_pixels_alone(data))
     if array.dtype != np.uint16 or array.ndim not in (2, 3):
         raise ImageError(f"{name} decoded to {array.dtype} of shape {array.shape}, expected 16-bit pixels")
     array = array if array.ndim == 3 else array[..., None]
@@ -76,6 +76,18 @@ def read_chunks(data: bytes, name: str) -> dict[bytes, bytes]:
     if b"IEND" not in chunks:
         raise ImageError(f"{name} is truncated: expected an IEND chunk, found {len(data)} bytes without one")
     return chunks
+
+
+def _pixels_alone(data: bytes) -> bytes:
+    """A PNG file with nothing that a decoder may ignore but transparency: libpng prints what it finds odd there."""
+    kept, position = [data[: len(PNG_SIGNATURE)]], len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, position)
+        kind, end = data[position + 4 : position + 8], position + size + 12
+        if kind[:1].isupper() or kind == b"tRNS":
+            kept.append(data[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def read_profile(chunk: bytes | None) -> tuple[bytes | None, tuple[str, ...]]:
@@ -144,6 +156,12 @@ def insert_chunks(data: bytes, chunks: list[tuple[bytes, bytes]], extra: bytes =
 def color_chunks(chunks: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """The chunks of a PNG that describe its colours, beside a profile."""
     return tuple((kind, chunks[kind]) for kind in COLOR_CHUNKS if kind in chunks)
+
+
+def has_significant_bits(content: bytes, image: Image) -> bool:
+    """True for the content of an sBIT chunk that fits an image: a byte a channel, and no more bits than it has."""
+    channels = (1 if image.pixels.ndim == 2 else 3) + (image.alpha is not None)
+    return len(content) == channels and all(1 <= bits <= 8 * image.pixels.itemsize for bits in content)
 
 
 def without_texts(data: bytes) -> bytes:

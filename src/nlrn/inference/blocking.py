@@ -13,6 +13,10 @@ from ..ops.color import GRAY
 BLOCK = 8
 # A step counts up to so many grey levels: edges of the picture would hide those of blocks.
 LARGEST_STEP = 8.0
+# The standard error of the median of normal numbers, by the median of their distances from it and their count.
+MEDIAN_ERROR = 1.2533 * 1.4826
+# A picture of which so many steps within blocks are none was drawn of squares, or enlarged by whole numbers.
+DRAWN = 0.95
 # Pixels a side below which there are too few seams.
 SMALLEST_SIDE = 24
 
@@ -35,18 +39,24 @@ class Blocking:
 def find_blocks(image: Tensor) -> Blocking | None:
     """Finds the grid of 8 by 8 pixels at which values step.
 
-    Steps between neighbours, less those beside them, are averaged for each of the eight places that a grid can have.
+    Steps between neighbours, less those beside them, are averaged along each column and row; of the eight places that a
+    grid can have, the one with the highest median counts.
 
     Args:
         image: `[B, C, H, W]` in units of [0, 1], C = 1 or 3.
 
     Returns:
-        The strongest grid; `None` for fewer than 24 pixels a side.
+        The strongest grid; `None` for fewer than 24 pixels a side, and for squares of one value each, as in drawings.
     """
     if min(image.shape[2:]) < SMALLEST_SIDE:
         return None
-    down, across = (_seams(plane) for plane in (luma_levels(image), luma_levels(image).mT))
-    return Blocking(down[0] + across[0], (down[1] + across[1]) / math.sqrt(2), (across[2], down[2]))
+    plane = luma_levels(image)
+    # Of columns, and of rows as columns of the transposed plane.
+    height, certainty, column, none = _seams(plane)
+    other_height, other_certainty, row, other_none = _seams(plane.mT)
+    if min(none, other_none) > DRAWN:
+        return None
+    return Blocking(height + other_height, (certainty + other_certainty) / math.sqrt(2), (row, column))
 
 
 def luma_levels(image: Tensor) -> Tensor:
@@ -57,15 +67,24 @@ def luma_levels(image: Tensor) -> Tensor:
     return 255 * torch.einsum("c,bchw->bhw", weights, image)
 
 
-def _seams(plane: Tensor) -> tuple[float, float, int]:
-    """Height, certainty and first column of the grid that stands out most, of `[B, H, W]`."""
+def _seams(plane: Tensor) -> tuple[float, float, int, float]:
+    """Height, certainty and first column of the grid that stands out most, of `[B, H, W]`.
+
+    And the share of the steps beside it that are none.
+    """
     steps = plane.diff(dim=2).abs()
     excess = (steps[..., 1:-1] - (steps[..., 2:] + steps[..., :-2]) / 2).clamp(-LARGEST_STEP, LARGEST_STEP)
     count = excess.shape[2] // BLOCK
-    means = excess[..., : count * BLOCK].reshape(*excess.shape[:2], count, BLOCK).double().mean((0, 1, 2))
-    error = float(excess.double().std()) / math.sqrt(excess.shape[0] * excess.shape[1] * count)
-    best = int(means.argmax())
-    others = torch.cat([means[:best], means[best + 1 :]])
-    height, lead = float(means[best] - others.mean()), float(means[best] - others.max())
+    # Columns by where they are in a grid: [count, 8].
+    columns = excess.double().mean((0, 1))[: count * BLOCK].reshape(count, BLOCK)
+    # The median, since blocks have seams at all their borders, and a frame or a chart at a few.
+    heights = columns.median(0).values
+    best = int(heights.argmax())
+    others = torch.cat([heights[:best], heights[best + 1 :]])
+    height, lead = float(heights[best] - others.mean()), float(heights[best] - others.max())
+    error = float((columns - heights).abs().median()) * MEDIAN_ERROR / math.sqrt(count)
     # The first of `excess` is the step from the second pixel to the third.
-    return height, lead / error if error else 0.0, (best + 2) % BLOCK
+    origin = (best + 2) % BLOCK
+    inside = torch.arange(steps.shape[2]) % BLOCK != (origin - 1) % BLOCK
+    none = float((steps[..., inside] == 0).double().mean())
+    return height, lead / error if error else 0.0, origin, none

@@ -30,7 +30,7 @@ Step = Literal["dejpeg", "white", "photo", "upscale"]
 Compression = Literal["mild", "medium", "strong"]
 
 # Seams stand out by so many standard errors, and are so high in 8-bit grey levels, where dejpeg helps.
-CERTAIN, HIGH = 5.0, 0.6
+CERTAIN, HIGH = 4.0, 0.6
 # At higher qualities of a JPEG file dejpeg takes more than it gives.
 BEST_QUALITY = 95
 # Compression that leaves so little noise that dejpeg comes first, and one that leaves most of the noise: a quality, or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ def check_strength(strength: Any, task: str) -> tuple[float, float]:
     """
     both = strength if isinstance(strength, list | tuple) else (strength, strength)
     if len(both) != 2 or not all(
-        isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1 for x in both
+        isinstance(x, Real) and not isinstance(x, bool) and 0 <= float(x) <= 1 for x in both
     ):
         raise ValueError(f"strength must be a number from 0 to 1, or two (luma, color), got {strength!r}")
     luma, color = map(float, both)
