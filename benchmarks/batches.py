@@ -1,6 +1,7 @@
 """A batch beside a loop over `nlrn.denoise` and beside one process a file, and images of one size together.
 
     python -m benchmarks.batches --count 24 --size 256 --turns 2
+    OMP_WAIT_POLICY=passive python -m benchmarks.batches --busy FILE...     # on Linux
 
 Refuses to report a time before all ways have written the same pixels. The ways take turns; each is a process of its
 own, with its start, and the times are the clock's (best of the turns) and the processors'. The clock's say little while
@@ -24,6 +25,11 @@ import torch
 from PIL import Image
 
 from nlrn import load_model
+from nlrn.batch.events import Failed
+from nlrn.batch.file_options import FileOptions
+from nlrn.batch.job import Job
+from nlrn.batch.run import run_batch
+from nlrn.restoration import Restorer
 
 LOOP = """
 import sys
@@ -41,7 +47,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--ways", default="batch,jobs,loop,process a file,together")
+    parser.add_argument(
+        "--busy", nargs="+", type=Path, help="measure only how busy these files keep two cores"
+    )
     arguments = parser.parse_args()
+    if arguments.busy:
+        measure_busy(arguments.busy, None if arguments.model == "default" else arguments.model)
+        return
     ways = arguments.ways.split(",")
     if ways != ["together"]:
         with tempfile.TemporaryDirectory() as folder:
@@ -142,6 +154,25 @@ def compare_together(name: str, size: int, turns: int, count: int = 4) -> None:
         f"{count} images of {size}x{size} through the network: one by one {alone:.2f} s, together {joined:.2f} s "
         f"of a processor, ratio {joined / alone:.3f}, difference {difference:.1e}"
     )
+
+
+def measure_busy(paths: list[Path], model: str | None) -> None:
+    """Prints how busy a batch of two threads would keep two cores of its own.
+
+    What the main thread has used of a processor is what the batch would take; threads that wait must not use any
+    (OMP_WAIT_POLICY=passive).
+    """
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = tuple(Job(path, Path(folder) / f"{i}{path.suffix}") for i, path in enumerate(paths))
+        both, own = time.process_time(), time.thread_time()
+        restorer = Restorer(model, device="cpu")
+        events = list(run_batch(jobs, restorer, FileOptions(None, 95, False)))
+        both, own = time.process_time() - both, time.thread_time() - own
+    for event in events:
+        if isinstance(event, Failed):
+            raise SystemExit(f"{event.job.origin}: {event.error}")
+    print(f"{len(paths)} files: {both:.1f} s of processors, two cores busy to {both / 2 / own:.1%}")
 
 
 if __name__ == "__main__":
