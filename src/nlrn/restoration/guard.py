@@ -33,6 +33,8 @@ CERTAIN = 1.5
 SMALLEST_SHARE = 0.002
 # Offsets of the pixels over which a mean is taken, and how far apart the colours of one area may lie.
 TAPS, SAME_AREA = tuple(range(-12, 13, 3)), 12 * LEVEL
+# Rows for which means are taken at once, so that they stay in the cache.
+BAND = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def guard(image: Tensor, restored: Tensor, noise: float) -> Guarded:
     local = -_largest(-torch.where(flat, spread, torch.inf), REACH)
     near = torch.isfinite(local)
     removed = restored - image
-    shift, count = area_mean(removed, restored)
+    shift, count = area_mean(removed, restored, near)
     # Noise that is cut off at black or white has a mean, which a restoration rightly takes off, and so has noise in few
     # pixels.
     right = noise * (CERTAIN / count.sqrt()).clamp(min=CUT_OFF)
@@ -97,21 +99,31 @@ def _spread(image: Tensor) -> Tensor:
     return (box_mean(image * image, RADIUS) - mean * mean).clamp_(min=0).sqrt_().amax(1, keepdim=True)
 
 
-def area_mean(values: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of values over the pixels around each that have its colour in the guide, and their number."""
+def area_mean(values: Tensor, guide: Tensor, needed: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of values over the pixels around each that have its colour in the guide, and their number.
+
+    Args:
+        values, guide: `[B, C, H, W]`.
+        needed: `[B, 1, H, W]`; bands of rows without a needed pixel have 0 and 1.
+    """
     reach, (height, width) = TAPS[-1], values.shape[2:]
     padded = [F.pad(x, [reach] * 4, mode="replicate") for x in (values, guide)]
-    total, weight = torch.zeros_like(values), torch.zeros_like(values[:, :1])
-    for down, across in itertools.product(TAPS, TAPS):
-        rows, columns = (
-            slice(reach + down, reach + down + height),
-            slice(reach + across, reach + across + width),
-        )
-        value, color = (x[:, :, rows, columns] for x in padded)
-        same = ((color - guide).abs().amax(1, keepdim=True) < SAME_AREA).to(values.dtype)
-        total += same * value
-        weight += same
-    return total / weight, weight
+    mean, weight = torch.zeros_like(values), torch.ones_like(values[:, :1])
+    for top in range(0, height, BAND):
+        band = slice(top, min(top + BAND, height))
+        if not needed[:, :, band].any():
+            continue
+        own, total = guide[:, :, band], torch.zeros_like(values[:, :, band])
+        count = torch.zeros_like(total[:, :1])
+        for down, across in itertools.product(TAPS, TAPS):
+            rows = slice(reach + down + band.start, reach + down + band.stop)
+            columns = slice(reach + across, reach + across + width)
+            value, color = (x[:, :, rows, columns] for x in padded)
+            same = ((color - own).abs_().amax(1, keepdim=True) < SAME_AREA).to(values.dtype)
+            total += same * value
+            count += same
+        mean[:, :, band], weight[:, :, band] = total / count, count
+    return mean, weight
 
 
 def _largest(values: Tensor, radius: int) -> Tensor:
