@@ -1,0 +1,338 @@
+"""Weights that learn from noisy images alone.
+
+Half of the crops of a step are of the images y themselves, and half of what the network made of them at the start, x:
+
+    y ── + a s n ── network at the level s sqrt(1 + a^2) ── compared with y - s n / a      n ~ N(0, 1)
+    x ── + s n ──── network at the level s ──────────────── compared with x
+
+In the first line the noise of the input and that of the target have nothing in common, so that the network learns what
+it would learn from clean targets (Recorrupted-to-Recorrupted). The second line learns what such images look like; its
+targets are not quite right, but they have no noise, and a few steps go far. With repeated frames of one scene the
+target of a frame is another frame, whose noise is of its own (Noise2Noise).
+
+A share of the image, in blocks, is kept from the loss. There the squared error to the clean image, which nobody has,
+is estimated without bias by Stein's formula (SURE), and of repeated frames by the other frame:
+
+    mean (f(y) - y)^2 - s^2 + 2 s^2 div f(y)        div f(y) = n . (f(y + e n) - f(y)) / e
+
+The weights with the least error there are the result, if they are better than those of the start beyond chance.
+
+Source: Pang, Zheng, Quan and Ji, Recorrupted-to-Recorrupted, doi:10.1109/CVPR46437.2021.00208; Lehtinen et al.,
+Noise2Noise, ICML 2018; Ramani, Blu and Unser, Monte-Carlo SURE, doi:10.1109/TIP.2008.2001404.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..inference import Progress, no_progress, restore
+from ..models.nlrn import NLRN
+from ..models.weights_file import save_weights
+from .config import Phase, TrainingConfig
+from .crops import Crops
+from .noisy import Noisy
+from .schedule import Length, learning_rate_factor
+from .step import Trainer, TrainingError, step_generator
+
+# Noise added to the input, in noise levels.
+RECORRUPTION = 0.5
+CROP, BATCH, LEARNING_RATE = 64, 4, 3e-4
+# Learned from are as many parts of the images at most, of so many pixels a side.
+PARTS, SIDE = 24, 256
+# Blocks of so many pixels a side, and the share of them that is kept from the loss, but no fewer than a few.
+BLOCK, HELD, FEWEST = 16, 0.2, 4
+# The error is estimated so many times in a run, on as many parts at most.
+LOOKS, LOOKED_AT = 4, 6
+# The probe of the divergence in noise levels.
+PROBE = 0.1
+# As many standard errors better than at the start is beyond chance.
+CERTAIN = 1.5
+# Noise was cut off at the smallest or the largest value where so large a share of all are equal to it. It is whole so
+# many noise levels away.
+CUT_OFF, CLEAR_OF_ENDS = 1e-3, 2.5
+SKIPPED_AT_MOST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Adaptation:
+    """The result of adapting a network to noisy images.
+
+    Args:
+        model: the adapted network, or the one it started from if that is no worse.
+        improved: whether it is adapted.
+        gain: how much higher its PSNR is, in dB, as estimated without a clean image; 0 where it is not adapted.
+        uncertainty: standard error of the gain, in dB.
+        steps: steps that were taken.
+        seconds: their time.
+        cautions: about the noise, in full sentences.
+        about: notes for the weight file.
+    """
+
+    model: NLRN
+    improved: bool
+    gain: float
+    uncertainty: float
+    steps: int
+    seconds: float
+    cautions: tuple[str, ...] = ()
+    about: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The result in a sentence."""
+        if self.improved:
+            return f"adapted: PSNR {self.gain:.1f} +- {self.uncertainty:.1f} dB higher, as estimated without a clean image"
+        return "not adapted: no better than the weights it started from, which are the result"
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the weights as a file that `model=` and `--model` take, replaced if it exists.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        save_weights(path, self.model.config, self.model.state_dict(), self.about)
+        return Path(path)
+
+
+def adapt_to(
+    images: Sequence[Noisy],
+    released: NLRN,
+    length: Length,
+    *,
+    pairs: bool = False,
+    seed: int = 0,
+    device: torch.device | None = None,
+    progress: Progress = no_progress,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Adaptation:
+    """Adapts a network to noisy images.
+
+    Args:
+        images: of the channels of the network.
+        released: the network to start from, with a noise channel; it stays as it is.
+        length: steps, or minutes.
+        pairs: whether images are repeated frames, each the target of the one before or after it.
+        seed: seed of crops and noise.
+        device: the device to train on, by default the CPU.
+        progress: called with the fraction done.
+        clock: seconds that count.
+
+    Raises:
+        ValueError: images that are too small, or a frame without a second one.
+        TrainingError: too many steps in a row were not finite.
+    """
+    with torch.random.fork_rng([]):
+        run = _Run(images, released, pairs, seed, device or torch.device("cpu"))
+        return run.adapted(length, progress, clock)
+
+
+class _Run:
+    def __init__(
+        self, images: Sequence[Noisy], released: NLRN, pairs: bool, seed: int, device: torch.device
+    ) -> None:
+        self.seed, self.device, self.pairs = seed, device, pairs
+        generator = torch.Generator().manual_seed(seed)
+        parts = _parts(_targets(images, pairs), generator)
+        side = min(min(one.image.shape[1:]) for one in parts)
+        if side < 2 * BLOCK:
+            raise ValueError(f"an image must have at least {2 * BLOCK} pixels a side, got {side}")
+        stride = released.config.stride
+        self.crop = min(CROP, side // stride * stride)
+        config = TrainingConfig(
+            model=released.config,
+            phases=(Phase(1.0, self.crop, BATCH, frozen_norms=True),),
+            learning_rate=LEARNING_RATE,
+            weight_decay=0.0,
+            warmup_steps=10,
+            hold=0.4,
+            ema=0.98,
+            seed=seed,
+        )
+        self.trainer = Trainer(config, device)
+        for model in (self.trainer.model, self.trainer.average):
+            model.load_state_dict(released.state_dict())
+        self.trainer.freeze_norms()
+        self.released = copy.deepcopy(released).to(device).eval()
+        examples = []
+        for part in parts:
+            restored = self._restored(self.released, part, part.image)
+            whole = part.without_ends(restored)
+            examples.append(whole if pairs else replace(whole, target=restored))
+        self.looked_at = [one for one in examples if one.held.any()][:LOOKED_AT]
+        if sum(len(one.held_blocks(one.image[0])) for one in self.looked_at) < 2:
+            raise ValueError("too little of the images is neither hidden nor cut off at black or white")
+        self.crops = Crops([one.planes() for one in examples], device)
+        self.before = [self._errors(self.released, one) for one in self.looked_at]
+
+    def adapted(self, length: Length, progress: Progress, clock: Callable[[], float]) -> Adaptation:
+        """Takes all steps, and compares the weights along the way."""
+        began, step, skipped, looks = clock(), 0, 0, 0
+        best: tuple[float, float, dict[str, Tensor]] | None = None
+        while (done := length.progress(step, clock() - began)) < 1:
+            config = self.trainer.config
+            factor = learning_rate_factor(step, done, config.warmup_steps, config.hold)
+            _, taken = self._step(step, factor * config.learning_rate)
+            skipped = 0 if taken else skipped + 1
+            if skipped >= SKIPPED_AT_MOST:
+                raise TrainingError(f"{skipped} steps in a row had a gradient that is not finite")
+            step += 1
+            done = length.progress(step, clock() - began)
+            progress(done)
+            if done * LOOKS >= looks + 1:
+                looks = int(done * LOOKS)
+                change, error = self._change()
+                if best is None or change < best[0]:
+                    best = change, error, copy.deepcopy(self.trainer.average.state_dict())
+        assert best is not None
+        change, error, state = best
+        model = copy.deepcopy(self.released).cpu()
+        improved = change < -CERTAIN * error
+        if not improved:
+            return Adaptation(model, False, 0.0, 0.0, step, clock() - began)
+        model.load_state_dict(state)
+        before = max(float(np.concatenate(self.before).mean()), error)
+        after = max(before + change, error)
+        gain, uncertainty = 10 * math.log10(before / after), 10 / math.log(10) * error / after
+        return Adaptation(model, True, gain, uncertainty, step, clock() - began)
+
+    def _step(self, step: int, learning_rate: float) -> tuple[Tensor, Tensor]:
+        generator = step_generator(self.seed, step, self.device)
+        channels = self.released.config.channels
+        crops = self.crops.draw(BATCH, self.crop, generator)
+        image, target, counted, level = torch.split(crops, [channels, channels, 1, 1], 1)
+        if not self.pairs:
+            noise = level * torch.randn(image.shape, generator=generator, device=self.device)
+            itself = torch.arange(BATCH, device=self.device).view(-1, 1, 1, 1) % 2 == 0
+            given = torch.where(itself, image + RECORRUPTION * noise, target + noise)
+            target = torch.where(itself, image - noise / RECORRUPTION, target)
+            level = torch.where(itself, level * math.sqrt(1 + RECORRUPTION**2), level)
+            image = given
+        self.trainer.schedule(step, learning_rate)
+        return self.trainer.update(
+            target, image.contiguous(memory_format=torch.channels_last), level[:, 0, 0, 0], counted
+        )
+
+    def _change(self) -> tuple[float, float]:
+        """How much the mean squared error has changed since the start, and the standard error."""
+        pieces = [
+            self._errors(self.trainer.average, one) - before
+            for one, before in zip(self.looked_at, self.before, strict=True)
+        ]
+        blocks = np.concatenate(pieces)
+        return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
+
+    def _restored(self, model: NLRN, part: _Part, image: Tensor) -> Tensor:
+        low, high = self.released.config.sigma_range or (0.0, 1.0)
+        known = min(max(part.sigma, low), high)
+        return restore(model, image[None].to(self.device), known)[0].cpu()
+
+    def _errors(self, model: NLRN, part: _Part) -> np.ndarray:
+        """The mean squared error to the clean image in every block that is held out."""
+        image, sigma = part.image, part.sigma
+        restored = self._restored(model, part, image)
+        if self.pairs:
+            error = (restored - part.target).square() - sigma**2
+        else:
+            generator = torch.Generator().manual_seed(self.seed)
+            noise = torch.randn(image.shape, generator=generator)
+            probe = PROBE * sigma
+            divergence = noise * (self._restored(model, part, image + probe * noise) - restored) / probe
+            error = (restored - image).square() - sigma**2 + 2 * sigma**2 * divergence
+        return part.held_blocks(error.mean(0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of an image, its target, and the pixels that count: in the loss, and where the error is estimated."""
+
+    image: Tensor
+    target: Tensor
+    sigma: float
+    learned: Tensor
+    held: Tensor
+
+    @classmethod
+    def whole(cls, noisy: Noisy, target: Noisy, generator: torch.Generator) -> _Part:
+        """A whole image, with random blocks held out."""
+        counted = (noisy.counted & target.counted)[0]
+        rows, columns = (-(-length // BLOCK) for length in counted.shape)
+        blocks = rows * columns
+        order = torch.randperm(blocks, generator=generator).view(rows, columns)
+        chosen = order < max(round(HELD * blocks), min(FEWEST, blocks // 2))
+        chosen = chosen.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+        held = chosen[: counted.shape[0], : counted.shape[1]]
+        return cls(noisy.image, target.image, noisy.sigma, counted & ~held, counted & held)
+
+    def tiles(self) -> list[_Part]:
+        """Parts of `SIDE` pixels a side that cover it."""
+        height, width = self.learned.shape
+        starts = [
+            [round(x) for x in np.linspace(0, max(0, length - SIDE), -(-length // SIDE))]
+            for length in (height, width)
+        ]
+        areas = [(slice(y, y + SIDE), slice(x, x + SIDE)) for y in starts[0] for x in starts[1]]
+        return [
+            _Part(self.image[:, *a], self.target[:, *a], self.sigma, self.learned[a], self.held[a])
+            for a in areas
+        ]
+
+    def planes(self) -> np.ndarray:
+        """All that a crop needs, as the channels of an image."""
+        level = torch.full(self.learned.shape, self.sigma)
+        parts = [self.image, self.target, self.learned[None].float(), level[None]]
+        return np.moveaxis(torch.cat(parts).numpy(), 0, -1)
+
+    def without_ends(self, restored: Tensor) -> _Part:
+        """The part without the pixels near an end of the range at which noise was cut off."""
+        near = torch.zeros_like(self.held)
+        low, high = self.image.amin(), self.image.amax()
+        for end, away in ((low, restored - low), (high, high - restored)):
+            if float((self.image == end).float().mean()) > CUT_OFF:
+                near |= (away < CLEAR_OF_ENDS * self.sigma).any(0)
+        return replace(self, learned=self.learned & ~near, held=self.held & ~near)
+
+    def held_blocks(self, error: Tensor) -> np.ndarray:
+        """The mean of `[H, W]` in each block that has held-out pixels."""
+        total, count = (
+            F.avg_pool2d(part[None, None], BLOCK, ceil_mode=True, divisor_override=1).flatten()
+            for part in (error * self.held, self.held.float())
+        )
+        return (total / count)[count > 0].double().numpy()
+
+
+def _parts(images: Sequence[tuple[Noisy, Noisy]], generator: torch.Generator) -> list[_Part]:
+    """At most `PARTS` parts of the images, chosen at random."""
+    tiles = [tile for one, target in images for tile in _Part.whole(one, target, generator).tiles()]
+    order = torch.randperm(len(tiles), generator=generator).tolist()
+    return [tiles[index] for index in order[:PARTS]]
+
+
+def _targets(images: Sequence[Noisy], pairs: bool) -> list[tuple[Noisy, Noisy]]:
+    """Every image with the one that it is compared with: itself, or its neighbour among the frames.
+
+    Raises:
+        ValueError: a frame without a neighbour.
+    """
+    if not pairs:
+        return [(image, image) for image in images]
+    stacks: dict[Hashable, list[Noisy]] = {}
+    for image in images:
+        stacks.setdefault(image.stack, []).append(image)
+    found = []
+    for frames in stacks.values():
+        if len(frames) == 1:
+            raise ValueError(f"pairs need two frames of one scene, and {frames[0].name} is alone")
+        for index, frame in enumerate(frames):
+            other = index ^ 1
+            found.append((frame, frames[other if other < len(frames) else index - 1]))
+    return found
