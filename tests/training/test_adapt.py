@@ -155,6 +155,17 @@ class TestWhatIsSeen:
         seen = example.without_ends(torch.from_numpy(clean)[None].float())
         assert not (seen.learned | seen.held)[:, :32].any()
         assert (seen.learned | seen.held)[:, 32:].all()
+        assert (seen.visible[:, :32] ^ example.held[:, :32]).all()
+
+    def test_zeros_of_a_few_photons_count(self):
+        counts = RNG(0).poisson(2.0 * np.ones((64, 64))).astype(float)
+        counts[:32] = RNG(1).poisson(40.0, (32, 64))
+        (one,), _ = noisy_images(
+            [counts], None, {"noise": "poisson-gaussian", "gain": 1.0, "read_noise": 0.0}
+        )
+        part = self_supervised._Part.whole(one, one, torch.Generator().manual_seed(0))
+        seen = part.without_ends(one.image.mean(2, keepdim=True).expand_as(one.image))
+        assert (seen.learned ^ seen.held).all()
 
     def test_rgb_for_a_grey_network(self, start):
         color = np.stack([noisy(i) for i in range(3)], -1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import options, parsing
 from .errors import CliError
@@ -82,17 +82,9 @@ def adapt(
     from ..training.adapt import adapt as adapt_model
     from ..training.step import TrainingError
 
-    console = Console(stderr=True, highlight=False)
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bar = _Bar(Console(stderr=True, highlight=False))
     try:
         with bar:
-            task = bar.add_task("adapting", total=1.0)
             result = adapt_model(
                 list(find_images(images)),
                 level,
@@ -106,7 +98,7 @@ def adapt(
                 data_range=parsing.parse_data_range(data_range),
                 device=device,
                 seed=seed,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=bar.report,
             )
         result.save(output)
     except TrainingError as error:
@@ -116,5 +108,29 @@ def adapt(
     except ValueError as error:
         raise CliError(options.worded(str(error))) from error
     for caution in result.cautions:
-        console.print(f"warning: {options.worded(caution)}", soft_wrap=True)
+        bar.console.print(f"warning: {options.worded(caution)}", soft_wrap=True)
     typer.echo(f"{result.summary}\nwritten: {output}")
+
+
+class _Bar:
+    """Progress: a bar on a terminal, a line for each quarter elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self._quarters = console, 0
+        columns = (TextColumn("adapting"), BarColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("adapting", total=1.0)
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def report(self, done: float) -> None:
+        """Shows the fraction done."""
+        self._bar.update(self._task, completed=done)
+        if not self.console.is_terminal and int(4 * done) > self._quarters:
+            self._quarters = int(4 * done)
+            self.console.print(f"adapting: {min(done, 1):.0%}")

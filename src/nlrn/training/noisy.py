@@ -48,6 +48,8 @@ class Noisy:
         counted: `[1, H, W]`, true where the image is not hidden.
         name: what errors call it.
         stack: images of the same stack are frames in their order, on one range of values.
+        cut_off: whether many values at an end of the range are noise that was cut off there; not those of a few
+            counted photons.
     """
 
     image: Tensor
@@ -55,6 +57,7 @@ class Noisy:
     counted: Tensor
     name: str
     stack: Hashable
+    cut_off: bool
 
 
 class _Noting:
@@ -209,7 +212,8 @@ def _noted(
                 size = -(-hidden.shape[-1] // image.shape[-1])
                 counted = ~(F.max_pool2d(hidden.float(), size, ceil_mode=True)[0] > 0)
             place = (number, stack.group(index), channel)
-            yield Noisy(image, sigma_of_image, counted, named, place), report.warnings
+            counts = settings.get("noise") is not None
+            yield Noisy(image, sigma_of_image, counted, named, place, not counts), report.warnings
 
 
 def _first_pass(seen: list[tuple[Tensor, float]]) -> list[tuple[Tensor, float]]:

@@ -209,17 +209,17 @@ class _Run:
         generator = step_generator(self.seed, step, self.device)
         channels = self.released.config.channels
         crops = self.crops.draw(BATCH, self.crop, generator)
-        image, target, counted, level = torch.split(crops, [channels, channels, 1, 1], 1)
+        image, target, learned, visible, level = torch.split(crops, [channels, channels, 1, 1, 1], 1)
         if not self.pairs:
             noise = level * torch.randn(image.shape, generator=generator, device=self.device)
             itself = torch.arange(BATCH, device=self.device).view(-1, 1, 1, 1) % 2 == 0
             given = torch.where(itself, image + RECORRUPTION * noise, target + noise)
             target = torch.where(itself, image - noise / RECORRUPTION, target)
             level = torch.where(itself, level * math.sqrt(1 + RECORRUPTION**2), level)
-            image = given
+            image, learned = given, torch.where(itself, learned, visible)
         self.trainer.schedule(step, learning_rate)
         return self.trainer.update(
-            target, image.contiguous(memory_format=torch.channels_last), level[:, 0, 0, 0], counted
+            target, image.contiguous(memory_format=torch.channels_last), level[:, 0, 0, 0], learned
         )
 
     def _change(self) -> tuple[float, float]:
@@ -253,13 +253,25 @@ class _Run:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A part of an image, its target, and the pixels that count: in the loss, and where the error is estimated."""
+    """A part of an image.
+
+    Args:
+        image: `[C, H, W]`.
+        target: what it is compared with.
+        sigma: noise level.
+        learned: `[H, W]`, the pixels that count in the loss.
+        visible: those that count where the target has no noise.
+        held: those at which the error is estimated.
+        cut_off: whether noise may be cut off at the ends of the range.
+    """
 
     image: Tensor
     target: Tensor
     sigma: float
     learned: Tensor
+    visible: Tensor
     held: Tensor
+    cut_off: bool
 
     @classmethod
     def whole(cls, noisy: Noisy, target: Noisy, generator: torch.Generator) -> _Part:
@@ -271,7 +283,8 @@ class _Part:
         chosen = order < max(round(HELD * blocks), min(FEWEST, blocks // 2))
         chosen = chosen.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
         held = chosen[: counted.shape[0], : counted.shape[1]]
-        return cls(noisy.image, target.image, noisy.sigma, counted & ~held, counted & held)
+        learned = counted & ~held
+        return cls(noisy.image, target.image, noisy.sigma, learned, learned, counted & held, noisy.cut_off)
 
     def tiles(self) -> list[_Part]:
         """Parts of `SIDE` pixels a side that cover it."""
@@ -282,18 +295,27 @@ class _Part:
         ]
         areas = [(slice(y, y + SIDE), slice(x, x + SIDE)) for y in starts[0] for x in starts[1]]
         return [
-            _Part(self.image[:, *a], self.target[:, *a], self.sigma, self.learned[a], self.held[a])
-            for a in areas
+            replace(
+                self,
+                image=self.image[:, *area],
+                target=self.target[:, *area],
+                learned=self.learned[area],
+                visible=self.visible[area],
+                held=self.held[area],
+            )
+            for area in areas
         ]
 
     def planes(self) -> np.ndarray:
         """All that a crop needs, as the channels of an image."""
         level = torch.full(self.learned.shape, self.sigma)
-        parts = [self.image, self.target, self.learned[None].float(), level[None]]
+        parts = [self.image, self.target, self.learned[None].float(), self.visible[None].float(), level[None]]
         return np.moveaxis(torch.cat(parts).numpy(), 0, -1)
 
     def without_ends(self, restored: Tensor) -> _Part:
         """The part without the pixels near an end of the range at which noise was cut off."""
+        if not self.cut_off:
+            return self
         near = torch.zeros_like(self.held)
         low, high = self.image.amin(), self.image.amax()
         for end, away in ((low, restored - low), (high, high - restored)):
