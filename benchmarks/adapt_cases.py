@@ -18,7 +18,7 @@ from .sensor_noise import beads, filaments
 
 SEED, SIDE = 24, 160
 # Processor seconds for one case.
-BUDGET = 60.0
+BUDGET = 40.0
 
 
 @dataclass(frozen=True)

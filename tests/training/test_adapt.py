@@ -98,6 +98,15 @@ def test_length_in_steps_and_global_random_numbers(start):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_recorrupted_noises_have_nothing_in_common():
+    clean = torch.full((1, 1, 512, 512), 0.5)
+    noise, added = torch.randn(2, 1, 1, 512, 512, generator=torch.Generator().manual_seed(0)) * SIGMA
+    given, target = (one - clean for one in self_supervised.recorrupted(clean + noise, added))
+    assert abs(float((given * target).mean())) < 0.02 * SIGMA**2
+    ratio = float(given.std()) / SIGMA
+    assert ratio == pytest.approx((1 + self_supervised.RECORRUPTION**2) ** 0.5, rel=0.01)
+
+
 def test_error_estimate_is_that_of_the_clean_image():
     """Without a clean image, and within what chance leaves of the noise of so many pixels."""
     from skimage.data import grass

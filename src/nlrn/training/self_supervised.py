@@ -136,6 +136,19 @@ def adapt_to(
         return run.adapted(length, progress, clock)
 
 
+def recorrupted(image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Two images of one noisy image, the noises of which are not correlated if `noise` is like that of the image.
+
+    Args:
+        image: `[B, C, H, W]`.
+        noise: of the same shape.
+
+    Returns:
+        The input of a network, at `sqrt(1 + RECORRUPTION^2)` times the noise level, and its target.
+    """
+    return image + RECORRUPTION * noise, image - noise / RECORRUPTION
+
+
 class _Run:
     def __init__(
         self, images: Sequence[Noisy], released: NLRN, pairs: bool, seed: int, device: torch.device
@@ -213,8 +226,10 @@ class _Run:
         if not self.pairs:
             noise = level * torch.randn(image.shape, generator=generator, device=self.device)
             itself = torch.arange(BATCH, device=self.device).view(-1, 1, 1, 1) % 2 == 0
-            given = torch.where(itself, image + RECORRUPTION * noise, target + noise)
-            target = torch.where(itself, image - noise / RECORRUPTION, target)
+            own = recorrupted(image, noise)
+            given, target = (
+                torch.where(itself, *two) for two in zip(own, (target + noise, target), strict=True)
+            )
             level = torch.where(itself, level * math.sqrt(1 + RECORRUPTION**2), level)
             image, learned = given, torch.where(itself, learned, visible)
         self.trainer.schedule(step, learning_rate)
