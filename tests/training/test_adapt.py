@@ -145,6 +145,10 @@ class TestWhatIsSeen:
         assert [one.image.shape for one in found] == [(1, 32, 32)] * 3
         assert len({one.stack for one in found}) == (3 if axes == "CYX" else 1)
 
+    def test_an_empty_image_is_left_out(self):
+        found, _ = noisy_images([noisy(0), np.full((64, 64), 0.5), noisy(1)], None, {"data_range": 1.0})
+        assert [one.name for one in found] == ["image 1", "image 3"]
+
     def test_hidden_pixels_do_not_count(self):
         mask = np.zeros((64, 64), bool)
         mask[:8] = True

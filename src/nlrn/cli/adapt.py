@@ -57,6 +57,9 @@ def adapt(
         float | None,
         typer.Option(help="Value without light, in units of the data; by default 0.", show_default=False),
     ] = None,
+    hot_pixels: Annotated[
+        bool, typer.Option("--hot-pixels", help="Replace isolated hot and dead pixels first.")
+    ] = False,
     pairs: Annotated[
         bool,
         typer.Option("--pairs", help="The images, or the pages of each, are repeated frames of one scene."),
@@ -95,6 +98,7 @@ def adapt(
                 gain=gain,
                 read_noise=read_noise,
                 offset=offset,
+                hot_pixels=hot_pixels,
                 data_range=parsing.parse_data_range(data_range),
                 device=device,
                 seed=seed,

@@ -121,14 +121,18 @@ def noisy_images(
         if frames and len(stacks) > 1 and all(len(stack) == 1 for _, stack in stacks):
             stacks = [("the images", _Pages(_alike([stack[0] for _, stack in stacks])))]
         for number, (name, stack) in enumerate(stacks):
-            for noisy, warnings in _noted(stack, sigma, settings, name, number, frames):
-                found.append(noisy)
+            for one, warnings in _noted(stack, sigma, settings, name, number, frames):
+                found.append(one)
                 cautions |= dict.fromkeys(warnings)
-    for noisy in found:
-        _check(noisy, white=not frames and sigma in (None, "auto"))
     if not found:
         raise ValueError("there is no image to adapt to")
-    return found, list(cautions)
+    noisy = [one for one in found if one.sigma > 0]  # of a stack some pages may be empty
+    if not noisy:
+        raise ValueError(f"{found[0].name} has no noise that can be told from the picture; sigma= states it")
+    if not frames and sigma in (None, "auto"):
+        for one in noisy:
+            _check_white(one)
+    return noisy, list(cautions)
 
 
 def _of_batch(source: Source) -> Sequence[Source]:
@@ -221,12 +225,8 @@ def _first_pass(seen: list[tuple[Tensor, float]]) -> list[tuple[Tensor, float]]:
     return [one for one in seen if one[0].shape == seen[0][0].shape] if seen else []
 
 
-def _check(noisy: Noisy, white: bool) -> None:
-    """Refuses an image from whose noise nothing can be learned; `white` where it has to be so."""
-    if not noisy.sigma > 0:
-        raise ValueError(f"{noisy.name} has no noise that can be told from the picture; sigma= states it")
-    if not white:
-        return
+def _check_white(noisy: Noisy) -> None:
+    """Refuses noise that neighbouring pixels share."""
     estimate = noise_of(noisy.image[None])
     if estimate is not None and estimate.whiteness is not None and estimate.whiteness < WHITE:
         raise ValueError(
