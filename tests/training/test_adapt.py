@@ -16,6 +16,7 @@ from nlrn.models.weights_file import save_weights
 from nlrn.ops.anscombe import SensorNoise
 from nlrn.training import self_supervised
 from nlrn.training.noisy import noisy_images
+from nlrn.training.parts import Part
 from nlrn.training.schedule import Length
 from nlrn.training.self_supervised import adapt_to
 
@@ -154,7 +155,7 @@ class TestWhatIsSeen:
         mask[:8] = True
         (one,), _ = noisy_images([np.ma.MaskedArray(noisy(), mask)], SIGMA, {})
         assert torch.equal(one.counted[0], torch.from_numpy(~mask))
-        example = self_supervised._Part.whole(one, one, torch.Generator().manual_seed(0))
+        example = Part.whole(one, one, torch.Generator().manual_seed(0))
         assert not (example.learned | example.held)[:8].any()
         assert (example.learned ^ example.held)[8:].all()
 
@@ -164,7 +165,7 @@ class TestWhatIsSeen:
             (255 * (clean + RNG(0).normal(0, SIGMA, clean.shape))).clip(0, 255).round().astype(np.uint8)
         )
         (one,), _ = noisy_images([eight_bit], 25.5, {})
-        example = self_supervised._Part.whole(one, one, torch.Generator().manual_seed(0))
+        example = Part.whole(one, one, torch.Generator().manual_seed(0))
         seen = example.without_ends(torch.from_numpy(clean)[None].float())
         assert not (seen.learned | seen.held)[:, :32].any()
         assert (seen.learned | seen.held)[:, 32:].all()
@@ -176,7 +177,7 @@ class TestWhatIsSeen:
         (one,), _ = noisy_images(
             [counts], None, {"noise": "poisson-gaussian", "gain": 1.0, "read_noise": 0.0}
         )
-        part = self_supervised._Part.whole(one, one, torch.Generator().manual_seed(0))
+        part = Part.whole(one, one, torch.Generator().manual_seed(0))
         seen = part.without_ends(one.image.mean(2, keepdim=True).expand_as(one.image))
         assert (seen.learned ^ seen.held).all()
 

@@ -26,13 +26,12 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..inference import Progress, no_progress, restore
@@ -41,25 +40,19 @@ from ..models.weights_file import save_weights
 from .config import Phase, TrainingConfig
 from .crops import Crops
 from .noisy import Noisy
+from .parts import BLOCK, Part, parts_of, with_targets
 from .schedule import Length, learning_rate_factor
 from .step import Trainer, TrainingError, step_generator
 
 # Noise added to the input, in noise levels.
 RECORRUPTION = 0.5
 CROP, BATCH, LEARNING_RATE = 64, 4, 3e-4
-# Learned from are as many parts of the images at most, of so many pixels a side.
-PARTS, SIDE = 24, 256
-# Blocks of so many pixels a side, and the share of them that is kept from the loss, but no fewer than a few.
-BLOCK, HELD, FEWEST = 16, 0.2, 4
 # The error is estimated so many times in a run, on as many parts at most.
 LOOKS, LOOKED_AT = 4, 6
 # The probe of the divergence in noise levels.
 PROBE = 0.1
 # As many standard errors better than at the start is beyond chance.
 CERTAIN = 1.5
-# Noise was cut off at the smallest or the largest value where so large a share of all are equal to it. It is whole so
-# many noise levels away.
-CUT_OFF, CLEAR_OF_ENDS = 1e-3, 2.5
 SKIPPED_AT_MOST = 20
 
 
@@ -70,7 +63,8 @@ class Adaptation:
     Args:
         model: the adapted network, or the one it started from if that is no worse.
         improved: whether it is adapted.
-        gain: how much higher its PSNR is, in dB, as estimated without a clean image; 0 where it is not adapted.
+        gain: how much higher its PSNR is, in dB, as estimated without a clean image; of a sensor's noise, that of
+            values after the Anscombe transform. 0 where it is not adapted.
         uncertainty: standard error of the gain, in dB.
         steps: steps that were taken.
         seconds: their time.
@@ -155,7 +149,7 @@ class _Run:
     ) -> None:
         self.seed, self.device, self.pairs = seed, device, pairs
         generator = torch.Generator().manual_seed(seed)
-        parts = _parts(_targets(images, pairs), generator)
+        parts = parts_of(with_targets(images, pairs), generator)
         side = min(min(one.image.shape[1:]) for one in parts)
         if side < 2 * BLOCK:
             raise ValueError(f"an image must have at least {2 * BLOCK} pixels a side, got {side}")
@@ -246,12 +240,12 @@ class _Run:
         blocks = np.concatenate(pieces)
         return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
 
-    def _restored(self, model: NLRN, part: _Part, image: Tensor) -> Tensor:
+    def _restored(self, model: NLRN, part: Part, image: Tensor) -> Tensor:
         low, high = self.released.config.sigma_range or (0.0, 1.0)
         known = min(max(part.sigma, low), high)
         return restore(model, image[None].to(self.device), known)[0].cpu()
 
-    def _errors(self, model: NLRN, part: _Part) -> np.ndarray:
+    def _errors(self, model: NLRN, part: Part) -> np.ndarray:
         """The mean squared error to the clean image in every block that is held out."""
         image, sigma = part.image, part.sigma
         restored = self._restored(model, part, image)
@@ -264,112 +258,3 @@ class _Run:
             divergence = noise * (self._restored(model, part, image + probe * noise) - restored) / probe
             error = (restored - image).square() - sigma**2 + 2 * sigma**2 * divergence
         return part.held_blocks(error.mean(0))
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """A part of an image.
-
-    Args:
-        image: `[C, H, W]`.
-        target: what it is compared with.
-        sigma: noise level.
-        learned: `[H, W]`, the pixels that count in the loss.
-        visible: those that count where the target has no noise.
-        held: those at which the error is estimated.
-        cut_off: whether noise may be cut off at the ends of the range.
-    """
-
-    image: Tensor
-    target: Tensor
-    sigma: float
-    learned: Tensor
-    visible: Tensor
-    held: Tensor
-    cut_off: bool
-
-    @classmethod
-    def whole(cls, noisy: Noisy, target: Noisy, generator: torch.Generator) -> _Part:
-        """A whole image, with random blocks held out."""
-        counted = (noisy.counted & target.counted)[0]
-        rows, columns = (-(-length // BLOCK) for length in counted.shape)
-        blocks = rows * columns
-        order = torch.randperm(blocks, generator=generator).view(rows, columns)
-        chosen = order < max(round(HELD * blocks), min(FEWEST, blocks // 2))
-        chosen = chosen.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
-        held = chosen[: counted.shape[0], : counted.shape[1]]
-        learned = counted & ~held
-        return cls(noisy.image, target.image, noisy.sigma, learned, learned, counted & held, noisy.cut_off)
-
-    def tiles(self) -> list[_Part]:
-        """Parts of `SIDE` pixels a side that cover it."""
-        height, width = self.learned.shape
-        starts = [
-            [round(x) for x in np.linspace(0, max(0, length - SIDE), -(-length // SIDE))]
-            for length in (height, width)
-        ]
-        areas = [(slice(y, y + SIDE), slice(x, x + SIDE)) for y in starts[0] for x in starts[1]]
-        return [
-            replace(
-                self,
-                image=self.image[:, *area],
-                target=self.target[:, *area],
-                learned=self.learned[area],
-                visible=self.visible[area],
-                held=self.held[area],
-            )
-            for area in areas
-        ]
-
-    def planes(self) -> np.ndarray:
-        """All that a crop needs, as the channels of an image."""
-        level = torch.full(self.learned.shape, self.sigma)
-        parts = [self.image, self.target, self.learned[None].float(), self.visible[None].float(), level[None]]
-        return np.moveaxis(torch.cat(parts).numpy(), 0, -1)
-
-    def without_ends(self, restored: Tensor) -> _Part:
-        """The part without the pixels near an end of the range at which noise was cut off."""
-        if not self.cut_off:
-            return self
-        near = torch.zeros_like(self.held)
-        low, high = self.image.amin(), self.image.amax()
-        for end, away in ((low, restored - low), (high, high - restored)):
-            if float((self.image == end).float().mean()) > CUT_OFF:
-                near |= (away < CLEAR_OF_ENDS * self.sigma).any(0)
-        return replace(self, learned=self.learned & ~near, held=self.held & ~near)
-
-    def held_blocks(self, error: Tensor) -> np.ndarray:
-        """The mean of `[H, W]` in each block that has held-out pixels."""
-        total, count = (
-            F.avg_pool2d(part[None, None], BLOCK, ceil_mode=True, divisor_override=1).flatten()
-            for part in (error * self.held, self.held.float())
-        )
-        return (total / count)[count > 0].double().numpy()
-
-
-def _parts(images: Sequence[tuple[Noisy, Noisy]], generator: torch.Generator) -> list[_Part]:
-    """At most `PARTS` parts of the images, chosen at random."""
-    tiles = [tile for one, target in images for tile in _Part.whole(one, target, generator).tiles()]
-    order = torch.randperm(len(tiles), generator=generator).tolist()
-    return [tiles[index] for index in order[:PARTS]]
-
-
-def _targets(images: Sequence[Noisy], pairs: bool) -> list[tuple[Noisy, Noisy]]:
-    """Every image with the one that it is compared with: itself, or its neighbour among the frames.
-
-    Raises:
-        ValueError: a frame without a neighbour.
-    """
-    if not pairs:
-        return [(image, image) for image in images]
-    stacks: dict[Hashable, list[Noisy]] = {}
-    for image in images:
-        stacks.setdefault(image.stack, []).append(image)
-    found = []
-    for frames in stacks.values():
-        if len(frames) == 1:
-            raise ValueError(f"pairs need two frames of one scene, and {frames[0].name} is alone")
-        for index, frame in enumerate(frames):
-            other = index ^ 1
-            found.append((frame, frames[other if other < len(frames) else index - 1]))
-    return found
