@@ -93,11 +93,12 @@ class Part:
                 near |= (away < CLEAR_OF_ENDS * self.sigma).any(0)
         return replace(self, learned=self.learned & ~near, held=self.held & ~near)
 
-    def held_blocks(self, error: Tensor) -> np.ndarray:
-        """The mean of `[H, W]` in each block that has held-out pixels."""
+    @staticmethod
+    def blocks(values: Tensor, counted: Tensor) -> np.ndarray:
+        """The mean of `[H, W]` in each block that has pixels that count."""
         total, count = (
             F.avg_pool2d(part[None, None], BLOCK, ceil_mode=True, divisor_override=1).flatten()
-            for part in (error * self.held, self.held.float())
+            for part in (values * counted, counted.float())
         )
         return (total / count)[count > 0].double().numpy()
 

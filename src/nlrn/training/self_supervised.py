@@ -15,7 +15,8 @@ is estimated without bias by Stein's formula (SURE), and of repeated frames by t
 
     mean (f(y) - y)^2 - s^2 + 2 s^2 div f(y)        div f(y) = n . (f(y + e n) - f(y)) / e
 
-The weights with the least error there are the result, if they are better than those of the start beyond chance.
+A run ends early where they get worse. The adapted weights are the result if they are better beyond chance over all
+pixels: those held out are few, and the noise of their estimate is often larger than a gain.
 
 Source: Pang, Zheng, Quan and Ji, Recorrupted-to-Recorrupted, doi:10.1109/CVPR46437.2021.00208; Lehtinen et al.,
 Noise2Noise, ICML 2018; Ramani, Blu and Unser, Monte-Carlo SURE, doi:10.1109/TIP.2008.2001404.
@@ -51,8 +52,11 @@ CROP, BATCH, LEARNING_RATE = 64, 4, 3e-4
 LOOKS, LOOKED_AT = 4, 6
 # The probe of the divergence in noise levels.
 PROBE = 0.1
-# As many standard errors better than at the start is beyond chance.
-CERTAIN = 1.5
+# Better by as many standard errors over all pixels is beyond chance. Of pixels that were learned from the estimate
+# flatters, by up to two standard errors on single pictures of 160x160.
+CERTAIN = 3.0
+# A run ends where held-out pixels are worse by so many standard errors than at the start.
+WORSE = 1.0
 SKIPPED_AT_MOST = 20
 
 
@@ -64,7 +68,7 @@ class Adaptation:
         model: the adapted network, or the one it started from if that is no worse.
         improved: whether it is adapted.
         gain: how much higher its PSNR is, in dB, as estimated without a clean image; of a sensor's noise, that of
-            values after the Anscombe transform. 0 where it is not adapted.
+            values after the Anscombe transform. It flatters where images are few; 0 where the network is not adapted.
         uncertainty: standard error of the gain, in dB.
         steps: steps that were taken.
         seconds: their time.
@@ -85,7 +89,10 @@ class Adaptation:
     def summary(self) -> str:
         """The result in a sentence."""
         if self.improved:
-            return f"adapted: PSNR {self.gain:.1f} +- {self.uncertainty:.1f} dB higher, as estimated without a clean image"
+            higher = f"PSNR {self.gain:.1f} +- {self.uncertainty:.1f} dB higher"
+            return (
+                f"adapted: {higher} by an estimate without a clean image, which flatters where images are few"
+            )
         return "not adapted: no better than the weights it started from, which are the result"
 
     def save(self, path: str | Path) -> Path:
@@ -143,6 +150,21 @@ def recorrupted(image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     return image + RECORRUPTION * noise, image - noise / RECORRUPTION
 
 
+@dataclass(frozen=True)
+class _Change:
+    """How much an estimated error has changed, and the standard errors: over held-out pixels, and over all."""
+
+    held: float
+    held_error: float
+    all: float
+    all_error: float
+
+
+def _mean(blocks: np.ndarray) -> tuple[float, float]:
+    """The mean of blocks and its standard error."""
+    return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
+
+
 class _Run:
     def __init__(
         self, images: Sequence[Noisy], released: NLRN, pairs: bool, seed: int, device: torch.device
@@ -176,7 +198,7 @@ class _Run:
             whole = part.without_ends(restored)
             examples.append(whole if pairs else replace(whole, target=restored))
         self.looked_at = [one for one in examples if one.held.any()][:LOOKED_AT]
-        if sum(len(one.held_blocks(one.image[0])) for one in self.looked_at) < 2:
+        if sum(len(one.blocks(one.image[0], one.held)) for one in self.looked_at) < 2:
             raise ValueError("too little of the images is neither hidden nor cut off at black or white")
         self.crops = Crops([one.planes() for one in examples], device)
         self.before = [self._errors(self.released, one) for one in self.looked_at]
@@ -184,7 +206,7 @@ class _Run:
     def adapted(self, length: Length, progress: Progress, clock: Callable[[], float]) -> Adaptation:
         """Takes all steps, and compares the weights along the way."""
         began, step, skipped, looks = clock(), 0, 0, 0
-        best: tuple[float, float, dict[str, Tensor]] | None = None
+        change, state = _Change(0.0, 0.0, 0.0, 0.0), self.released.state_dict()
         while (done := length.progress(step, clock() - began)) < 1:
             config = self.trainer.config
             factor = learning_rate_factor(step, done, config.warmup_steps, config.hold)
@@ -197,19 +219,22 @@ class _Run:
             progress(done)
             if done * LOOKS >= looks + 1:
                 looks = int(done * LOOKS)
-                change, error = self._change()
-                if best is None or change < best[0]:
-                    best = change, error, copy.deepcopy(self.trainer.average.state_dict())
-        assert best is not None
-        change, error, state = best
+                now = self._change()
+                if not now.held <= WORSE * now.held_error:  # or NaN
+                    break
+                change, state = now, copy.deepcopy(self.trainer.average.state_dict())
+        progress(1.0)
         model = copy.deepcopy(self.released).cpu()
-        improved = change < -CERTAIN * error
-        if not improved:
+        if not change.all < -CERTAIN * change.all_error:
             return Adaptation(model, False, 0.0, 0.0, step, clock() - began)
         model.load_state_dict(state)
-        before = max(float(np.concatenate(self.before).mean()), error)
-        after = max(before + change, error)
-        gain, uncertainty = 10 * math.log10(before / after), 10 / math.log(10) * error / after
+        blocks = [
+            part.blocks(error, part.held | part.learned)
+            for part, error in zip(self.looked_at, self.before, strict=True)
+        ]
+        before = max(float(np.concatenate(blocks).mean()), change.all_error)
+        after = max(before + change.all, change.all_error)
+        gain, uncertainty = 10 * math.log10(before / after), 10 / math.log(10) * change.all_error / after
         return Adaptation(model, True, gain, uncertainty, step, clock() - began)
 
     def _step(self, step: int, learning_rate: float) -> tuple[Tensor, Tensor]:
@@ -231,22 +256,22 @@ class _Run:
             target, image.contiguous(memory_format=torch.channels_last), level[:, 0, 0, 0], learned
         )
 
-    def _change(self) -> tuple[float, float]:
-        """How much the mean squared error has changed since the start, and the standard error."""
-        pieces = [
-            self._errors(self.trainer.average, one) - before
-            for one, before in zip(self.looked_at, self.before, strict=True)
-        ]
-        blocks = np.concatenate(pieces)
-        return float(blocks.mean()), float(blocks.std(ddof=1) / math.sqrt(len(blocks)))
+    def _change(self) -> _Change:
+        """The change of the estimated error since the start."""
+        held, every = [], []
+        for part, before in zip(self.looked_at, self.before, strict=True):
+            change = self._errors(self.trainer.average, part) - before
+            held.append(part.blocks(change, part.held))
+            every.append(part.blocks(change, part.held | part.learned))
+        return _Change(*_mean(np.concatenate(held)), *_mean(np.concatenate(every)))
 
     def _restored(self, model: NLRN, part: Part, image: Tensor) -> Tensor:
         low, high = self.released.config.sigma_range or (0.0, 1.0)
         known = min(max(part.sigma, low), high)
         return restore(model, image[None].to(self.device), known)[0].cpu()
 
-    def _errors(self, model: NLRN, part: Part) -> np.ndarray:
-        """The mean squared error to the clean image in every block that is held out."""
+    def _errors(self, model: NLRN, part: Part) -> Tensor:
+        """The estimate of the squared error to the clean image, `[H, W]`; right in the mean over many pixels."""
         image, sigma = part.image, part.sigma
         restored = self._restored(model, part, image)
         if self.pairs:
@@ -257,4 +282,4 @@ class _Run:
             probe = PROBE * sigma
             divergence = noise * (self._restored(model, part, image + probe * noise) - restored) / probe
             error = (restored - image).square() - sigma**2 + 2 * sigma**2 * divergence
-        return part.held_blocks(error.mean(0))
+        return error.mean(0)
