@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .models.zoo import load_model as load_model
     from .ops.nonlocal_attention import nonlocal_attention as nonlocal_attention
     from .restoration import Restorer as Restorer
+    from .training.adapt import adapt as adapt
     from .viewer import Comparison as Comparison
     from .viewer import compare as compare
 
@@ -40,6 +41,7 @@ _HOMES = {
     "NoiseUnknown": "inference.sensor_noise",
     "Restorer": "restoration",
     "SensorNoiseEstimate": "inference.sensor_noise",
+    "adapt": "training.adapt",
     "compare": "viewer",
     "dejpeg": "api",
     "denoise": "api",
@@ -60,6 +62,7 @@ __all__ = [
     "NonLocalBlock",
     "Restorer",
     "SensorNoiseEstimate",
+    "adapt",
     "compare",
     "dejpeg",
     "denoise",

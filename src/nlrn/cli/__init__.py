@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .adapt import adapt
 from .add_noise import add_noise
 from .benchmark import app as benchmark
 from .compare import compare
@@ -71,6 +72,7 @@ app.command()(noise)
 app.command()(models)
 app.command("import-tf")(import_tf)
 app.command()(train)
+app.command()(adapt)
 app.command("export-weights")(export_weights)
 app.command("export-onnx")(export_onnx)
 app.command()(push)

@@ -289,6 +289,7 @@ def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
     named = re.sub(r"\bdata_range= ?", "--data-range ", text)
     named = re.sub(r"\bnoise='([a-z-]+)'", r"--noise \1", named)
+    named = re.sub(r"\bpairs=True\b", "--pairs", named)
     named = re.sub(r"\b(sigma|model|noise|gain|read_noise|offset)=(?=\W|$)", r"--\1", named)
     return named.replace("--read_noise", "--read-noise")
 

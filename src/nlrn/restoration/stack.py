@@ -18,6 +18,7 @@ from torch import Tensor
 from ..files.image import Image
 from ..inference import Progress, no_progress, part_of
 from .kinds import Kind
+from .options import Options
 from .report import PageReports, Report
 from .restorer import Restorer
 from .shared import ALONE, Shared, common_estimate, common_plan, common_range
@@ -200,14 +201,31 @@ def _each(
     progress: Progress | None,
 ) -> Iterator[tuple[Kind, Report]]:
     """Restores page after page, each with what its group has in common."""
+    shared = shared_by_group(restorer.options, stack, level_of, estimated)
+    for index in range(len(stack)):
+        part = part_of(progress or no_progress, index, len(stack))
+        yield restore(stack[index], part, shared[stack.group(index)])
+
+
+def shared_by_group(
+    options: Options, stack: Stack[Kind], level_of: Callable[[Tensor], Sigma], estimated: bool
+) -> dict[Hashable, Shared]:
+    """The properties that the pages of each group of a stack have in common.
+
+    Args:
+        options: of the restorer.
+        stack: the pages.
+        level_of: noise level in the units of a page's values.
+        estimated: whether the noise of a group as a whole is estimated.
+    """
     groups: dict[Hashable, list[int]] = {}
     for index in range(len(stack)):
         groups.setdefault(stack.group(index), []).append(index)
 
     def shared_by(indices: Sequence[int]) -> Shared:
-        if len(indices) == 1 or restorer.options.noise is not None:  # a sensor's noise is that of each page
+        if len(indices) == 1 or options.noise is not None:  # a sensor's noise is that of each page
             return ALONE
-        values = common_range(stack.__getitem__, indices, restorer.options.data_range, level_of)
+        values = common_range(stack.__getitem__, indices, options.data_range, level_of)
         if values is None or not estimated:
             return Shared(values)
         if restorer.combined is not None:
@@ -215,7 +233,4 @@ def _each(
             return Shared(values, plan=plan)
         return Shared(values, common_estimate(stack.__getitem__, indices, values))
 
-    shared = {group: shared_by(indices) for group, indices in groups.items()}
-    for index in range(len(stack)):
-        part = part_of(progress or no_progress, index, len(stack))
-        yield restore(stack[index], part, shared[stack.group(index)])
+    return {group: shared_by(indices) for group, indices in groups.items()}

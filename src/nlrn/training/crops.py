@@ -15,13 +15,13 @@ from ..files.planes import Luma, read_planes
 
 
 class Crops:
-    """Random square crops of a set of images, which stay on the device as uint8.
+    """Random square crops of a set of images, which stay on the device in their type.
 
     Images that would take more than half of a GPU's free memory stay in main memory, and crops are made there
     (`apart`).
 
     Args:
-        images: uint8 `H x W` or `H x W x C`.
+        images: `H x W` or `H x W x C`: uint8, or float32 that crops keep as they are.
         device: the device of the crops, which keeps the images too where they fit.
 
     Raises:
@@ -36,7 +36,7 @@ class Crops:
         planes = [p if p.shape[0] <= p.shape[1] else p.swapaxes(0, 1) for p in planes]
         sizes = [p.shape[:2] for p in planes]
         height, width = max(h for h, _ in sizes), max(w for _, w in sizes)
-        block = np.zeros((len(planes), planes[0].shape[2], height, width), np.uint8)
+        block = np.zeros((len(planes), planes[0].shape[2], height, width), planes[0].dtype)
         for target, plane in zip(block, planes, strict=True):
             target[:, : plane.shape[0], : plane.shape[1]] = np.moveaxis(plane, -1, 0)
         self.apart = device.type == "cuda" and 2 * block.nbytes > torch.cuda.mem_get_info(device)[0]
@@ -68,7 +68,9 @@ class Crops:
         return crops, held
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """`[count, C, size, size]` in [0, 1] on the device, flipped and transposed at random by its generator.
+        """`[count, C, size, size]` in float32 on the device, flipped and transposed at random by its generator.
+
+        Those of uint8 images are in [0, 1].
 
         Raises:
             ValueError: an image that is smaller than a crop.
@@ -97,4 +99,5 @@ class Crops:
         crops = torch.where(chosen[0], crops.flip(2), crops)
         crops = torch.where(chosen[1], crops.flip(3), crops)
         crops = torch.where(chosen[2], crops.transpose(2, 3), crops)
-        return crops.to(self._device).float() / 255
+        crops = crops.to(self._device)
+        return crops.float() / 255 if crops.dtype is torch.uint8 else crops

@@ -38,15 +38,22 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
 
 
 def weighted_loss(
-    outputs: list[Tensor], clean: Tensor, strength: Tensor | None, deep_supervision: float
+    outputs: list[Tensor],
+    clean: Tensor,
+    strength: Tensor | None,
+    deep_supervision: float,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Squared error of the last head plus `deep_supervision` times the mean of the others', weighted per image.
 
-    The weight is 25 / strength (in grey levels, at least 4): without it the strongest noise dominates.
+    The weight is 25 / strength (in grey levels, at least 4): without it the strongest noise dominates. Pixels where
+    `counted`, `[B, 1, H, W]`, is 0 do not count; by default all count as 1.
     """
     weight: Tensor | float = 1.0
     if strength is not None:
         weight = REFERENCE_SIGMA / strength.clamp(min=SMALLEST_SIGMA).view(-1, 1, 1, 1)
+    if counted is not None:
+        weight = weight * counted
     losses = [((output.float() - clean).square() * weight).mean() for output in outputs]
     total = losses[-1]
     if len(losses) > 1:
@@ -161,7 +168,9 @@ class Trainer:
         self._learning_rate.fill_(learning_rate)
         self._average_weight.fill_(ema_weight(step, self.config.ema))
 
-    def update(self, target: Tensor, degraded: Tensor, strength: Tensor | None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, target: Tensor, degraded: Tensor, strength: Tensor | None, counted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Takes a step on this rank's part of a batch; returns its loss, and whether the step was taken.
 
         A step whose gradient is not finite changes nothing: weights, optimiser, average and batch-norm statistics
@@ -172,7 +181,7 @@ class Trainer:
         with tf32():
             with self.autocast():
                 outputs = self.model.all_heads(degraded, strength)
-            loss = weighted_loss(outputs, target, strength, self.config.deep_supervision)
+            loss = weighted_loss(outputs, target, strength, self.config.deep_supervision, counted)
             self.model.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
