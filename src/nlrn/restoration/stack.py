@@ -19,9 +19,11 @@ from ..files.image import Image
 from ..inference import Progress, no_progress, part_of
 from .kinds import Kind
 from .options import Options
+from .plan import Plan
 from .report import PageReports, Report
 from .restorer import Restorer
 from .shared import ALONE, Shared, common_estimate, common_plan, common_range
+from .unit import UnitImage
 from .value_range import Sigma, level_of
 
 Per = Literal["stack", "page"]
@@ -201,14 +203,19 @@ def _each(
     progress: Progress | None,
 ) -> Iterator[tuple[Kind, Report]]:
     """Restores page after page, each with what its group has in common."""
-    shared = shared_by_group(restorer.options, stack, level_of, estimated)
+    plan = None if restorer.combined is None else restorer.combined.plan
+    shared = shared_by_group(restorer.options, stack, level_of, estimated, plan)
     for index in range(len(stack)):
         part = part_of(progress or no_progress, index, len(stack))
         yield restore(stack[index], part, shared[stack.group(index)])
 
 
 def shared_by_group(
-    options: Options, stack: Stack[Kind], level_of: Callable[[Tensor], Sigma], estimated: bool
+    options: Options,
+    stack: Stack[Kind],
+    level_of: Callable[[Tensor], Sigma],
+    estimated: bool,
+    plan: Callable[[UnitImage], Plan] | None = None,
 ) -> dict[Hashable, Shared]:
     """The properties that the pages of each group of a stack have in common.
 
@@ -217,6 +224,7 @@ def shared_by_group(
         stack: the pages.
         level_of: noise level in the units of a page's values.
         estimated: whether the noise of a group as a whole is estimated.
+        plan: the steps for an image, in place of its noise.
     """
     groups: dict[Hashable, list[int]] = {}
     for index in range(len(stack)):
@@ -228,9 +236,8 @@ def shared_by_group(
         values = common_range(stack.__getitem__, indices, options.data_range, level_of)
         if values is None or not estimated:
             return Shared(values)
-        if restorer.combined is not None:
-            plan = common_plan(stack.__getitem__, indices, values, restorer.combined.plan)
-            return Shared(values, plan=plan)
+        if plan is not None:
+            return Shared(values, plan=common_plan(stack.__getitem__, indices, values, plan))
         return Shared(values, common_estimate(stack.__getitem__, indices, values))
 
     return {group: shared_by(indices) for group, indices in groups.items()}
