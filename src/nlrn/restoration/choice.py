@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from torch import Tensor
 
 from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate, estimate_noise
@@ -29,14 +27,6 @@ def is_photo(channels: int, estimate: NoiseEstimate | None) -> bool:
     if channels == 3:
         return estimate is None or whiteness is None or whiteness < WHITE or estimate.sigma < CLEAR
     return whiteness is not None and whiteness < GRAINY
-
-
-def of_mosaic(estimate: NoiseEstimate | None, channels: int) -> NoiseEstimate | None:
-    """The estimate for a picture from a camera's raw file, whose colours were interpolated: their noise is not white.
-
-    On a developed mosaic with a sensor's noise the model for white noise is 1.5 to 3 dB behind the one for photographs.
-    """
-    return estimate if estimate is None or channels == 1 else dataclasses.replace(estimate, whiteness=0.0)
 
 
 def reason(channels: int, photo: bool) -> str | None:

@@ -276,9 +276,9 @@ class Restorer:
                 color, hidden, sigma, self._sensor, self.options, self._restore_white, followed
             )
         else:
-            quality = image.jpeg_quality if isinstance(image, Image) else None
+            file = image if isinstance(image, Image) else None
             restored, report = self._on_ranges(
-                color, sigma, progress or no_progress, hidden, grey_levels, shared, quality
+                color, sigma, progress or no_progress, hidden, grey_levels, shared, file
             )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
@@ -296,7 +296,7 @@ class Restorer:
         hidden: Tensor | None,
         grey_levels: bool,
         shared: Shared,
-        quality: int | None,
+        file: Image | None,
     ) -> tuple[Tensor, Report]:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
@@ -318,7 +318,15 @@ class Restorer:
                 unit = unit_sigma(level, values)
             share = part_of(progress, index, len(parts))
             mask = None if hidden is None else hidden[index : index + len(part)]
-            image = UnitImage(values.to_unit(part), unit, mask, shared.estimate, quality, shared.plan)
+            image = UnitImage(
+                values.to_unit(part),
+                unit,
+                mask,
+                shared.estimate,
+                quality=None if file is None else file.jpeg_quality,
+                mosaic=file is not None and file.format == "RAW",
+                plan=shared.plan,
+            )
             result, report = self.restore_unit(image, share, self.enlargement)
             excess = values.excess(part) if self.enlargement is not None else None
             if excess is not None:
