@@ -32,7 +32,7 @@ def test_result_is_a_model_for_denoise(nlrn, noisy, start, tmp_path):
     )
     assert adapted.code == 0
     assert adapted.out.splitlines()[-1] == "written: mine.safetensors"
-    assert adapted.out.startswith(("adapted: PSNR", "not adapted: no better"))
+    assert adapted.out.startswith(("adapted: ", "not adapted: no better"))
     assert "adapting: 100%" in adapted.err
     done = nlrn("denoise", noisy, "--sigma", 25, "--model", "mine.safetensors", "-o", "clean.png")
     assert done.code == 0

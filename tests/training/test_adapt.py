@@ -82,6 +82,12 @@ def test_what_is_no_better_is_not_kept(start, monkeypatch):
         assert torch.equal(result.model.state_dict()[name], value), name
 
 
+def test_summary_of_a_gain_that_is_not_known():
+    unknown = self_supervised.Adaptation(nlrn.NLRN(config().model), True, float("nan"), float("nan"), 1, 1.0)
+    assert unknown.summary.startswith("adapted: better")
+    assert "nan" not in unknown.summary
+
+
 def test_same_seed_same_weights(start):
     results = [adapted(noisy(), start, 4, sigma=SIGMA, seed=seed) for seed in (1, 1, 2)]
     first, second, third = (r.model.state_dict()["input_conv.weight"] for r in results)

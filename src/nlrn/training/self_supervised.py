@@ -68,7 +68,8 @@ class Adaptation:
         model: the adapted network, or the one it started from if that is no worse.
         improved: whether it is adapted.
         gain: how much higher its PSNR is, in dB, as estimated without a clean image; of a sensor's noise, that of
-            values after the Anscombe transform. It flatters where images are few; 0 where the network is not adapted.
+            values after the Anscombe transform. It flatters where images are few, and is NaN where they do not tell;
+            0 where the network is not adapted.
         uncertainty: standard error of the gain, in dB.
         steps: steps that were taken.
         seconds: their time.
@@ -88,6 +89,8 @@ class Adaptation:
     @property
     def summary(self) -> str:
         """The result in a sentence."""
+        if self.improved and math.isnan(self.gain):
+            return "adapted: better than before; these images are too few to tell by how much"
         if self.improved:
             higher = f"PSNR {self.gain:.1f} +- {self.uncertainty:.1f} dB higher"
             return (
@@ -232,9 +235,10 @@ class _Run:
             part.blocks(error, part.held | part.learned)
             for part, error in zip(self.looked_at, self.before, strict=True)
         ]
-        before = max(float(np.concatenate(blocks).mean()), change.all_error)
-        after = max(before + change.all, change.all_error)
-        gain, uncertainty = 10 * math.log10(before / after), 10 / math.log(10) * change.all_error / after
+        before = float(np.concatenate(blocks).mean())
+        after, gain, uncertainty = before + change.all, math.nan, math.nan
+        if after > change.all_error:  # else the noise of the estimate hides how little error is left
+            gain, uncertainty = 10 * math.log10(before / after), 10 / math.log(10) * change.all_error / after
         return Adaptation(model, True, gain, uncertainty, step, clock() - began)
 
     def _step(self, step: int, learning_rate: float) -> tuple[Tensor, Tensor]:
