@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
 import nlrn
 from nlrn.evaluation.metrics import psnr
-from nlrn.files.images import Image, write_image
+from nlrn.files.images import Image, read_image, write_image
 from nlrn.inference.noise_level import NoiseEstimate
 from nlrn.restoration import Restorer
 from nlrn.restoration.choice import is_photo
@@ -43,11 +46,30 @@ def test_whiteness_chooses_the_model(blur, gray, model, note):
 
 @pytest.mark.parametrize(
     ("channels", "sigma", "whiteness", "photo"),
-    [(3, 10, 0.4, True), (3, 10, 0.8, False), (3, 2, 0.8, True), (1, 10, 0.4, True), (1, 10, 0.8, False)],
+    [
+        (3, 10, (0.4, 0.9), True),
+        (3, 10, (0.8, 0.9), False),
+        (3, 10, (0.9, 0.7), True),
+        (3, 2, (0.8, 0.9), True),
+        (1, 10, (0.4, None), True),
+        (1, 10, (0.8, None), False),
+    ],
 )
 def test_is_photo(channels, sigma, whiteness, photo):
-    estimate = NoiseEstimate(sigma / 255, clipped=0.0, whiteness=whiteness)
+    white, color = whiteness
+    estimate = NoiseEstimate(sigma / 255, clipped=0.0, whiteness=white, color_whiteness=color)
     assert is_photo(channels, estimate) == photo
+
+
+@pytest.mark.parametrize("quality", [80, 95])
+def test_white_noise_after_jpeg_is_not_white_any_more(quality):
+    """Its luma is, of sigma 20 still, and the model for white noise loses more than a decibel on the rest."""
+    file = io.BytesIO()
+    PillowImage.fromarray(noisy(20)).save(file, "JPEG", quality=quality)
+    pixels = read_image(file.getvalue()).pixels
+    restored, report = Restorer().array(pixels)
+    assert report.model == "nlrn-small-photo"
+    assert psnr(restored, CLEAN) > psnr(nlrn.denoise(pixels, "auto"), CLEAN) + 1
 
 
 def test_white_noise_in_color_is_removed_as_well_as_with_its_level():

@@ -43,6 +43,8 @@ class NoiseEstimate:
         whiteness: 1 for noise that differs freely from pixel to pixel, near 0 where neighbours share it, as after a
             camera's processing; `None` where too little of the picture is smooth enough to tell.
         used: share of the picture from which the level follows. The rest is constant or hidden.
+        color_whiteness: whiteness of the difference of red and green, which JPEG and cameras smooth more; `None` for
+            grey images too.
         drawing: whether all that is not constant lies between constant areas, or the picture has a few levels only, as
             drawings, text and screenshots do. No noise can be told from the drawing then, and sigma is 0.
     """
@@ -51,6 +53,7 @@ class NoiseEstimate:
     clipped: float
     whiteness: float | None = None
     used: float = 1.0
+    color_whiteness: float | None = None
     drawing: bool = False
 
     @property
@@ -106,13 +109,12 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate
     planes = [_of_plane(plane, mask) for planes, mask in zip(values, masks, strict=True) for plane in planes]
     sigma = float(np.mean([plane.sigma for plane in planes]))
     clipped = float(np.mean([_clipped(plane) for plane in values.reshape(-1, height, width)]))
-    whitenesses = [whiteness(planes.mean(0), mask) for planes, mask in zip(values, masks, strict=True)]
-    known = [one for one in whitenesses if one is not None]
     return NoiseEstimate(
         sigma,
         clipped,
-        float(np.mean(known)) if known else None,
+        _mean_whiteness(values.mean(1), masks),
         float(np.mean([plane.used for plane in planes])),
+        _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None,
         all(plane.drawing for plane in planes),
     )
 
@@ -214,6 +216,13 @@ def _over_support(plane: np.ndarray, pick: np.ufunc) -> np.ndarray:
         parts = [padded[start : start + 2 * count - 1 : 2] for start in range(4)]
         plane = np.moveaxis(pick.reduce(parts), 0, axis)
     return plane
+
+
+def _mean_whiteness(planes: np.ndarray, masks: np.ndarray) -> float | None:
+    """The mean over those of some planes `[B, H, W]` that tell."""
+    found = [whiteness(plane, mask) for plane, mask in zip(planes, masks, strict=True)]
+    known = [one for one in found if one is not None]
+    return float(np.mean(known)) if known else None
 
 
 def whiteness(plane: np.ndarray, hidden: np.ndarray) -> float | None:

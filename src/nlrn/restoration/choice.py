@@ -10,6 +10,9 @@ from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate, estimate_noise
 # photographs of two cameras (PolyU) three quarters lie below 0.4; Set12 with white noise of sigma 3 lies above 0.8, and
 # crops of CBSD68 with sigma 5 above 0.7.
 WHITE, GRAINY = 0.6, 0.55
+# The same of the difference of red and green. On 24 crops of BSD400 with white noise of sigma 3 to 40 it is above
+# 0.84, and after JPEG of quality 80 to 95, which halves the resolution of colours, below 0.81.
+WHITE_COLOR = 0.83
 # Weaker noise, in units of [0, 1], cannot be told from fine texture.
 CLEAR = 3 / 255
 
@@ -23,10 +26,11 @@ def noise_of(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate | Non
 
 def is_photo(channels: int, estimate: NoiseEstimate | None) -> bool:
     """True where the model for photographs fits better than the one for white noise."""
-    whiteness = None if estimate is None else estimate.whiteness
-    if channels == 3:
-        return estimate is None or whiteness is None or whiteness < WHITE or estimate.sigma < CLEAR
-    return whiteness is not None and whiteness < GRAINY
+    if channels == 1:
+        return estimate is not None and estimate.whiteness is not None and estimate.whiteness < GRAINY
+    if estimate is None or estimate.whiteness is None or estimate.sigma < CLEAR:
+        return True
+    return estimate.whiteness < WHITE or (estimate.color_whiteness or 0.0) < WHITE_COLOR
 
 
 def reason(channels: int, photo: bool) -> str | None:

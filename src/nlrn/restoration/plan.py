@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..inference.blocking import Blocking, find_blocks, luma_levels
-from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate, whiteness
-from .choice import is_photo, noise_of
+from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate
+from .choice import WHITE_COLOR, is_photo, noise_of
 
 Step = Literal["dejpeg", "white", "photo", "upscale"]
 Compression = Literal["mild", "medium", "strong"]
@@ -41,8 +41,6 @@ MILD_QUALITY, MILD_SEAMS = 80, 1.5
 # which smooths noise; and the color difference that it takes without compression.
 NOISY_LUMA: dict[Compression | None, float] = {None: 2.6, "mild": 2.6, "medium": 1.8, "strong": 1.0}
 NOISY_COLOR = 2.2
-# Whiteness of the color difference from which on noise is white; that of grain, cameras and JPEG is below.
-WHITE_COLOR = 0.85
 # Crops on which the denoiser is tried: their side, and their places among all by how much is in them, of which a flat
 # sky and dense leaves tell little.
 SIDE, PLACES = 96, (0.15, 0.35, 0.55, 0.75)
@@ -79,7 +77,7 @@ def plan_for(
     removed = None if estimate is None or estimate.drawing else _removed(image, hidden, denoiser)
     steps: list[Step] = ["dejpeg"] if compression else []
     if estimate is not None and removed is not None and _is_noisy(*removed, compression):
-        white = not compression and _is_white(image, hidden, estimate, removed[1])
+        white = not compression and _is_white(image.shape[1], estimate, removed[1])
         denoise: Step = "white" if white else "photo"
         steps.insert(len(steps) if compression == "strong" else 0, denoise)
         kind = "white noise" if denoise == "white" else "noise or grain that is not white"
@@ -118,14 +116,11 @@ def _compression(blocks: Blocking | None, quality: int | None) -> tuple[Compress
     return "strong" if strong else "mild" if mild else "medium", reason
 
 
-def _is_white(image: Tensor, hidden: Tensor | None, estimate: NoiseEstimate, color: float) -> bool:
+def _is_white(channels: int, estimate: NoiseEstimate, color: float) -> bool:
     """True for white noise; that of a colour picture is in the difference of its channels too."""
-    if image.shape[1] == 1:
+    if channels == 1:
         return not is_photo(1, estimate)
-    if color < NOISY_COLOR:
-        return False
-    found = whiteness((image[0, 0] - image[0, 1]).double().cpu().numpy(), _mask(image, hidden).cpu().numpy())
-    return found is not None and found >= WHITE_COLOR
+    return color >= NOISY_COLOR and (estimate.color_whiteness or 0.0) >= WHITE_COLOR
 
 
 def _mask(image: Tensor, hidden: Tensor | None) -> Tensor:

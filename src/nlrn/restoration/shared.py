@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,13 +120,19 @@ def median_of(found: Sequence[NoiseEstimate]) -> NoiseEstimate | None:
     telling = [one for one in found if one.used > 0 and not one.drawing]
     if not telling:
         return found[0] if found else None
-    white = [one.whiteness for one in telling if one.whiteness is not None]
     return NoiseEstimate(
         sigma=float(np.median([one.sigma for one in telling])),
         clipped=float(np.mean([one.clipped for one in telling])),
-        whiteness=float(np.median(white)) if white else None,
+        whiteness=_median(one.whiteness for one in telling),
+        color_whiteness=_median(one.color_whiteness for one in telling),
         used=float(np.mean([one.used for one in telling])),
     )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """The median of those that are known."""
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:
