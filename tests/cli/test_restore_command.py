@@ -87,7 +87,7 @@ def test_pages_share_the_steps(nlrn, tmp_path):
         (("--scale", 2, "--fit", "90x90"), "--scale and --fit contradict each other"),
         (
             ("--strength", "1,2"),
-            "strength must be a number from 0 to 1, or two (luma, color), got (1.0, 2.0)",
+            "strength must be a number from 0 to 1, or two (luma, colour), got (1.0, 2.0)",
         ),
         (("--estimate", "none"), "--estimate must be stack or page, got 'none'"),
         (("--model", "bm3d"), "No such option: --model"),

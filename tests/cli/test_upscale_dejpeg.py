@@ -131,9 +131,15 @@ def test_dejpeg(nlrn, folder, tiny_dejpeg):
         (("upscale", "a.png", "--scale", "nan"), "--scale must be above 1 and at most 16, got nan"),
         (("upscale", "a.png", "--scale", "inf"), "--scale must be above 1 and at most 16, got inf"),
         (("upscale", "a.png", "--scale", 2, "--fit", "90x90"), "--scale and --fit contradict each other"),
-        (("upscale", "a.png", "--size", "90"), "--size must be WIDTHxHEIGHT, such as 4096x2160, got '90'"),
+        (
+            ("upscale", "a.png", "--size", "90"),
+            "--size must be WIDTHxHEIGHT, such as 4096x2160, 4096x or x2160, got '90'",
+        ),
         (("upscale", "a.png", "--size", "x"), "--size must be WIDTHxHEIGHT"),
-        (("upscale", "a.png", "--size", "0x"), "--size must be WIDTHxHEIGHT, such as 4096x2160, got '0x'"),
+        (
+            ("upscale", "a.png", "--size", "0x"),
+            "--size must be WIDTHxHEIGHT, such as 4096x2160, 4096x or x2160, got '0x'",
+        ),
         (("upscale", "a.png", "--fit", "90x"), "--fit must be WIDTHxHEIGHT, such as 3840x2160, got '90x'"),
         (("upscale", "a.png", "--scale", "x"), "Invalid value for '--scale'"),
         (("upscale", "nosuch.png"), "nosuch.png"),

@@ -33,7 +33,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
 ) -> None:
-    """Print PSNR and SSIM of two images, on the scale of 8 bit, or show both under a slider."""
+    """Print PSNR and SSIM, or show two images under a slider.
+
+    The figures are on the scale of 8 bit.
+    """
     from ..files.images import read_image
     from ..files.orientation import upright
 

@@ -29,7 +29,7 @@ def models(
     from ..models.zoo import CLASSICAL, MODELS, WEIGHTS
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("name", "task", "color", "sigma", "steps", "size", "PSNR"):
+    for heading in ("name", "task", "image", "sigma", "steps", "size", "PSNR"):
         table.add_column(heading, no_wrap=True)
     for name, entry in MODELS.items():
         table.add_row(

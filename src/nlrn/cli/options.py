@@ -40,7 +40,7 @@ ModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A name of `nlrn models` or a weight file; by default by colour.",
+        help="A name of `nlrn models` or a weight file; by default chosen for the task and the picture.",
         show_default=False,
         rich_help_panel=RESTORATION,
     ),
@@ -106,7 +106,7 @@ StrengthText = Annotated[
     typer.Option(
         "--strength",
         metavar="0..1",
-        help="Share of the noise or the artifacts that goes; two, such as 0.5,1, are for luma and color.",
+        help="Share of the noise or the artifacts that goes; two, such as 0.5,1, are for luma and colour.",
         rich_help_panel=RESTORATION,
     ),
 ]

@@ -48,7 +48,8 @@ def parse_size(name: str, text: str) -> Size:
 
     size = read_size(text)
     if size is None:
-        raise CliError(f"{name} must be WIDTHxHEIGHT, such as 4096x2160, got {text!r}")
+        examples = "4096x2160, 4096x or x2160" if name == "--size" else "3840x2160"
+        raise CliError(f"{name} must be WIDTHxHEIGHT, such as {examples}, got {text!r}")
     return size
 
 
@@ -122,7 +123,7 @@ def parse_sigma(text: str) -> float | Literal["auto"]:
 
 
 def parse_strength(text: str) -> Strength:
-    """A share such as `0.7`, or those of luma and color such as `0.5,1`.
+    """A share such as `0.7`, or those of luma and colour such as `0.5,1`.
 
     Raises:
         CliError: other text; `Restorer` refuses numbers beyond 0..1.

@@ -40,11 +40,11 @@ def restore(
     address: options.Address = None,
     html: options.Html = None,
 ) -> None:
-    """Give pictures what they need: less noise, no JPEG artifacts, a larger size.
+    """Measure what pictures need, then denoise or dejpeg them.
 
     Noise and compression are measured, and a note on each result says what was found and done. Pictures without either
-    stay as they are. With --scale, --size or --fit they are also made larger, at last. Results are named
-    STEM-restored.EXT. Originals are never modified.
+    stay as they are. --scale, --size or --fit enlarge them last. Results are named STEM-restored.EXT. Originals are
+    never modified.
     """
     parsing.parse_data_range(data_range)  # before anything is looked for
     ranges, kind = parsing.parse_pages(pages), parsing.parse_format(result_format)

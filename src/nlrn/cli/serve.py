@@ -27,7 +27,10 @@ REACH, LIMITS = "Who can reach it", "Limits"
 def serve(
     host: Annotated[
         str,
-        typer.Option(help="Address to listen on; others than loopback need --token.", rich_help_panel=REACH),
+        typer.Option(
+            help="Address to listen on; others than loopback need --token or --insecure.",
+            rich_help_panel=REACH,
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port; 0 is any that is free.", rich_help_panel=REACH)

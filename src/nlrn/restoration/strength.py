@@ -24,7 +24,7 @@ def check_strength(strength: Any, task: str) -> tuple[float, float]:
     if len(both) != 2 or not all(
         isinstance(x, Real) and not isinstance(x, bool) and 0 <= float(x) <= 1 for x in both
     ):
-        raise ValueError(f"strength must be a number from 0 to 1, or two (luma, color), got {strength!r}")
+        raise ValueError(f"strength must be a number from 0 to 1, or two (luma, colour), got {strength!r}")
     luma, color = map(float, both)
     if task == "upscale" and (luma, color) != (1, 1):
         raise ValueError(f"strength is for denoise, dejpeg and restore, not for upscale, got {strength!r}")
