@@ -22,8 +22,8 @@ TINY = Path(__file__).parents[2] / "configs" / "tiny.yaml"
     [
         ((TINY, "--steps", 1), "--data must name"),
         (("--data", "data", "--steps", 1), "give a configuration, or --resume"),
-        ((TINY, "--data", "data"), "in steps or in minutes, and not in both"),
-        ((TINY, "--data", "data", "--steps", 1, "--minutes", 1), "in steps or in minutes, and not in both"),
+        ((TINY, "--data", "data"), "in steps or in minutes; got neither"),
+        ((TINY, "--data", "data", "--steps", 1, "--minutes", 1), "in steps or in minutes; got both"),
         ((TINY, "--data", "nowhere", "--steps", 1), "does not exist"),
         ((TINY, "--data", "data", "--steps", 1), "2 are to be held out"),
         ((TINY, "--data", "data", "--steps", 1, "--hold-out", 0), "crops of 28 pixels need images as large"),

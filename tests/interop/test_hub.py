@@ -185,7 +185,7 @@ def test_names():
 def test_what_is_not_published(nlrn_command):
     for arguments, message in (
         (("bm3d", "--repo", "me/x"), "bm3d has no weights, and push takes a network"),
-        (("nlrn-gray", "--repo", "x"), "expected hf://user/repository"),
+        (("nlrn-gray", "--repo", "x"), "expected a repository user/name, got 'x'"),
         (("nlrn-gray", "--repo", "me/x@v1"), "expected a repository user/name, got 'me/x@v1'"),
     ):
         code, _, err = nlrn_command("push", *arguments)

@@ -26,8 +26,9 @@ def test_schedule():
     phases = (Phase(0.75, 40, 40), Phase(0.25, 80, 10))
     assert [phase_at(phases, p).crop for p in (0, 0.74, 0.75, 1)] == [40, 40, 80, 80]
     assert ema_weight(10**6, 0.999) == pytest.approx(0.001)
-    with pytest.raises(ValueError, match="in steps or in minutes, and not in both"):
-        Length(10, 10)
+    for lengths, got in (((10, 10), "both"), ((None, None), "neither")):
+        with pytest.raises(ValueError, match=f"in steps or in minutes; got {got}"):
+            Length(*lengths)
     for wrong in ((0, None), (None, 0.0), (None, math.nan), (None, math.inf)):
         with pytest.raises(ValueError, match=r"must be positive and finite, got (0|nan|inf)"):
             Length(*wrong)

@@ -36,8 +36,7 @@ def push(model: str | Path, repository: str, *, private: bool = False, message: 
         OSError: the Hub cannot be reached, or it refuses; nothing is published.
     """
     name = f"hf://{repository}"
-    where = parse_hub_name(name)
-    if where.repository != repository:
+    if repository.count("/") != 1 or parse_hub_name(name).repository != repository:
         raise ValueError(f"expected a repository user/name, got {repository!r}")
     files = files_to_publish(read_network(model, "push"), repository)
     try:

@@ -24,7 +24,8 @@ class Length:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
-            raise ValueError("the length of a run must be given in steps or in minutes, and not in both")
+            got = "neither" if self.steps is None else "both"
+            raise ValueError(f"the length of a run is in steps or in minutes; got {got}")
         given = self.minutes if self.steps is None else self.steps
         assert given is not None
         if not 0 < given < math.inf:
