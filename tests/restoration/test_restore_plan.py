@@ -144,6 +144,8 @@ def test_options_of_one_task_are_refused():
         nlrn.restore(CLEAN, noise="poisson-gaussian")
     with pytest.raises(ValueError, match="sigma= is for denoise; restore measures"):
         Restorer(task="restore").array(CLEAN, 0.1)
+    with pytest.raises(TypeError, match="sigma= is for denoise, not for restore"):
+        nlrn.restore(CLEAN, sigma=3)
     with pytest.raises(ValueError, match="scale and size"):
         nlrn.restore(CLEAN, 2, size=(400, 400))
 
