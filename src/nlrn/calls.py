@@ -59,6 +59,8 @@ def run(
     task: Task, image: Any, sigma: Sigma | None, options: Options | UpscaleOptions, scale: float | None = None
 ) -> Any:
     """The image, or each of a list, restored; the user is told of the report."""
+    if "sigma" in options:
+        raise TypeError(f"sigma= is for denoise, not for {task}")
     if isinstance(image, list | tuple):
         if options.get("output") is not None:
             raise ValueError("output= takes the result of one path, not those of a list")

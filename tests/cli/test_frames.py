@@ -99,6 +99,16 @@ def test_a_cut_off_stream_gives_what_is_whole(piped):
     assert len(restored) == 2
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_frames_before_a_damaged_one_are_written(piped, count):
+    """They are also looked at for the noise of all of them."""
+    content = b"".join(map(ppm, noisy(count)))
+    outcome, restored = piped(content[:-10], "denoise", "-", "-o", "-", "--model", "tv")
+    assert outcome.code == 4
+    assert f"frame {count} of the stream is damaged or truncated" in outcome.err
+    assert len(restored) == count - 1
+
+
 def test_a_frame_of_another_size_is_named(piped):
     outcome, restored = piped(ppm(noisy(1)[0]) + ppm(noisy(1, (10, 12, 3))[0]))
     assert outcome.code == 4

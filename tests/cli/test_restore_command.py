@@ -51,6 +51,16 @@ def test_a_jpeg_file_that_stays_is_not_compressed_again(nlrn, folder):
     assert read_image(folder / "fine-restored-x2.jpg").pixels.shape == (128, 128, 3)
 
 
+def test_an_animation_that_stays_is_not_compressed_again(nlrn, folder):
+    frames = [Pillow.new("RGB", (40, 30), (40 * n, 90, 20)) for n in range(1, 4)]
+    frames[0].save(folder / "still.webp", save_all=True, append_images=frames[1:], quality=30)
+    outcome = nlrn("restore", "still.webp")
+    assert outcome.code == 0, outcome.err
+    assert "the file is copied" in outcome.err
+    assert (folder / "still-restored.webp").read_bytes() == (folder / "still.webp").read_bytes()
+    assert "is copied" not in nlrn("restore", "still.webp", "-o", "still.png").err
+
+
 def test_a_dry_run_foresees_the_steps(nlrn, folder):
     outcome = nlrn("restore", "clean.png", "blocks.png", "--scale", 2, "--dry-run")
     assert outcome.code == 0, outcome.err

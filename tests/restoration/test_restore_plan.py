@@ -18,6 +18,7 @@ from nlrn.files.images import Image, read_image
 from nlrn.inference.blocking import find_blocks
 from nlrn.restoration import Restorer
 from nlrn.restoration.plan import CERTAIN, Plan, plan_for
+from nlrn.restoration.stream import restored_stream
 from nlrn.restoration.unit import UnitImage
 
 CLEAN = astronaut()[3:99, 61:157]
@@ -143,6 +144,8 @@ def test_options_of_one_task_are_refused():
         nlrn.restore(CLEAN, noise="poisson-gaussian")
     with pytest.raises(ValueError, match="sigma= is for denoise; restore measures"):
         Restorer(task="restore").array(CLEAN, 0.1)
+    with pytest.raises(TypeError, match="sigma= is for denoise, not for restore"):
+        nlrn.restore(CLEAN, sigma=3)
     with pytest.raises(ValueError, match="scale and size"):
         nlrn.restore(CLEAN, 2, size=(400, 400))
 
@@ -160,6 +163,16 @@ def test_a_stack_has_one_plan(monkeypatch):
         True,
         True,
     ]
+
+
+def test_frames_of_a_stream_have_one_plan(monkeypatch, restorer):
+    frames = [Image(CLEAN[:64, :64] // 2 + shift) for shift in range(10)]
+    plans = iter([Plan((), ("most",))] * 3 + [Plan(("dejpeg",), ("one",))] * 2)
+    monkeypatch.setattr("nlrn.restoration.combined.plan_for", lambda *_: next(plans))
+    results = [image for image, _ in restored_stream(restorer, frames)]
+    assert [
+        (image.pixels == frame.pixels).all() for image, frame in zip(results, frames, strict=True)
+    ] == 10 * [True]
 
 
 def test_turned_files_are_enlarged_as_they_are_shown():

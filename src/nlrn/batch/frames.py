@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 from ..files.codecs import decode
-from ..files.image import Image
+from ..files.image import Image, ImageError
 from ..files.images import encode_image, losses
 from ..restoration import Restorer
 from ..restoration.report import PageReports
@@ -25,9 +25,16 @@ def frames_after(contents: Iterator[bytes] | None, job: Job, options: FileOption
     Raises:
         ValueError: a stream that is to go into a file, in another format, or in part.
     """
-    second = None if contents is None else next(contents, None)
-    if contents is None or second is None:
+    if contents is None:
         return None
+    try:
+        second = next(contents, None)
+    except ImageError as error:  # ends the stream after its first image
+        frames: Iterator[bytes] = _failing(error)
+    else:
+        if second is None:
+            return None
+        frames = itertools.chain([second], contents)
     if job.target != "-":
         raise ValueError(
             f"standard input has several images: their results go to -o -, and not to {job.target}"
@@ -36,7 +43,12 @@ def frames_after(contents: Iterator[bytes] | None, job: Job, options: FileOption
         raise ValueError("pages are chosen of files, and standard input has several images")
     if options.format not in (None, "PNG", "JPEG"):
         raise ValueError(f"a stream of images is written as PNG or JPEG, and not as {options.format}")
-    return itertools.chain([second], contents)
+    return frames
+
+
+def _failing(error: ImageError) -> Iterator[bytes]:
+    raise error
+    yield
 
 
 def restore_frames(

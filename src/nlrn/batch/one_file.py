@@ -14,14 +14,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ..files.atomic import write_atomically
+from ..files.atomic import replacing, write_atomically
 from ..files.frames import split_frames
 from ..files.image import FORMATS, Image
 from ..files.images import check_holds, check_writable, encode_image, format_for, losses, write_image
-from ..files.pages import Pages, check_holds_pages, read_pages, stream_pages, write_pages
+from ..files.pages import Pages, check_holds_pages, read_pages, stream_pages
 from ..inference import Progress
 from ..restoration import RestoredPages, Restorer
 from ..restoration.enlargement import LARGEST
@@ -137,11 +138,11 @@ def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None
             restored = restore_frames(own, image, opened.frames, restorer, options)
         elif len(pages) > 1:
             growth = _growth(pages, image, restorer)
-            restored = _restore_pages(own, pages, growth, restorer, options, progress)
+            restored = _restore_pages(own, opened, growth, restorer, progress)
         else:
             result, report = restorer.image(image, options.sigma, progress)
             notes = (*pages.notes, *image.notes, *report.notes)
-            if _is_copied(image, result, own, options):
+            if _is_copied(image, own, options) and np.array_equal(image.pixels, result.pixels):
                 result, notes = opened.content, (*report.notes, COPIED)
             report = dataclasses.replace(report, notes=notes)
             restored = Restored(own, report, pixels=math.prod(image.pixels.shape[:2]))
@@ -175,15 +176,10 @@ def write(unwritten: Unwritten) -> Restored:
     return dataclasses.replace(restored, report=report)
 
 
-def _is_copied(image: Image, restored: Image, job: Job, options: FileOptions) -> bool:
-    """True where a file that was written with loss would be written so again, and its picture is what it was."""
+def _is_copied(image: Image, job: Job, options: FileOptions) -> bool:
+    """True where a file that was written with loss is copied if its picture is what it was."""
     name = options.result_format(image.format) if job.target == "-" else format_for(job.target, image.format)
-    return (
-        not image.lossless
-        and name == image.format
-        and options.pages is None
-        and np.array_equal(image.pixels, restored.pixels)
-    )
+    return not image.lossless and name == image.format and options.pages is None
 
 
 def _drop(held: ExitStack) -> None:
@@ -209,32 +205,28 @@ def _mode(job: Job) -> int | None:
 
 
 def _restore_pages(
-    job: Job,
-    pages: Pages,
-    growth: float,
-    restorer: Restorer,
-    options: FileOptions,
-    progress: Progress | None,
+    job: Job, opened: Opened, growth: float, restorer: Restorer, progress: Progress | None
 ) -> Restored:
     """Restores pages one after the other, each written before the next one is read."""
+    pages, options = opened.pages, opened.options
     restored = RestoredPages(restorer, pages, options.sigma, progress, estimate=options.estimate)
-    if job.target == "-":
-        with tempfile.TemporaryFile() as file:  # what stands first is known last
+    with ExitStack() as stack:
+        if job.target == "-":  # what stands first is known last
             name = options.result_format(pages.format)
-            written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
+            file: BinaryIO = stack.enter_context(tempfile.TemporaryFile())
+        else:
+            name = format_for(job.target, pages.format)
+            file = stack.enter_context(replacing(job.target, overwrite=options.overwrite, mode=_mode(job)))
+        written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
+        if restored.unchanged and _is_copied(opened.first, job, options):
+            written, content = (COPIED,), opened.content
+            file.seek(0)
+            file.truncate()
+            file.write(content if isinstance(content, bytes) else content.read_bytes())
+        if job.target == "-":
             file.seek(0)
             shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-    else:
-        written = write_pages(
-            restored,
-            job.target,
-            pages,
-            growth=growth,
-            quality=options.quality,
-            overwrite=options.overwrite,
-            mode=_mode(job),
-        )
     report = restored.report()
     notes = (*pages.notes, *report.notes, *written)
     return Restored(job, dataclasses.replace(report, notes=notes), len(pages), restored.pixels)

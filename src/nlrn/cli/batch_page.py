@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.images import SUFFIXES
 from . import options
 from .batch_output import how
 from .errors import CliError
@@ -33,6 +34,8 @@ def check_page(page: Path, inputs: list[Path], overwrite: bool, made: Path | Non
         raise CliError(f"the page {page} is an input itself; the original is never modified")
     if os.path.lexists(page) and not overwrite:
         raise CliError(f"{page} exists; pass --overwrite to replace it")
+    if page.suffix.lower() in SUFFIXES:
+        raise CliError(f"--html names a page, and {page} has the suffix of an image")
     if page.parent == made and not made.exists():
         return
     if not page.parent.is_dir():

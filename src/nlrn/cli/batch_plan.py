@@ -59,6 +59,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         raise CliError(f"{given[0]} and {given[1]} contradict each other")
     if options.log is not None:
         _check_log(options.log, options.dry_run)
+        if options.html is not None and os.path.realpath(options.html) == os.path.realpath(options.log):
+            raise CliError(f"--log and --html name the same file, {options.log}")
     _check_engine(options)
     if options.watch:
         if is_remote(output):

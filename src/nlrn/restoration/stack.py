@@ -64,6 +64,7 @@ class RestoredPages:
         self._restorer, self._sigma = restorer, sigma
         self._reports = PageReports()
         self.pixels = 0  # of the pages so far, as they were read
+        self.unchanged = True  # all pages so far
         estimated = is_estimated(restorer, sigma, estimate)
         self._pages = _each(restorer, pages, self._restore, self._level_of, estimated, progress)
 
@@ -78,7 +79,9 @@ class RestoredPages:
 
     def _restore(self, page: Image, progress: Progress, shared: Shared) -> tuple[Image, Report]:
         self.pixels += prod(page.pixels.shape[:2])
-        return self._restorer.image(page, self._sigma, progress, shared)
+        restored, report = self._restorer.image(page, self._sigma, progress, shared)
+        self.unchanged = self.unchanged and np.array_equal(page.pixels, restored.pixels)
+        return restored, report
 
     def _level_of(self, color: Tensor) -> Sigma:
         return level_of(color.dtype, self._sigma, self._restorer.options.data_range, grey_levels=True)

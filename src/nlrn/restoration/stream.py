@@ -9,7 +9,7 @@ from ..files.image import Image
 from .kinds import planes_of
 from .report import Report
 from .restorer import Restorer
-from .shared import ALONE, Shared, common_estimate
+from .shared import ALONE, Shared, common_estimate, common_plan
 from .stack import Per, is_estimated
 from .value_range import Sigma, range_of, type_white
 
@@ -28,19 +28,26 @@ def restored_stream(
         restorer: restores every frame.
         frames: of one size and type.
         sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
-        estimate: `"stack"` for one estimate of the noise, from the first eight frames; `"page"` for one a frame.
+        estimate: `"stack"` for one estimate of the noise, or the steps that most need, from the first eight frames;
+            `"page"` for those of each frame.
 
     Raises:
         ValueError: another `estimate`, and as `Restorer.image`.
     """
     left = iter(frames)
     estimated = is_estimated(restorer, sigma, estimate)
-    first = list(itertools.islice(left, FIRST if estimated else 1))
-    if not first:
-        return
-    shared = _shared_by(restorer, first, estimated)
-    for frame in itertools.chain(first, left):
-        yield restorer.image(frame, sigma, None, shared)
+    first, failure = list[Image](), None
+    try:
+        for frame in itertools.islice(left, FIRST if estimated else 1):
+            first.append(frame)
+    except Exception as error:  # ends the stream after the frames before it
+        failure = error
+    if first:
+        shared = _shared_by(restorer, first, estimated)
+        for frame in itertools.chain(first, left):
+            yield restorer.image(frame, sigma, None, shared)
+    if failure is not None:
+        raise failure
 
 
 def _shared_by(restorer: Restorer, first: Sequence[Image], estimated: bool) -> Shared:
@@ -51,4 +58,7 @@ def _shared_by(restorer: Restorer, first: Sequence[Image], estimated: bool) -> S
     values = range_of(color, type_white(color.dtype) if given is None else given)
     if not estimated:
         return Shared(values)
+    if restorer.combined is not None:
+        plan = common_plan(first.__getitem__, range(len(first)), values, restorer.combined.plan)
+        return Shared(values, plan=plan)
     return Shared(values, common_estimate(first.__getitem__, range(len(first)), values))
