@@ -97,7 +97,7 @@ def test_small_constant_and_hidden_pictures_are_left():
         assert plan_for(image, None, None, never, False).steps == ()
     plan = plan_for(torch.rand(1, 1, 12, 40), None, None, never, True)
     assert plan.steps == ("upscale",)
-    assert "less than 16 pixels" in plan.reasons[0]
+    assert "less than 48 pixels" in plan.reasons[0]
 
 
 def test_both_together_gain_and_say_why():

@@ -23,14 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..inference.blocking import Blocking, find_blocks, luma_levels
-from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate
+from ..inference.noise_level import NoiseEstimate
 from .choice import WHITE_COLOR, is_photo, noise_of
 
 Step = Literal["dejpeg", "white", "photo", "upscale"]
 Compression = Literal["mild", "medium", "strong"]
 
+# Smaller pictures, of which a fifth would count as noisy or compressed and is not, are not measured.
+MEASURED_SIDE = 48
 # Seams stand out by so many standard errors, and are so high in 8-bit grey levels, where dejpeg helps.
-CERTAIN, HIGH = 4.0, 0.6
+CERTAIN, HIGH = 4.0, 0.7
 # At higher qualities of a JPEG file dejpeg takes more than it gives.
 BEST_QUALITY = 95
 # Compression that leaves so little noise that dejpeg comes first, and one that leaves most of the noise: a quality, or
@@ -71,9 +73,10 @@ def plan_for(
         denoiser: the one for photographs.
         enlarged: whether it is to be enlarged.
     """
-    compression, reason = _compression(find_blocks(image), quality)
+    measured = min(image.shape[2:]) >= MEASURED_SIDE
+    compression, reason = _compression(find_blocks(image) if measured else None, quality)
     reasons = [reason] if reason else []
-    estimate = noise_of(image, hidden)
+    estimate = noise_of(image, hidden) if measured else None
     removed = None if estimate is None or estimate.drawing else _removed(image, hidden, denoiser)
     steps: list[Step] = ["dejpeg"] if compression else []
     if estimate is not None and removed is not None and _is_noisy(*removed, compression):
@@ -97,7 +100,7 @@ def _is_noisy(luma: float, color: float, compression: Compression | None) -> boo
 
 def _nothing(estimate: NoiseEstimate | None) -> str:
     if estimate is None:
-        return f"with less than {SMALLEST_SIDE} pixels a side neither noise nor compression can be measured: the picture is not denoised"
+        return f"with less than {MEASURED_SIDE} pixels a side noise and compression cannot be told from the picture; denoise and dejpeg do not ask"
     return "no noise and no compression found that a restoration would improve: neither is removed; nlrn denoise and nlrn dejpeg do it anyway"
 
 
