@@ -74,5 +74,7 @@ def test_defaults():
     assert smallest_model("denoise", 1) == "nlrn-small-gray"
     assert default_model("upscale", 3) == "nlrn-small-upscale"  # of luma
     assert default_model("photo", 1) == "nlrn-photo"
+    assert default_model("photo", 3) == default_model("photo", 3, 0.9 / 255) == "nlrn-small-photo"
+    assert default_model("photo", 3, 1.1 / 255) == "nlrn-photo"
     with pytest.raises(ModelError, match="no model that comes with nlrn is for sharpening"):
         default_model("sharpening", 1)

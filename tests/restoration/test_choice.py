@@ -32,7 +32,7 @@ def noisy(sigma: float, blur: float = 0.0, gray: bool = False) -> np.ndarray:
     ("blur", "gray", "model", "note"),
     [
         (0, False, "nlrn-small-color", "the noise is white"),
-        (1, False, "nlrn-small-photo", None),
+        (1, False, "nlrn-photo", None),
         (0, True, "nlrn-small-gray", None),
         (1, True, "nlrn-photo", "the noise is not white"),
     ],
@@ -68,7 +68,7 @@ def test_white_noise_after_jpeg_is_not_white_any_more(quality):
     PillowImage.fromarray(noisy(20)).save(file, "JPEG", quality=quality)
     pixels = read_image(file.getvalue()).pixels
     restored, report = Restorer().array(pixels)
-    assert report.model == "nlrn-small-photo"
+    assert report.model == "nlrn-photo"
     assert psnr(restored, CLEAN) > psnr(nlrn.denoise(pixels, "auto"), CLEAN) + 1
 
 

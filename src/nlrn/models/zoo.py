@@ -34,7 +34,7 @@ class ModelEntry:
 
     `sigma` is the range of noise levels in 8-bit grey levels, empty for a model that needs none; `licence` is the
     use that the terms of its training images allow. From the noise level `strong` on, in 8-bit grey levels, the model
-    takes the place of the first one of its kind; 0 for a model that does not.
+    takes the place of the first one of its kind.
     """
 
     file: str
@@ -125,14 +125,15 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "nlrn-photo": ModelEntry(
         file="nlrn-photo.safetensors",
-        sha256="f9783c37290910dcad9a6f53592da6b5f72936f7b81ad0bacd2eb09f5902ae3b",
+        sha256="ce2a9294823ac25148b4dff6e083fc174a74ff945fcb98420941f474cae81171",
         task="photo",
         channels=3,
         parameters=386_851,
         steps=(2, 4, 6),
         sigma="",
-        psnr="39.46 (PolyU, 600D)",
+        psnr="39.48 (PolyU, 600D)",
         licence=_BSDS_TERMS,
+        strong=1.0,
     ),
     "nlrn-small-upscale": ModelEntry(
         file="nlrn-small-upscale.safetensors",

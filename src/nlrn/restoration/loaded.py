@@ -41,7 +41,7 @@ class LoadedModels:
         if options.task == "upscale":
             return default_model("upscale", 1)
         if options.task == "denoise" and channels in (1, 3) and sigma is None and photo:
-            return default_model("photo", channels)
+            return default_model("photo", channels, level)
         return default_model(options.task, channels, level if sigma in (None, "auto") else cast(float, sigma))
 
     def get(self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0) -> tuple[Model, str]:
