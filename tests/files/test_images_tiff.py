@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from image_files import SRGB, exif_block, noise, tags_of, tiff
 
+import nlrn
 from nlrn.files import exif
-from nlrn.files.images import Image, encode_image, read_image
+from nlrn.files.images import Image, ImageError, encode_image, read_image
 
 DTYPES = ["uint8", "uint16", "float32"]
 
@@ -48,6 +49,30 @@ def test_layouts_and_compressions(dtype, layout, compression):
     assert np.array_equal(image.pixels, array)
     assert image.exif is None or 270 not in tags_of(image.exif)[0]  # tifffile's note on this layout
     assert np.array_equal(tifffile.imread(io.BytesIO(encode_image(image))), array)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "int32", "float16", "float64"])
+def test_types_of_measurements(dtype, tmp_path):
+    """They come back as they were, and restored as the same numbers in an array are."""
+    values = np.random.default_rng(0).normal(100, 10, (24, 28))
+    array = (values - 100 if dtype.startswith("int") else values).astype(dtype)
+    image = read_image(tiff(array))
+    assert image.pixels.dtype == dtype
+    again = tifffile.imread(io.BytesIO(encode_image(image)))
+    assert again.dtype == dtype
+    assert np.array_equal(again, array)
+    (tmp_path / "a.tif").write_bytes(tiff(array))
+    ends = (float(array.min()), float(array.max()))
+    restored = nlrn.denoise(tmp_path / "a.tif", 40, model="gaussian", data_range=ends)
+    assert restored.dtype == dtype
+    assert restored.astype(float).std() < 0.6 * array.astype(float).std()
+
+
+def test_white_is_zero_is_not_known_of_every_type():
+    with pytest.raises(
+        ImageError, match="int16 pixels with 0 as white; of this type 0 as black is supported"
+    ):
+        read_image(tiff(np.zeros((6, 5), np.int16), photometric="miniswhite"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -68,7 +68,7 @@ IMPOSSIBLE = {
         "a.png",
         "PNG cannot hold float32 pixels; TIFF or FITS can",
     ),
-    "float64 TIFF": (Image(np.zeros((4, 5))), "a.tif", "TIFF cannot hold float64 pixels; FITS can"),
+    "int64 TIFF": (Image(np.zeros((4, 5), np.int64)), "a.tif", "TIFF cannot hold int64 pixels; none can"),
     "alpha JPEG": (
         Image(noise((4, 5)), noise((4, 5))),
         "a.jpg",

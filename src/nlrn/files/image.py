@@ -23,8 +23,8 @@ class Image:
     """A picture as a file holds it.
 
     Args:
-        pixels: uint8, uint16 or float32, of FITS files also int16, int32, uint32 and float64, in which NaN is a pixel
-            without data; `H x W` (grey) or `H x W x 3` (RGB).
+        pixels: `H x W` (grey) or `H x W x 3` (RGB): uint8, uint16 or float32, of TIFF and FITS files also int16, int32,
+            uint32 and float64, and of TIFF files float16. In those of FITS files NaN is a pixel without data.
         alpha: `H x W` of the same type, or `None`.
         format: a name in `FORMATS`.
         exif: EXIF block, as JPEG files carry it, without its `Exif` prefix.
@@ -89,13 +89,14 @@ class Format:
 
 _ONLY_8, _8_AND_16 = ("uint8",), ("uint8", "uint16")
 _MEASURED = ("uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+_TIFF = (*_MEASURED, "float16")
 # What is read. The results of formats that lose something, or are not written, are PNG files.
 FORMATS = {
     "PNG": Format((".png",), _8_AND_16, alpha=True, metadata=True, several="frames"),
     "JPEG": Format(
         (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), _ONLY_8, alpha=False, metadata=True, largest_side=65500
     ),
-    "TIFF": Format((".tif", ".tiff"), (*_8_AND_16, "float32"), alpha=True, metadata=True, several="pages"),
+    "TIFF": Format((".tif", ".tiff"), _TIFF, alpha=True, metadata=True, several="pages"),
     "WEBP": Format((".webp",), _ONLY_8, alpha=True, metadata=True, largest_side=16383, several="frames"),
     "BMP": Format((".bmp",), _ONLY_8, alpha=False, metadata=False),
     "GIF": Format(

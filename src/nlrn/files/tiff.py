@@ -1,4 +1,4 @@
-"""TIFF files read through tifffile, page by page: 8 and 16 bit and float32, with EXIF and ICC profile."""
+"""TIFF files read through tifffile, page by page: integers and floats, with EXIF and ICC profile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from . import exif
-from .image import SINGLE, Image, ImageError, check_size, load_package
+from .image import FORMATS, SINGLE, Image, ImageError, check_size, load_package
 from .microscopy import is_calibrated, read_imagej
 from .tiff_writer import ICC_PROFILE, XMP, TiffWriter
 
@@ -263,9 +263,11 @@ def _check_layout(page: Any, name: str) -> None:
             raise ImageError(f"{name} is a {bits}-bit {kind} image; only 8-bit ones are supported")
     elif bits in (1, 2, 4) and photometric != RGB and dtype in ("bool", "uint8"):
         pass
-    elif (bits, dtype) not in ((8, "uint8"), (16, "uint16"), (32, "float32")):
+    elif dtype not in FORMATS["TIFF"].dtypes or bits != 8 * np.dtype(dtype).itemsize:
         depth = f"{dtype} pixels" if bits % 8 == 0 else f"{bits}-bit pixels"
-        raise ImageError(f"{name} has {depth}; uint8, uint16 and float32 are supported")
+        raise ImageError(f"{name} has {depth}; {', '.join(FORMATS['TIFF'].dtypes)} are supported")
+    elif photometric == MIN_IS_WHITE and dtype not in ("uint8", "uint16", "float32"):
+        raise ImageError(f"{name} has {dtype} pixels with 0 as white; of this type 0 as black is supported")
 
 
 def _check_complete(page: Any, size: int, name: str) -> None:

@@ -20,6 +20,7 @@ from .image import Image, load_package, merge_alpha
 ICC_PROFILE, XMP = 34675, 700
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED = 1, 3, 4, 5, 7
 DEFLATE, UNCOMPRESSED = 8, 1
+SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 # Bytes of a strip before compression.
 STRIP = 1 << 18
 # Pixels beyond which offsets of 32 bit may not reach, with room for directories.
@@ -116,7 +117,7 @@ def _layout(image: Image, pixels: np.ndarray, rows: int) -> exif.Tags:
         exif.Y_RESOLUTION: Tag(RATIONAL, struct.pack("<II", 1, 1)),
         284: numbers(SHORT, 1),  # the samples of a pixel stand together
         exif.RESOLUTION_UNIT: numbers(SHORT, 1),
-        339: numbers(SHORT, *[3 if pixels.dtype.kind == "f" else 1] * samples),
+        339: numbers(SHORT, *[SAMPLE_FORMATS[pixels.dtype.kind]] * samples),
     }
     if image.alpha is not None:
         tags[338] = numbers(SHORT, 1 if image.premultiplied else 2)

@@ -62,7 +62,7 @@ def known_sensor(options: Options) -> Known | None:
             raise ValueError(f"{named[0]}= describes noise='poisson-gaussian'; give noise= too")
         return None
     if options.noise != "poisson-gaussian":
-        raise ValueError(f"noise must be 'poisson-gaussian' or None, got {options.noise!r}")
+        raise ValueError(f"noise must be 'poisson-gaussian', got {options.noise!r}")
     if options.task != "denoise":
         raise ValueError(f"noise= is for denoise, not for {options.task}")
     for name in named:
