@@ -302,7 +302,7 @@ def estimate_noise(
     if noise is None:
         return measure_noise(source, data_range)
     if noise != "poisson-gaussian":
-        raise ValueError(f"noise must be 'poisson-gaussian' or None, got {noise!r}")
+        raise ValueError(f"noise must be 'poisson-gaussian', got {noise!r}")
     if data_range is not None:
         raise ValueError(
             "data_range= is of no use with noise='poisson-gaussian', which has the units of the data"

@@ -51,7 +51,7 @@ def test_result_is_a_model_for_denoise(nlrn, noisy, start, tmp_path):
         (("-o", "m.safetensors", "--minutes", "0"), "must be positive and finite, got 0"),
         (
             ("-o", "m.safetensors", "--noise", "poisson"),
-            "noise must be 'poisson-gaussian' or None, got 'poisson'",
+            "noise must be 'poisson-gaussian', got 'poisson'",
         ),
         (("-o", "m.safetensors", "--gain", "2"), "--gain describes --noise poisson-gaussian"),
         (("-o", "m.safetensors", "--model", "bm3d"), "bm3d has no weights to adapt"),

@@ -115,7 +115,7 @@ def test_denoise(nlrn, counts, tmp_path):
             ("--noise", "poisson-gaussian", "--sigma", "5"),
             "--sigma is for white noise and --noise for a sensor's; give one of them",
         ),
-        (("--noise", "poisson"), "noise must be 'poisson-gaussian' or None, got 'poisson'"),
+        (("--noise", "poisson"), "noise must be 'poisson-gaussian', got 'poisson'"),
         (("--gain", "2"), "--gain describes --noise poisson-gaussian; give --noise too"),
         (("--noise", "poisson-gaussian", "--gain", "0"), "gain must be finite and > 0, got 0"),
     ],

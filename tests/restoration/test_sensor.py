@@ -214,7 +214,7 @@ def test_a_model_of_ones_own_that_fails():
     [
         ({"sigma": 5, "noise": "poisson-gaussian"}, "sigma= is for white noise.*give one of them"),
         ({"sigma": "auto", "noise": "poisson-gaussian"}, "sigma= is for white noise"),
-        ({"noise": "poisson"}, "noise must be 'poisson-gaussian' or None, got 'poisson'"),
+        ({"noise": "poisson"}, "noise must be 'poisson-gaussian', got 'poisson'"),
         ({"gain": 2.0}, "gain= describes noise='poisson-gaussian'; give noise= too"),
         ({"offset": 2.0}, "offset= describes noise="),
         ({"noise": "poisson-gaussian", "gain": 0}, "gain must be finite and > 0, got 0"),
