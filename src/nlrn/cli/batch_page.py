@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files.images import SUFFIXES
 from . import options
 from .batch_output import how
 from .errors import CliError
@@ -26,6 +25,8 @@ def check_page(page: Path, inputs: list[Path], overwrite: bool, made: Path | Non
     Raises:
         CliError: no name of a file, one of the inputs, an existing file, or a folder that does not exist.
     """
+    from ..files.images import SUFFIXES
+
     if str(page) == "-":
         raise CliError("--html takes the name of a file; the page is not written to standard output (-)")
     if page.is_dir():

@@ -40,8 +40,9 @@ BEST_QUALITY = 95
 STRONG_QUALITY, STRONG_SEAMS = 15, 6.5
 MILD_QUALITY, MILD_SEAMS = 80, 1.5
 # Luma that the denoiser takes from a block of a noisy picture, in 8-bit grey levels, by how strong the compression is,
-# which smooths noise; and the color difference that it takes without compression.
-NOISY_LUMA: dict[Compression | None, float] = {None: 2.6, "mild": 2.6, "medium": 1.8, "strong": 1.0}
+# which smooths noise, and after strong compression hardly ever does harm; and the color difference that it takes
+# without compression.
+NOISY_LUMA: dict[Compression | None, float] = {None: 2.6, "mild": 2.6, "medium": 1.8, "strong": 0.5}
 NOISY_COLOR = 2.2
 # Crops on which the denoiser is tried: their side, and their places among all by how much is in them, of which a flat
 # sky and dense leaves tell little.
