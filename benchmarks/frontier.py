@@ -21,12 +21,11 @@ from nlrn.evaluation.benchmark import measure
 from nlrn.evaluation.chart import Axis
 from nlrn.evaluation.protocol import DataSet
 from nlrn.evaluation.series_chart import Series, series_chart
-from nlrn.evaluation.tradeoff_plot import LEARNED
 from nlrn.files.images import Image, write_image
 from nlrn.inference import restore
 from nlrn.models.zoo import MODELS
 
-from .common import seconds, show, tell, write
+from .common import COLORS, seconds, show, tell, write
 from .peers import PEERS
 
 SIDE, SIGMA = 256, 25
@@ -121,7 +120,7 @@ def main() -> None:
 
 
 def plot(path: Path, rows: list[dict[str, object]]) -> None:
-    """PSNR over seconds: nlrn's networks blue, the heads of each joined, and the others black."""
+    """PSNR over seconds: a colour for each of nlrn's networks, its heads joined, and the others black."""
     own: dict[str, list[tuple[float, float]]] = {}
     others = []
     for row in rows:
@@ -136,7 +135,13 @@ def plot(path: Path, rows: list[dict[str, object]]) -> None:
         f"BSD68, sigma {SIGMA}",
         Axis.powers_of_ten(f"seconds for {SIDE}x{SIDE}", min(times), max(times)),
         Axis.linear("PSNR, dB", min(heights), max(heights)),
-        [*(Series(name, points, LEARNED) for name, points in own.items()), *others],
+        [
+            *(
+                Series(name, points, color)
+                for (name, points), color in zip(own.items(), COLORS, strict=False)
+            ),
+            *others,
+        ],
     )
     write_image(Image(chart), path, overwrite=True)
 
