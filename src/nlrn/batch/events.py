@@ -1,4 +1,4 @@
-"""What becomes of the files of a batch: an event for each."""
+"""The events of a batch: one for each file, whether it was restored or not."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def run_on_ray(
 
 
 def _outcome(ray: Any, reference: Any, task: _Task) -> Event | None:
-    """What became of a file; `None` where it is to be tried again.
+    """The event of a file; `None` where it is to be tried again.
 
     Raises:
         PlanError: what is wrong with the cluster, and not with the file.
@@ -224,7 +224,7 @@ def _absolute(job: Job) -> Job:
 
 
 def _state(job: Job) -> object:
-    """What stands under the name of a result, to be compared; `None` for nothing."""
+    """A mark of the file under the name of a result, to be compared later; `None` for no file."""
     if is_remote(job.place):
         return True if exists(job.place) else None
     try:

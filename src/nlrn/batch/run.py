@@ -144,7 +144,7 @@ def _computed(
 
 
 def _settled(job: Job, writing: Future[Restored], journal: Journal | None) -> Event:
-    """What became of a file whose result is being written."""
+    """The event of a file whose result is being written."""
     event: Event
     try:
         event = writing.result()

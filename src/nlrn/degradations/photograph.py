@@ -58,7 +58,7 @@ def photograph(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
 
 
 def _counts(count: int, generator: torch.Generator) -> list[int]:
-    """How many of `count` images have each kind of noise: random, with `SHARES` as the mean."""
+    """The numbers of images with each kind of noise, `count` in all: random, with `SHARES` as the mean."""
     places = (torch.arange(count) + torch.rand(1, generator=generator, device=generator.device).cpu()) / count
     ends = torch.tensor(SHARES[:-1]).cumsum(0)
     return torch.bincount(torch.bucketize(places, ends), minlength=len(SHARES)).tolist()

@@ -1,4 +1,4 @@
-"""What an old picture needs: which of several steps, and in which order.
+"""The steps that an old picture needs, and their order.
 
     nothing measured    it stays as it was
     JPEG alone          dejpeg
@@ -40,7 +40,7 @@ BEST_QUALITY = 95
 STRONG_QUALITY, STRONG_SEAMS = 15, 6.5
 MILD_QUALITY, MILD_SEAMS = 80, 1.5
 # Luma that the denoiser takes from a block of a noisy picture, in 8-bit grey levels, by how strong the compression is,
-# which smooths noise, and after strong compression hardly ever does harm; and the color difference that it takes
+# which smooths noise, and after strong compression hardly ever does harm; and the colour difference that it takes
 # without compression.
 NOISY_LUMA: dict[Compression | None, float] = {None: 2.6, "mild": 2.6, "medium": 1.8, "strong": 0.5}
 NOISY_COLOR = 2.2
@@ -106,7 +106,7 @@ def _nothing(estimate: NoiseEstimate | None) -> str:
 
 
 def _compression(blocks: Blocking | None, quality: int | None) -> tuple[Compression | None, str | None]:
-    """How strongly a picture is compressed, `None` where dejpeg does not help; and a reason."""
+    """The strength of a compression, `None` where dejpeg does not help; and a reason."""
     if quality is not None and quality > BEST_QUALITY:
         return None, f"a JPEG file of quality {quality}: dejpeg would take more than it gives"
     if quality is not None:
@@ -132,7 +132,7 @@ def _mask(image: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 def _removed(image: Tensor, hidden: Tensor | None, denoiser: Denoiser) -> tuple[float, float] | None:
-    """What the denoiser takes from nearly every block, of luma and of color; `None` where all is constant or hidden."""
+    """Grey levels that the denoiser takes from nearly every block, of luma and of colour; `None` where none varies."""
     crops = torch.cat([image[:, :, rows, columns] for rows, columns in _crops(image, hidden)])
     varied = F.max_pool2d(crops, BLOCK).sub(-F.max_pool2d(-crops, BLOCK)).amax(1) > 0
     if not varied.any():

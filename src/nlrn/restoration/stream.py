@@ -51,7 +51,7 @@ def restored_stream(
 
 
 def _shared_by(restorer: Restorer, first: Sequence[Image], estimated: bool) -> Shared:
-    """What frames have in common, by the first of them."""
+    """The properties that frames share, by the first of them."""
     if restorer.options.noise is not None:  # a sensor's noise is that of each frame
         return ALONE
     color, given = planes_of(first[0]).color, restorer.options.data_range

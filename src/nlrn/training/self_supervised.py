@@ -155,7 +155,7 @@ def recorrupted(image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Change:
-    """How much an estimated error has changed, and the standard errors: over held-out pixels, and over all."""
+    """The change of an estimated error, with its standard errors: over held-out pixels, and over all."""
 
     held: float
     held_error: float

@@ -147,7 +147,7 @@ def entry_of(name: str, before: Image, after: Image, about: str) -> Entry:
 
 
 def _change(before: Image, after: Image, values: ValueRange) -> Tensor:
-    """What changed, `H x W` of the picture after, in 8-bit grey levels."""
+    """The change of each pixel, `H x W` of the picture after, in 8-bit grey levels."""
     first, second = (values.to_unit(planes_of(image).color) for image in (before, after))
     if first.shape[2:] != second.shape[2:]:
         first = bicubic_resize(first, *second.shape[2:])
