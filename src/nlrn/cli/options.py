@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, cast
+from typing import Annotated
 
 import typer
 
-from . import parsing
 from .errors import CliError
-
-if TYPE_CHECKING:
-    from ..inference.precision import Precision
-    from ..restoration import Restorer, Settings, Sigma, Task
-    from ..restoration.options import Size
 
 # The groups of options in the help.
 RESTORATION, SENSOR, FILES, COMPUTING = "Restoration", "Noise of a sensor", "Files", "Computing"
@@ -310,94 +303,3 @@ def os_error(error: OSError) -> str:
     """One line: the message of an operating-system error without its number, and the file if it has one."""
     text = error.strerror or " ".join(str(error).split()) or type(error).__name__
     return f"{text}: {error.filename}" if error.strerror and error.filename else text
-
-
-def make_restorer(
-    model: str | None,
-    *,
-    task: Task = "denoise",
-    scale: float | None = None,
-    size: Size | None = None,
-    fit: tuple[int, int] | None = None,
-    steps: int | None,
-    ensemble: bool,
-    device: str,
-    precision: str,
-    max_memory: str | None,
-    window: str | None,
-    data_range: str | None,
-    strength: str = "1",
-    sigma: Sigma | None = None,
-    sensor: Settings | None = None,
-) -> Restorer:
-    """A restorer whose models are known to load, so that a bad option stops everything before it starts."""
-    settings: Settings = {
-        "steps": steps,
-        "ensemble": ensemble,
-        "device": device,
-        "precision": cast("Precision", precision),  # which refuses what is none
-        "max_memory": parsing.parse_memory(max_memory),
-        "window_size": parsing.parse_window(window),
-        "data_range": parsing.parse_data_range(data_range),
-        "strength": parsing.parse_strength(strength),
-    }
-    settings.update(sensor or {})
-    from ..restoration import Restorer
-
-    try:
-        restorer = Restorer(model, task=task, scale=scale, size=size, fit=fit, **settings)
-        restorer.load(sigma)
-    except ValueError as error:
-        raise CliError(worded(str(error))) from error
-    return restorer
-
-
-class Wanted(TypedDict, total=False):
-    """An enlargement as an argument of `Restorer`."""
-
-    scale: float
-    size: Size
-    fit: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Enlarged:
-    """An enlargement, and the end that the names of its results have."""
-
-    options: Wanted
-    suffix: str
-
-
-def parse_enlargement(scale: float | None, size: str | None, fit: str | None) -> Enlarged | None:
-    """The enlargement of `--scale`, `--size` or `--fit`; `None` where none is given.
-
-    Raises:
-        CliError: several of the three, or one that no result can have.
-    """
-    given = {"--scale": scale, "--size": size, "--fit": fit}
-    names = [name for name, value in given.items() if value is not None]
-    if not names:
-        return None
-    if len(names) > 1:
-        raise CliError(f"{' and '.join(names)} contradict each other")
-    from ..restoration.enlargement import Enlargement
-
-    wanted: Wanted
-    if size is not None:
-        height, width = parsing.parse_size("--size", size)
-        wanted = {"size": (height, width)}
-        suffix = f"-{width}w" if height is None else f"-{height}h" if width is None else f"-{width}x{height}"
-    elif fit is not None:
-        height, width = parsing.parse_size("--fit", fit)
-        if height is None or width is None:
-            raise CliError(f"--fit must be WIDTHxHEIGHT, such as 3840x2160, got {fit!r}")
-        wanted, suffix = {"fit": (height, width)}, f"-fit{width}x{height}"
-    else:
-        assert scale is not None
-        factor = int(scale) if float(scale).is_integer() else scale
-        wanted, suffix = {"scale": factor}, f"-x{factor}"
-    try:
-        Enlargement(**wanted)
-    except ValueError as error:
-        raise CliError(f"--{error}") from error
-    return Enlarged(wanted, suffix)
