@@ -42,21 +42,9 @@ def adapt(
         str | None,
         typer.Option(help="poisson-gaussian: counts of a sensor; in place of --sigma.", show_default=False),
     ] = None,
-    gain: Annotated[
-        float | None,
-        typer.Option(help="Units of the data per electron; by default estimated.", show_default=False),
-    ] = None,
-    read_noise: Annotated[
-        float | None,
-        typer.Option(
-            help="Standard deviation without light, in units of the data; by default estimated.",
-            show_default=False,
-        ),
-    ] = None,
-    offset: Annotated[
-        float | None,
-        typer.Option(help="Value without light, in units of the data; by default 0.", show_default=False),
-    ] = None,
+    gain: options.Gain = None,
+    read_noise: options.ReadNoise = None,
+    offset: options.Offset = None,
     hot_pixels: Annotated[
         bool, typer.Option("--hot-pixels", help="Replace isolated hot and dead pixels first.")
     ] = False,

@@ -36,30 +36,9 @@ def denoise(
             rich_help_panel=options.SENSOR,
         ),
     ] = None,
-    gain: Annotated[
-        float | None,
-        typer.Option(
-            help="Units of the data per electron; by default estimated.",
-            show_default=False,
-            rich_help_panel=options.SENSOR,
-        ),
-    ] = None,
-    read_noise: Annotated[
-        float | None,
-        typer.Option(
-            help="Standard deviation without light, in units of the data; by default estimated.",
-            show_default=False,
-            rich_help_panel=options.SENSOR,
-        ),
-    ] = None,
-    offset: Annotated[
-        float | None,
-        typer.Option(
-            help="Value without light, in units of the data; by default 0.",
-            show_default=False,
-            rich_help_panel=options.SENSOR,
-        ),
-    ] = None,
+    gain: options.Gain = None,
+    read_noise: options.ReadNoise = None,
+    offset: options.Offset = None,
     hot_pixels: Annotated[
         bool,
         typer.Option(

@@ -112,6 +112,33 @@ Estimate = Annotated[
         rich_help_panel=RESTORATION,
     ),
 ]
+Gain = Annotated[
+    float | None,
+    typer.Option(
+        "--gain",
+        help="Units of the data per electron; by default estimated.",
+        show_default=False,
+        rich_help_panel=SENSOR,
+    ),
+]
+ReadNoise = Annotated[
+    float | None,
+    typer.Option(
+        "--read-noise",
+        help="Standard deviation without light, in units of the data; by default estimated.",
+        show_default=False,
+        rich_help_panel=SENSOR,
+    ),
+]
+Offset = Annotated[
+    float | None,
+    typer.Option(
+        "--offset",
+        help="Value without light, in units of the data; by default 0.",
+        show_default=False,
+        rich_help_panel=SENSOR,
+    ),
+]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -184,8 +211,6 @@ Html = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
 ]
-
-
 Recursive = Annotated[
     bool,
     typer.Option(
@@ -246,7 +271,6 @@ AsJson = Annotated[
     bool,
     typer.Option("--json", help="Report on standard output, one JSON object a line.", rich_help_panel=FILES),
 ]
-
 EngineName = Annotated[
     str,
     typer.Option(
