@@ -276,9 +276,9 @@ class Restorer:
                 color, hidden, sigma, self._sensor, self.options, self._restore_white, followed
             )
         else:
-            file = image if isinstance(image, Image) else None
+            quality = image.jpeg_quality if isinstance(image, Image) else None
             restored, report = self._on_ranges(
-                color, sigma, progress or no_progress, hidden, grey_levels, shared, file
+                color, sigma, progress or no_progress, hidden, grey_levels, shared, quality
             )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
@@ -296,7 +296,7 @@ class Restorer:
         hidden: Tensor | None,
         grey_levels: bool,
         shared: Shared,
-        file: Image | None,
+        quality: int | None,
     ) -> tuple[Tensor, Report]:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
@@ -323,9 +323,8 @@ class Restorer:
                 unit,
                 mask,
                 shared.estimate,
-                quality=None if file is None else file.jpeg_quality,
-                mosaic=file is not None and file.format == "RAW",
-                plan=shared.plan,
+                quality,
+                shared.plan,
             )
             result, report = self.restore_unit(image, share, self.enlargement)
             excess = values.excess(part) if self.enlargement is not None else None

@@ -35,8 +35,6 @@ class UnitImage:
         hidden: `[B, 1, H, W]`, the pixels that are not part of the picture.
         estimate: of the noise, where there is one.
         quality: of the JPEG file that the pixels come from.
-        mosaic: whether the colours of pixels were interpolated, as those of a camera's raw file are: their noise is
-            not white, though it may look so.
         plan: steps of the task `"restore"`, where they are decided.
 
     Raises:
@@ -48,7 +46,6 @@ class UnitImage:
     hidden: Tensor | None = None
     estimate: NoiseEstimate | None = None
     quality: int | None = None
-    mosaic: bool = False
     plan: Plan | None = None
 
     def __post_init__(self) -> None:
@@ -71,10 +68,10 @@ class UnitImage:
         return self.estimate or noise_of(self.pixels, self.hidden)
 
     def each(self) -> list[UnitImage]:
-        """The images of the batch, one by one, with a noise that is still to be estimated."""
+        """The images of the batch, one by one."""
         masks = [None] * len(self.pixels) if self.hidden is None else list(torch.split(self.hidden, 1))
         pairs = zip(torch.split(self.pixels, 1), masks, strict=True)
-        return [dataclasses.replace(self, pixels=x, hidden=mask, estimate=None) for x, mask in pairs]
+        return [dataclasses.replace(self, pixels=x, hidden=mask) for x, mask in pairs]
 
 
 class UnitRestorer:
@@ -152,8 +149,7 @@ class UnitRestorer:
             found = image.estimate
         else:
             found = None
-        # On a developed mosaic the model for white noise is 1.5 to 3 dB behind the one for photographs.
-        photo = undecided and (is_photo(channels, found) or (image.mosaic and channels == 3))
+        photo = undecided and is_photo(channels, found)
         level = 0.0 if found is None else found.sigma
         model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
         if undecided and found is not None and found.drawing:
