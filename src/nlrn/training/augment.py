@@ -13,6 +13,7 @@ from torch import Tensor
 from ..degradations.tables import constant
 
 SHAPES = 6
+SHAPES_ON_GRATINGS = 1
 LUMA = (0.299, 0.587, 0.114)
 SEPIA = (1.0, 0.85, 0.65)
 
@@ -55,7 +56,7 @@ def toned(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def drawn(clean: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Crops of which a share is replaced by drawings: gradients, shapes, stripes and text in any colours."""
+    """Crops of which a share is replaced by drawings: gradients, gratings, shapes and text in any colours."""
     pictures = drawings(clean, generator)
     return torch.where(_uniform(clean, generator) < share, pictures, clean)
 
@@ -68,10 +69,14 @@ def drawings(like: Tensor, generator: torch.Generator) -> Tensor:
     first, second = _color(like, generator), _color(like, generator)
     angle = 2 * math.pi * _uniform(like, generator)
     ramp = 0.5 + 0.5 * (angle.cos() * x + angle.sin() * y)
-    smooth = _uniform(like, generator) < 0.5
-    canvas = first + torch.where(smooth, ramp, 0) * (second - first)
-    for _ in range(SHAPES):
+    # A third are gratings, a third gradients, and a third one colour.
+    kind = _uniform(like, generator)
+    ramp = torch.where(kind < 1 / 3, _grating(like, x, y, generator), torch.where(kind < 2 / 3, ramp, 0))
+    canvas = first + ramp * (second - first)
+    for number in range(SHAPES):
         mask = _shape(like, x, y, generator)
+        if number >= SHAPES_ON_GRATINGS:
+            mask = torch.where(kind < 1 / 3, 0, mask)
         canvas = canvas + mask * (_color(like, generator) - canvas)
     return canvas.clamp(0, 1)
 
@@ -89,9 +94,31 @@ def _shape(like: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Te
     distance = torch.where(kind < 0.25, ellipse, straight)
     # The edge is a pixel wide.
     inside = (0.5 + (1 - distance) * torch.minimum(wide, high) * size / 2).clamp(0, 1)
-    period = 2 / size * (2 + 10 * _uniform(like, generator))
-    stripes = (0.5 + (2 * math.pi * u / period).sin() * period * size / (4 * math.pi)).clamp(0, 1)
-    return inside * torch.where(kind < 0.6, 1.0, torch.where(kind < 0.8, stripes, _text(like, generator)))
+    lines = _grating(like, x, y, generator)
+    return inside * torch.where(kind < 0.6, 1.0, torch.where(kind < 0.8, lines, _text(like, generator)))
+
+
+def _grating(like: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Equal lines side by side, `[B, 1, P, P]` from 0 to 1: straight at any angle, concentric, or crossed."""
+    size = like.shape[2]
+    angle = math.pi * _uniform(like, generator)
+    # In pixels: the lines are 2 to 24 apart, and 0.7 or more wide.
+    period = 2 * 12 ** _uniform(like, generator)
+    width = (period * (0.1 + 0.8 * _uniform(like, generator))).clamp(min=0.7)
+    phase = period * _uniform(like, generator)
+
+    def lines(distance: Tensor) -> Tensor:
+        off = (((distance + phase) / period) % 1 - 0.5).abs() * period
+        return (0.5 + width / 2 - off).clamp(0, 1)
+
+    straight = (angle.cos() * x + angle.sin() * y) * size / 2
+    across = (angle.cos() * y - angle.sin() * x) * size / 2
+    # The centre of concentric lines lies half a crop to three crops away.
+    radius = size * (0.5 + 2.5 * _uniform(like, generator).square())
+    bent = ((straight - radius).square() + across.square()).sqrt()
+    kind = _uniform(like, generator)
+    first = torch.where(kind < 0.7, lines(straight), lines(bent))
+    return torch.where(kind < 0.85, first, torch.maximum(lines(straight), lines(across)))
 
 
 def _text(like: Tensor, generator: torch.Generator) -> Tensor:

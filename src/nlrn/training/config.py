@@ -65,7 +65,7 @@ class TrainingConfig:
             network can drift, fill few crops of natural images.
         recolored: share of the crops of RGB images whose channels change places or whose hue is turned.
         toned: share of the crops of RGB images that are turned grey or take one tint, as old prints have.
-        drawn: share of the crops that are drawings: gradients, shapes, stripes and text in any colours.
+        drawn: share of the crops that are drawings: gradients, gratings, shapes and text in any colours.
         phases: crop sizes over the run; the shares add up to 1.
         learning_rate: the rate after the warm-up.
         optimizer: `"adamw"`, or `"muon"`: Muon for the weights of all convolutions but the first and the last, AdamW
