@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..models.contract import nearest_known
@@ -106,15 +108,19 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate
     masks = np.zeros((len(values), height, width), bool)
     if hidden is not None:
         masks |= hidden[:, 0].cpu().numpy()
-    planes = [_of_plane(plane, mask) for planes, mask in zip(values, masks, strict=True) for plane in planes]
-    sigma = float(np.mean([plane.sigma for plane in planes]))
-    clipped = float(np.mean([_clipped(plane) for plane in values.reshape(-1, height, width)]))
+    each = values.reshape(-1, height, width)
+    # NumPy works on one core, and the planes do not depend on each other.
+    with ThreadPoolExecutor(min(torch.get_num_threads(), image.shape[1])) as pool:
+        planes = list(pool.map(_of_plane, each, masks.repeat(image.shape[1], axis=0)))
+        clipped = list(pool.map(_clipped, each))
+        white = pool.submit(_mean_whiteness, values.mean(1), masks)
+        color = _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None
     return NoiseEstimate(
-        sigma,
-        clipped,
-        _mean_whiteness(values.mean(1), masks),
+        float(np.mean([plane.sigma for plane in planes])),
+        float(np.mean(clipped)),
+        white.result(),
         float(np.mean([plane.used for plane in planes])),
-        _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None,
+        color,
         all(plane.drawing for plane in planes),
     )
 

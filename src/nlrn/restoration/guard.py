@@ -114,13 +114,19 @@ def area_mean(values: Tensor, guide: Tensor, needed: Tensor) -> tuple[Tensor, Te
         if not needed[:, :, band].any():
             continue
         own, total = guide[:, :, band], torch.zeros_like(values[:, :, band])
-        count = torch.zeros_like(total[:, :1])
+        # Memory that is asked for at every tap costs more than the arithmetic.
+        count, same, difference = (
+            torch.zeros_like(total[:, :1]),
+            torch.empty_like(total[:, :1]),
+            torch.empty_like(own),
+        )
         for down, across in itertools.product(TAPS, TAPS):
             rows = slice(reach + down + band.start, reach + down + band.stop)
             columns = slice(reach + across, reach + across + width)
             value, color = (x[:, :, rows, columns] for x in padded)
-            same = ((color - own).abs_().amax(1, keepdim=True) < SAME_AREA).to(values.dtype)
-            total += same * value
+            torch.sub(color, own, out=difference).abs_()
+            torch.amax(difference, 1, keepdim=True, out=same).lt_(SAME_AREA)
+            total.addcmul_(same, value)
             count += same
         mean[:, :, band], weight[:, :, band] = total / count, count
     return mean, weight
@@ -128,6 +134,13 @@ def area_mean(values: Tensor, guide: Tensor, needed: Tensor) -> tuple[Tensor, Te
 
 def _largest(values: Tensor, radius: int) -> Tensor:
     """The largest value within a radius: of each column first, then of those."""
-    size = 2 * radius + 1
-    columns = F.max_pool2d(values, (size, 1), 1, (radius, 0))
-    return F.max_pool2d(columns, (1, size), 1, (0, radius))
+    for axis in (2, 3):
+        margins = [0, 0, radius, radius] if axis == 2 else [radius, radius]
+        values, size = F.pad(values, margins, value=-torch.inf), 1
+        # Of 2, 4, 8 values, and at last of two such windows that overlap.
+        while size < 2 * radius + 1:
+            step = min(size, 2 * radius + 1 - size)
+            count = values.shape[axis] - step
+            values = torch.maximum(values.narrow(axis, 0, count), values.narrow(axis, step, count))
+            size += step
+    return values
