@@ -157,22 +157,25 @@ def compare_together(name: str, size: int, turns: int, count: int = 4) -> None:
 
 
 def measure_busy(paths: list[Path], model: str | None) -> None:
-    """Prints how busy a batch of two threads would keep two cores of its own.
+    """Prints how busy a batch of two threads keeps two cores: right on a machine without other work alone.
 
-    What the main thread has used of a processor is what the batch would take; threads that wait must not use any
-    (OMP_WAIT_POLICY=passive).
+    Threads that wait must not use a processor (OMP_WAIT_POLICY=passive).
     """
     torch.set_num_threads(2)
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         jobs = tuple(Job(path, Path(folder) / f"{i}{path.suffix}") for i, path in enumerate(paths))
-        both, own = time.process_time(), time.thread_time()
+        used, clock = time.process_time(), time.perf_counter()
         restorer = Restorer(model, device="cpu")
         events = list(run_batch(jobs, restorer, FileOptions(None, 95, False)))
-        both, own = time.process_time() - both, time.thread_time() - own
+        used, clock = time.process_time() - used, time.perf_counter() - clock
     for event in events:
         if isinstance(event, Failed):
             raise SystemExit(f"{event.job.origin}: {event.error}")
-    print(f"{len(paths)} files: {both:.1f} s of processors, two cores busy to {both / 2 / own:.1%}")
+    print(
+        f"{len(paths)} files: {used:.1f} s of processors in {clock:.1f} s, two cores busy to {used / 2 / clock:.1%}; "
+        f"load before: {load:.1f}"
+    )
 
 
 if __name__ == "__main__":
