@@ -21,6 +21,7 @@ class FileOptions:
         pages: numbers of the pages that are restored, by default all.
         estimate: whether the noise is estimated for a stack as a whole or for each page.
         format: of results, by default that of their inputs.
+        keep_time: whether a result has the time of the last change of its input.
     """
 
     sigma: Sigma | None
@@ -29,6 +30,7 @@ class FileOptions:
     pages: Ranges | None = None
     estimate: Per = "stack"
     format: str | None = None
+    keep_time: bool = False
 
     def result_format(self, format_: str) -> str:
         """The format of the result of an image of a format, where no name says another."""

@@ -64,6 +64,7 @@ class Opened:
         first: its first page.
         options: of the file.
         held: what is closed, or published, in the end.
+        modified: time of its last change, where the result has the same.
         frames: what follows the first image of a stream.
     """
 
@@ -74,6 +75,7 @@ class Opened:
     first: Image
     options: FileOptions
     held: ExitStack
+    modified: int | None
     frames: Iterator[bytes] | None = None
 
     def drop(self) -> None:
@@ -90,7 +92,7 @@ class Unwritten:
         own: as `Opened` has it.
         result: an image, or a file that is copied as it is.
         options: of the file.
-        held: as `Opened` has it.
+        held, modified: as `Opened` has them.
     """
 
     restored: Restored
@@ -98,6 +100,7 @@ class Unwritten:
     result: Image | bytes | Path | None
     options: FileOptions
     held: ExitStack
+    modified: int | None
 
     def drop(self) -> None:
         """Gives the result up."""
@@ -120,12 +123,13 @@ def read(job: Job, restorer: Restorer, options: FileOptions) -> Opened:
     with ExitStack() as held:
         own = held.enter_context(staged(job, overwrite=options.overwrite))
         contents = split_frames(sys.stdin.buffer) if job.source == "-" else None
+        modified = _modified(own, options)
         content = _content(own, contents)
         pages = held.enter_context(read_pages(content, options.pages))
         image, frames = pages[0], frames_after(contents, own, options)
         own = named(own, options.result_format(image.format))
         check(own, pages, image, restorer, options)
-        return Opened(job, own, content, pages, image, options, held.pop_all(), frames)
+        return Opened(job, own, content, pages, image, options, held.pop_all(), modified, frames)
 
 
 def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None) -> Unwritten:
@@ -148,7 +152,7 @@ def compute(opened: Opened, restorer: Restorer, progress: Progress | None = None
             restored = Restored(own, report, pixels=math.prod(image.pixels.shape[:2]))
         # URLs stay what they are called.
         restored = dataclasses.replace(restored, job=opened.job if opened.job.staged else own)
-        return Unwritten(restored, own, result, options, held.pop_all())
+        return Unwritten(restored, own, result, options, held.pop_all(), opened.modified)
 
 
 def write(unwritten: Unwritten) -> Restored:
@@ -167,11 +171,22 @@ def write(unwritten: Unwritten) -> Restored:
             sys.stdout.buffer.flush()
         elif isinstance(result, Image):
             lost = write_image(
-                result, own.target, quality=options.quality, overwrite=options.overwrite, mode=_mode(own)
+                result,
+                own.target,
+                quality=options.quality,
+                overwrite=options.overwrite,
+                mode=_mode(own),
+                modified=unwritten.modified,
             )
         else:
             data = result if isinstance(result, bytes) else result.read_bytes()
-            write_atomically(own.target, data, overwrite=options.overwrite, mode=_mode(own))
+            write_atomically(
+                own.target,
+                data,
+                overwrite=options.overwrite,
+                mode=_mode(own),
+                modified=unwritten.modified,
+            )
     report = dataclasses.replace(restored.report, notes=(*restored.report.notes, *lost))
     return dataclasses.replace(restored, report=report)
 
@@ -204,6 +219,11 @@ def _mode(job: Job) -> int | None:
     return None if job.source == "-" else os.stat(job.source).st_mode & 0o777
 
 
+def _modified(job: Job, options: FileOptions) -> int | None:
+    """The time of the last change of an input, if its result is to have it."""
+    return os.stat(job.source).st_mtime_ns if options.keep_time and job.source != "-" else None
+
+
 def _restore_pages(
     job: Job, opened: Opened, growth: float, restorer: Restorer, progress: Progress | None
 ) -> Restored:
@@ -216,7 +236,9 @@ def _restore_pages(
             file: BinaryIO = stack.enter_context(tempfile.TemporaryFile())
         else:
             name = format_for(job.target, pages.format)
-            file = stack.enter_context(replacing(job.target, overwrite=options.overwrite, mode=_mode(job)))
+            file = stack.enter_context(
+                replacing(job.target, overwrite=options.overwrite, mode=_mode(job), modified=opened.modified)
+            )
         written = stream_pages(restored, file, name, pages, growth=growth, quality=options.quality)
         if restored.unchanged and _is_copied(opened.first, job, options):
             written, content = (COPIED,), opened.content

@@ -47,7 +47,13 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
     room = work.room_note(growth)
     output.notes(work.notes if room is None else (*work.notes, room))
     files = FileOptions(
-        sigma, options.quality, options.overwrite, options.pages, options.estimate, options.format
+        sigma,
+        options.quality,
+        options.overwrite,
+        options.pages,
+        options.estimate,
+        options.format,
+        options.keep_time,
     )
     page = _page(work, options)
     if options.dry_run:

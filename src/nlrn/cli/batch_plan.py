@@ -42,6 +42,7 @@ class BatchOptions:
     engine: str = "local"
     address: str | None = None
     html: Path | None = None
+    keep_time: bool = False
 
 
 def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: BatchOptions) -> Work:
@@ -68,6 +69,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         return _watched(inputs, output, options)
     shard = parse_shard(options.shard)
     if any(is_remote(name) for name in (*inputs, output)):
+        if options.keep_time:
+            raise CliError("--keep-time is for files of this computer, and not for URLs")
         return _remote(inputs, output, options, shard)
     try:
         work = plan_jobs(
@@ -89,6 +92,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
         raise CliError("--resume goes on with a batch in an output folder; name it with -o")
     if options.resume and any(job.source == "-" for job in work.jobs):
         raise CliError("--resume goes on with a batch of files, and standard input is read once")
+    if options.keep_time and any("-" in (job.source, job.target) for job in work.jobs):
+        raise CliError("--keep-time is for files, and standard input and output have no time")
     if sys.stdin is None and any(job.source == "-" for job in work.jobs):
         raise CliError("standard input is closed; give a file")
     if sys.stdout is None and (options.as_json or any(job.target == "-" for job in work.jobs)):

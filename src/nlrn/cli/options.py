@@ -211,6 +211,14 @@ Html = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
 ]
+KeepTime = Annotated[
+    bool,
+    typer.Option(
+        "--keep-time",
+        help="Give results the time of the last change of their inputs.",
+        rich_help_panel=FILES,
+    ),
+]
 Recursive = Annotated[
     bool,
     typer.Option(

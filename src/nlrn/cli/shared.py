@@ -40,6 +40,7 @@ class Shared:
     quality: options.Quality = 95
     result_format: options.ResultFormat = None
     pages: options.Pages = None
+    keep_time: options.KeepTime = False
     overwrite: options.Overwrite = False
     skip_existing: options.SkipExisting = False
     resume: options.Resume = False
@@ -121,6 +122,7 @@ def restore_all(
         engine=shared.engine,
         address=shared.address,
         html=shared.html,
+        keep_time=shared.keep_time,
     )
     work = make_work(shared.inputs, shared.output, suffix, batch)
     if code := run_jobs(work, restorer(), sigma, batch):

@@ -41,9 +41,11 @@ def check_name(path: Path) -> None:
         return
 
 
-def write_atomically(path: Path, data: bytes, *, overwrite: bool, mode: int | None = None) -> None:
+def write_atomically(
+    path: Path, data: bytes, *, overwrite: bool, mode: int | None = None, modified: int | None = None
+) -> None:
     """Writes a file as a whole; arguments and errors are those of `replacing`."""
-    with replacing(path, overwrite=overwrite, mode=mode) as file:
+    with replacing(path, overwrite=overwrite, mode=mode, modified=modified) as file:
         file.write(data)
 
 
@@ -53,13 +55,16 @@ def temporary_beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, overwrite: bool, mode: int | None = None) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, *, overwrite: bool, mode: int | None = None, modified: int | None = None
+) -> Iterator[BinaryIO]:
     """A new file under a temporary name beside `path`, which gets its name in one step when it is complete.
 
     Args:
         path: the file.
         overwrite: whether an existing file is replaced.
         mode: permissions; by default what the process gives to new files.
+        modified: time of the last change in nanoseconds since 1970, in place of now.
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is false.
@@ -74,6 +79,8 @@ def replacing(path: Path, *, overwrite: bool, mode: int | None = None) -> Iterat
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if modified is not None:
+            os.utime(temporary, ns=(time.time_ns(), modified))
         if overwrite:
             os.replace(temporary, path)
             return

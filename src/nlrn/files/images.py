@@ -190,6 +190,7 @@ def write_image(
     quality: int = 95,
     overwrite: bool = False,
     mode: int | None = None,
+    modified: int | None = None,
 ) -> tuple[str, ...]:
     """Writes an image file; its format follows the suffix (without one, it is the image's own).
 
@@ -201,6 +202,7 @@ def write_image(
         quality: quality of JPEG and AVIF (4:4:4) and of lossy WebP and JPEG XL, 1 to 100.
         overwrite: replace an existing file.
         mode: permissions of the file.
+        modified: time of its last change, as `replacing` has it.
 
     Returns:
         What the format could not keep of the metadata, one note each.
@@ -216,7 +218,7 @@ def write_image(
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(f"{path} exists")
     data = encode_image(image, name, quality=quality)
-    write_atomically(path, data, overwrite=overwrite, mode=mode)
+    write_atomically(path, data, overwrite=overwrite, mode=mode, modified=modified)
     return losses(image, name)
 
 
