@@ -75,6 +75,8 @@ def denoise(
             offset: value without light, in the units of the data; by default 0, if gain and read noise are given.
             hot_pixels: replace isolated pixels far beyond the noise by the median of their neighbours, also in the
                 result: they are taken for faults of the sensor. Stars, which span several pixels, stay.
+            purpose: the kind of picture, in place of what is measured: `"photo"`, `"scan"`, `"screenshot"` or
+                `"measurement"`. For `denoise` and `restore`; chooses the model.
             axes: a letter for each axis of an array, as tifffile has them, such as `"ZYX"` or `"TCYX"`: every plane of
                 Y and X is restored. S, or C as the last axis, are the colors of a plane; C elsewhere are channels, each
                 of which is a stack of its own. The planes of a stack have one range of values in common.

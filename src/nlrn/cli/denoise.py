@@ -14,6 +14,7 @@ from .shared import Shared, make_restorer, restore_all, with_shared
 if TYPE_CHECKING:
     from ..restoration import Restorer, Settings
     from ..restoration.options import Noise
+    from ..restoration.purpose import Purpose
 
 
 @with_shared
@@ -47,6 +48,7 @@ def denoise(
             rich_help_panel=options.SENSOR,
         ),
     ] = False,
+    purpose: options.PurposeName = None,
     estimate: options.Estimate = "stack",
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
@@ -61,8 +63,8 @@ def denoise(
     level, per = None if sigma is None else parsing.parse_sigma(sigma), parsing.parse_estimate(estimate)
     if noise is not None and level is not None:
         raise CliError("--sigma is for white noise and --noise for a sensor's; give one of them")
-    if demo and noise is not None:
-        raise CliError("--demo has white noise; give files for --noise")
+    if demo and (noise is not None or purpose is not None):
+        raise CliError(f"--demo has white noise; give files for {'--for' if noise is None else '--noise'}")
     if demo and shared.html is not None:
         raise CliError("--demo writes its own files; give files for --html")
     if demo and shared.inputs:
@@ -71,14 +73,15 @@ def denoise(
         raise CliError("no input; give files, folders or - (or --demo)")
 
     def restorer() -> Restorer:
-        sensor: Settings = {
+        own: Settings = {
             "noise": cast("Noise | None", noise),  # which refuses what is none
             "gain": gain,
             "read_noise": read_noise,
             "offset": offset,
             "hot_pixels": hot_pixels,
+            "purpose": cast("Purpose | None", purpose),  # the same
         }
-        return make_restorer(shared, "denoise", model, strength=strength, sigma=level, sensor=sensor)
+        return make_restorer(shared, "denoise", model, strength=strength, sigma=level, own=own)
 
     if demo:
         from .demo import run_demo

@@ -103,6 +103,16 @@ StrengthText = Annotated[
         rich_help_panel=RESTORATION,
     ),
 ]
+PurposeName = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="KIND",
+        help="photo, scan, screenshot or measurement: how pictures are restored, in place of what nlrn measures.",
+        show_default=False,
+        rich_help_panel=RESTORATION,
+    ),
+]
 Estimate = Annotated[
     str,
     typer.Option(
@@ -314,6 +324,8 @@ def worded(text: str) -> str:
     """A sentence of the library in the words of the command line."""
     named = re.sub(r"\bdata_range= ?", "--data-range ", text)
     named = re.sub(r"\bnoise='([a-z-]+)'", r"--noise \1", named)
+    named = re.sub(r"\bpurpose='([a-z]+)'", r"--for \1", named)
+    named = re.sub(r"\bpurpose=(?=\W|$)", "--for", named)
     named = re.sub(r"\bpairs=True\b", "--pairs", named)
     named = re.sub(r"\b(sigma|model|noise|gain|read_noise|offset)=(?=\W|$)", r"--\1", named)
     return named.replace("--read_noise", "--read-noise")

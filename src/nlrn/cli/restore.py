@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from . import options, parsing
 from .enlargement import parse_enlargement
 from .shared import Shared, make_restorer, restore_all, with_shared
+
+if TYPE_CHECKING:
+    from ..restoration import Settings
+    from ..restoration.purpose import Purpose
 
 
 @with_shared
@@ -13,6 +19,7 @@ def restore(
     scale: options.Scale = None,
     size: options.SizeText = None,
     fit: options.FitText = None,
+    purpose: options.PurposeName = None,
     estimate: options.Estimate = "stack",
     strength: options.StrengthText = "1",
 ) -> None:
@@ -23,9 +30,10 @@ def restore(
     never modified.
     """
     enlarged = parse_enlargement(scale, size, fit)
+    own: Settings = {"purpose": cast("Purpose | None", purpose)}  # which refuses what is none
     restore_all(
         shared,
-        lambda: make_restorer(shared, "restore", enlarged=enlarged, strength=strength),
+        lambda: make_restorer(shared, "restore", enlarged=enlarged, strength=strength, own=own),
         "-restored" + ("" if enlarged is None else enlarged.suffix),
         estimate=parsing.parse_estimate(estimate),
     )

@@ -137,9 +137,11 @@ def make_restorer(
     enlarged: Enlarged | None = None,
     strength: str = "1",
     sigma: Sigma | None = None,
-    sensor: Settings | None = None,
+    own: Settings | None = None,
 ) -> Restorer:
     """A restorer whose models are known to load, so that a bad option stops everything before it starts.
+
+    `own` has the settings that not every command has.
 
     Raises:
         CliError: an option that is none, or a model that cannot be loaded.
@@ -154,7 +156,7 @@ def make_restorer(
         "data_range": parsing.parse_data_range(shared.data_range),
         "strength": parsing.parse_strength(strength),
     }
-    settings.update(sensor or {})
+    settings.update(own or {})
     from ..restoration import Restorer
 
     try:

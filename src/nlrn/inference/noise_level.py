@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -75,7 +76,7 @@ class NoiseEstimate:
         return tuple(found)
 
 
-def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate:
+def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: bool = True) -> NoiseEstimate:
     """Estimates the standard deviation of additive white Gaussian noise.
 
     The median of the finest wavelet details (Donoho and Johnstone 1994), averaged over channels and images, as
@@ -87,6 +88,7 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate
     Args:
         image: `[B, C, H, W]` in units of [0, 1].
         hidden: `[B, 1, H, W]`, the pixels that are not part of the picture.
+        drawings: whether an image may be a drawing, whose details count as no noise.
 
     Raises:
         ValueError: an image of fewer than 16 pixels a side.
@@ -111,7 +113,8 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate
     each = values.reshape(-1, height, width)
     # NumPy works on one core, and the planes do not depend on each other.
     with ThreadPoolExecutor(min(torch.get_num_threads(), image.shape[1])) as pool:
-        planes = list(pool.map(_of_plane, each, masks.repeat(image.shape[1], axis=0)))
+        hidden_of = masks.repeat(image.shape[1], axis=0)
+        planes = list(pool.map(partial(_of_plane, drawings=drawings), each, hidden_of))
         clipped = list(pool.map(_clipped, each))
         white = pool.submit(_mean_whiteness, values.mean(1), masks)
         color = _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None
@@ -132,7 +135,7 @@ class _PlaneEstimate:
     drawing: bool
 
 
-def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
+def _of_plane(plane: np.ndarray, hidden: np.ndarray, drawings: bool) -> _PlaneEstimate:
     """The level of `H x W`, from those of its diagonal details that are neither hidden nor of constant pixels."""
     import pywt
 
@@ -151,7 +154,7 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
     # Of what is visible, and of the whole, where hidden pixels count as constant ones do.
     busy = varied.sum() / visible.sum()
     share = float(inner.mean()) * float(1 - hidden.mean())
-    if inner.sum() < DRAWN * varied.sum() and busy < MOSTLY:
+    if drawings and inner.sum() < DRAWN * varied.sum() and busy < MOSTLY:
         return _PlaneEstimate(0.0, 0.0, True)
     if inner.sum() < DRAWN * varied.sum():
         inner = varied  # a noise of few levels, which leaves areas constant by chance
@@ -160,13 +163,13 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray) -> _PlaneEstimate:
     if free.sum() >= max(FEWEST, WHOLE * inner.sum()):
         inner = free
     median, upper = (float(x) for x in np.quantile(details[inner], (0.5, 0.75)))
-    if busy < MOSTLY and upper > HEAVY * median:
+    if drawings and busy < MOSTLY and upper > HEAVY * median:
         return _PlaneEstimate(0.0, 0.0, True)
     sigma = median / NORMAL_MEDIAN
     if sigma > STRONG:
         # A detail is of four by four pixels, and begins every two.
         pixels = inner[1:, 1:].repeat(2, 0).repeat(2, 1)[: plane.shape[0], : plane.shape[1]]
-        if _has_few_levels(plane[: pixels.shape[0], : pixels.shape[1]][pixels]):
+        if drawings and _has_few_levels(plane[: pixels.shape[0], : pixels.shape[1]][pixels]):
             return _PlaneEstimate(0.0, 0.0, True)
         unstructured = _level_without_structure(plane, hidden)
         if unstructured is not None and unstructured < STRUCTURE * sigma:

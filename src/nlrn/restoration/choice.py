@@ -19,9 +19,11 @@ CLEAR = 3 / 255
 AS_IT_WAS = "drawing, text or screenshot without noise (of constant areas or a few levels): it stays as it was; sigma= restores it"
 
 
-def noise_of(image: Tensor, hidden: Tensor | None = None) -> NoiseEstimate | None:
-    """The noise of an image; `None` where it is too small for an estimate."""
-    return estimate_noise(image, hidden) if min(image.shape[2:]) >= SMALLEST_SIDE else None
+def noise_of(image: Tensor, hidden: Tensor | None = None, *, drawings: bool = True) -> NoiseEstimate | None:
+    """The noise of an image; `None` where it is too small for an estimate. Arguments as `estimate_noise` has them."""
+    if min(image.shape[2:]) < SMALLEST_SIDE:
+        return None
+    return estimate_noise(image, hidden, drawings=drawings)
 
 
 def is_photo(channels: int, estimate: NoiseEstimate | None) -> bool:

@@ -48,7 +48,7 @@ class Combined:
         make: makes a `Restorer`.
 
     Raises:
-        ValueError: a model, which would be for one of the steps.
+        ValueError: a model, which would be for one of the steps, or a purpose that `Options.handling` refuses.
     """
 
     def __init__(self, options: Options, enlarged: bool, make: Callable[..., Member]) -> None:
@@ -56,9 +56,11 @@ class Combined:
             raise ValueError(f"model= is for one task, and restore chooses its models, got {options.model!r}")
         settings = {name: getattr(options, name) for name in SETTINGS}
         self._strength = check_strength(options.strength, options.task)
+        self._handling = options.handling
         self._members: dict[Step, Member] = {
             "dejpeg": make(task="dejpeg", **settings),
-            "white": make(**settings),
+            # The one for photographs has no handling but its model.
+            "white": make(purpose=None if self._handling.photo else options.purpose, **settings),
             "photo": make(default_model("photo", 1), **settings),
         }
         if enlarged:
@@ -76,7 +78,14 @@ class Combined:
         def denoised(crops: Tensor) -> Tensor:
             return self._step("photo", UnitImage(crops), no_progress, None)[0]
 
-        return plan_for(image.pixels, image.hidden, image.quality, denoised, "upscale" in self._members)
+        return plan_for(
+            image.pixels,
+            image.hidden,
+            image.quality,
+            denoised,
+            "upscale" in self._members,
+            self._handling,
+        )
 
     def __call__(
         self, image: UnitImage, progress: Progress, enlargement: Enlargement | None = None

@@ -41,10 +41,11 @@ class Trials:
         if info.patch_protocol is not None:
             rows = columns = info.patch_protocol[0]
             units = math.prod(len(patch_positions(n, *info.patch_protocol)) for n in (height, width))
+        # A model for RGB restores a grey image once, and a grey one each channel of RGB.
         model_channels = info.channels or channels
         if (model, rows, columns) not in self._seconds:
             self._seconds[model, rows, columns] = self._measured(model, (1, model_channels, rows, columns))
-        return self._seconds[model, rows, columns] * units * (channels // model_channels)
+        return self._seconds[model, rows, columns] * units * max(1, channels // model_channels)
 
     def _measured(self, model: Model, shape: tuple[int, int, int, int]) -> float:
         trial = torch.full(shape, 0.5, device=self._device)

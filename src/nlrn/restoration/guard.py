@@ -5,6 +5,8 @@ levels. Two properties of a right restoration are put back where it lacks them:
 
     mean     noise has none, so a flat area keeps its mean: what a restoration adds to it is taken off
     size     what is removed near a flat area is not much stronger than the noise in it
+
+A screenshot, which somebody must name so, has more that stays as it was: all that is constant, and what lies between.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .purpose import HANDLINGS, Handling
 
 # Half a window within which an area is flat; how far around a flat area its noise is that of the picture.
 RADIUS, REACH = 2, 6
@@ -33,44 +37,69 @@ CERTAIN = 1.5
 SMALLEST_SHARE = 0.002
 # Offsets of the pixels over which a mean is taken, and how far apart the colours of one area may lie.
 TAPS, SAME_AREA = tuple(range(-12, 13, 3)), 12 * LEVEL
+# Half a window that is constant in a screenshot, and half a square that has one everywhere but in pictures.
+STILL_RADIUS, BETWEEN = 1, 8
 # Rows for which means are taken at once, so that they stay in the cache.
 BAND = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Guarded:
-    """A restored image, and the share of its pixels that the guard changed."""
+    """A restored image, the share of its pixels that the guard changed, and of those that it left as they were."""
 
     image: Tensor
     share: float
+    still: float = 0.0
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A note for the user, if something changed."""
-        if not self.share:
-            return ()
-        return (f"flat areas and their edges, {100 * self.share:.0f}% of the picture, kept their colours",)
+        """Notes for the user, if something changed."""
+        found = []
+        if self.share:
+            found.append(
+                f"flat areas and their edges, {100 * self.share:.0f}% of the picture, kept their colours"
+            )
+        if self.still:
+            found.append(f"{100 * self.still:.0f}% of the picture have no noise and stay bit for bit")
+        return tuple(found)
 
 
-def guard(image: Tensor, restored: Tensor, noise: float) -> Guarded:
-    """The restored image with flat areas of saturated colour near to what they were.
+def guard(image: Tensor, restored: Tensor, noise: float, handling: Handling = HANDLINGS[None]) -> Guarded:
+    """The restored image with the areas that a handling guards near to what they were.
 
     Args:
-        image: `[B, 3, H, W]` in units of [0, 1], before the restoration.
+        image: `[B, C, H, W]` in units of [0, 1], before the restoration.
         restored: of the same shape, after it.
         noise: noise level of the image in the same units, by which an area may be uneven and yet flat.
+        handling: of this kind of picture.
 
     Returns:
         The image; `restored` itself where there is nothing to guard.
     """
-    if image.shape[1] != 3 or min(image.shape[2:]) <= 2 * RADIUS:
+    if handling.guard == "none":
+        return Guarded(restored, 0.0)
+    guarded = _flat_areas(image, restored, noise, handling.guard == "any")
+    if not handling.still:
+        return guarded
+    still = _still(image)
+    return Guarded(torch.where(still, image, guarded.image), guarded.share, float(still.float().mean()))
+
+
+def _flat_areas(image: Tensor, restored: Tensor, noise: float, any_color: bool) -> Guarded:
+    """The restored image with flat areas of saturated or of any colour near to what they were.
+
+    Args:
+        image, restored, noise: as `guard` has them.
+        any_color: whether all flat areas count, in grey images too.
+    """
+    if (image.shape[1] != 3 and not any_color) or min(image.shape[2:]) <= 2 * RADIUS:
         return Guarded(restored, 0.0)
     mean, spread = box_mean(image, RADIUS), _spread(image)
     # Exactly constant, whatever its colour.
     flat = _largest(image, CONSTANT_RADIUS).sub(-_largest(-image, CONSTANT_RADIUS)).amax(1, keepdim=True) == 0
     low, high = mean.amin(1, keepdim=True), mean.amax(1, keepdim=True)
     saturated = (high - low > SPREAD) & ((low < END) | (high > 1 - END))
-    flat |= saturated & (spread <= 1.5 * noise + LEVEL)
+    flat |= (saturated | any_color) & (spread <= 1.5 * noise + LEVEL)
     if flat.float().mean() < SMALLEST_SHARE:
         return Guarded(restored, 0.0)
     # The noise of the nearest flat area; far from all of them anything may be removed.
@@ -85,6 +114,17 @@ def guard(image: Tensor, restored: Tensor, noise: float) -> Guarded:
     limit = STRONGEST * local.clamp(min=noise)
     removed = torch.maximum(torch.minimum(removed, limit), -limit)
     return Guarded(torch.where(near, image + removed, restored), float(near.float().mean()))
+
+
+def _still(image: Tensor) -> Tensor:
+    """True for constant windows and for what lies between them, `[B, 1, H, W]`.
+
+    A larger part of the picture without such windows is none of text or lines: it may have noise.
+    """
+    constant = _largest(image, STILL_RADIUS).sub(-_largest(-image, STILL_RADIUS)).amax(1, keepdim=True) == 0
+    other = (_largest(constant.float(), STILL_RADIUS) == 0).float()
+    # Its opening: what squares cover that lie within it.
+    return _largest(-_largest(-other, BETWEEN), BETWEEN) == 0
 
 
 def box_mean(image: Tensor, radius: int) -> Tensor:

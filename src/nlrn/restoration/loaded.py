@@ -41,7 +41,8 @@ class LoadedModels:
         if options.task == "upscale":
             return default_model("upscale", 1)
         if options.task == "denoise" and channels in (1, 3) and sigma is None and photo:
-            return default_model("photo", channels, level)
+            # The model for grey photographs is the one that learned grain.
+            return default_model("photo", 1 if options.handling.grain else channels, level)
         return default_model(options.task, channels, level if sigma in (None, "auto") else cast(float, sigma))
 
     def get(self, channels: int, sigma: Sigma | None, photo: bool, level: float = 0.0) -> tuple[Model, str]:
@@ -49,9 +50,14 @@ class LoadedModels:
 
         Raises:
             ModelError: a model that cannot be loaded or is for another task.
-            ValueError: steps after which it cannot stop.
+            ValueError: steps after which it cannot stop, or a sigma beside a purpose that has none.
         """
         options = self._options
+        if sigma is not None and options.handling.photo:
+            raise ValueError(
+                f"purpose='{options.purpose}' takes a model that has no noise level, and sigma= is for white noise; "
+                "give one of them"
+            )
         if not self.are_ours:
             return cast(Model, options.model), type(options.model).__name__
         name = self.name_for(channels, sigma, photo, level)

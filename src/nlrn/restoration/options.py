@@ -7,12 +7,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 
 from ..inference.precision import Precision
 from ..models.contract import Model
+from .purpose import HANDLINGS, Handling, Purpose
 from .strength import Strength
 
 Task = Literal["denoise", "upscale", "dejpeg", "restore"]
@@ -38,6 +39,7 @@ class Settings(TypedDict, total=False):
     read_noise: float | None
     offset: float | None
     hot_pixels: bool
+    purpose: Purpose | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class Options:
         offset: value without light, in the units of the data.
         hot_pixels: whether isolated pixels far beyond the noise are replaced by the median of their neighbours, for
             `"denoise"` only. They are taken for faults of the sensor; stars span several pixels and stay.
+        purpose: the kind of picture, for `"denoise"` and `"restore"`: `"photo"`, `"scan"`, `"screenshot"` or
+            `"measurement"`, with the handling that `HANDLINGS` has for it. By default it follows from what is measured.
     """
 
     model: str | Path | Model | None = None
@@ -91,6 +95,7 @@ class Options:
     read_noise: float | None = None
     offset: float | None = None
     hot_pixels: bool = False
+    purpose: Purpose | None = None
 
     def that_change_results(self) -> dict[str, Any]:
         """The options on which results depend, as JSON values by name; a weight file counts by its content."""
@@ -110,6 +115,7 @@ class Options:
                 "read_noise",
                 "offset",
                 "hot_pixels",
+                "purpose",
             )
         }
         name = self.model_name
@@ -117,6 +123,27 @@ class Options:
             name = f"sha256 {hashlib.sha256(Path(name).read_bytes()).hexdigest()}"
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
         return {"model": name, **plain, "size": in_words(self.size), "fit": in_words(self.fit)}
+
+    @property
+    def handling(self) -> Handling:
+        """The handling of the kind of picture.
+
+        Raises:
+            ValueError: another purpose, one for another task, or beside a model or a noise.
+        """
+        purpose = self.purpose
+        if purpose is None:
+            return HANDLINGS[None]
+        if purpose not in HANDLINGS:
+            raise ValueError(f"purpose= must be one of {', '.join(get_args(Purpose))}, got {purpose!r}")
+        if self.task not in ("denoise", "restore"):
+            raise ValueError(f"purpose= is for denoise and restore, not for {self.task}")
+        for name in ("model", "noise"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"purpose='{purpose}' chooses the model, and {name}= another one; give one of them"
+                )
+        return HANDLINGS[purpose]
 
     @property
     def model_name(self) -> str | None:
@@ -147,6 +174,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "max_memory": ((int, type(None)), "a whole number of bytes"),
     "window_size": ((int, str, type(None)), "a whole number or None"),
     "hot_pixels": ((bool,), "True or False"),
+    "purpose": ((str, type(None)), "the name of a kind of picture"),
 }
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from ..inference.blocking import Blocking, find_blocks, luma_levels
 from ..inference.noise_level import NoiseEstimate
 from .choice import WHITE_COLOR, is_photo, noise_of
+from .purpose import HANDLINGS, Handling
 
 Step = Literal["dejpeg", "white", "photo", "upscale"]
 Compression = Literal["mild", "medium", "strong"]
@@ -63,7 +64,12 @@ class Plan:
 
 
 def plan_for(
-    image: Tensor, hidden: Tensor | None, quality: int | None, denoiser: Denoiser, enlarged: bool
+    image: Tensor,
+    hidden: Tensor | None,
+    quality: int | None,
+    denoiser: Denoiser,
+    enlarged: bool,
+    handling: Handling = HANDLINGS[None],
 ) -> Plan:
     """The steps that a picture needs.
 
@@ -73,25 +79,48 @@ def plan_for(
         quality: of the JPEG file that it comes from.
         denoiser: the one for photographs.
         enlarged: whether it is to be enlarged.
+        handling: of its kind.
     """
     measured = min(image.shape[2:]) >= MEASURED_SIDE
-    compression, reason = _compression(find_blocks(image) if measured else None, quality)
-    reasons = [reason] if reason else []
-    estimate = noise_of(image, hidden) if measured else None
-    removed = None if estimate is None or estimate.drawing else _removed(image, hidden, denoiser)
+    compression, reason = None, None
+    if handling.dejpeg:
+        compression, reason = _compression(find_blocks(image) if measured else None, quality)
+    reasons = [said for said in (handling.note, reason) if said]
     steps: list[Step] = ["dejpeg"] if compression else []
-    if estimate is not None and removed is not None and _is_noisy(*removed, compression):
-        white = not compression and _is_white(image.shape[1], estimate, removed[1])
-        denoise: Step = "white" if white else "photo"
+    estimate = None
+    if handling.noisy:
+        denoise: Step | None = "photo" if handling.photo else "white"
+    else:
+        estimate = noise_of(image, hidden, drawings=handling.drawings) if measured else None
+        denoise, said = _denoise(image, hidden, estimate, denoiser, compression, handling)
+        reasons += said
+    if denoise:
         steps.insert(len(steps) if compression == "strong" else 0, denoise)
-        kind = "white noise" if denoise == "white" else "noise or grain that is not white"
-        place = {None: "", "strong": " after it"}.get(compression, " before it")
-        reasons.append(f"{kind}, {max(removed):.2g} grey levels in smooth parts: denoise{place}")
     if not steps:
         reasons.append(_nothing(estimate))
     if enlarged:
         steps.append("upscale")
     return Plan(tuple(steps), tuple(reasons))
+
+
+def _denoise(
+    image: Tensor,
+    hidden: Tensor | None,
+    estimate: NoiseEstimate | None,
+    denoiser: Denoiser,
+    compression: Compression | None,
+    handling: Handling,
+) -> tuple[Step | None, list[str]]:
+    """The step that removes the noise of a picture, `None` where it has none, and the reason."""
+    removed = None if estimate is None or estimate.drawing else _removed(image, hidden, denoiser)
+    if estimate is None or removed is None or not _is_noisy(*removed, compression):
+        return None, []
+    white = not compression and _is_white(image.shape[1], estimate, removed[1])
+    kind = "white noise" if white else "noise or grain that is not white"
+    place = {None: "", "strong": " after it"}.get(compression, " before it")
+    said = f"{kind}, {max(removed):.2g} grey levels in smooth parts: denoise{place}"
+    photo = not white if handling.photo is None else handling.photo
+    return "photo" if photo else "white", [said]
 
 
 def _is_noisy(luma: float, color: float, compression: Compression | None) -> bool:

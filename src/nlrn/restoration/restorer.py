@@ -74,7 +74,7 @@ class Restorer:
     ) -> None:
         self.options = options = Options(model, task, scale, size, fit, **settings)
         self.enlargement = enlargement_for(task, scale, size, fit)
-        self._sensor = known_sensor(options)
+        self._sensor, self._handling = known_sensor(options), options.handling
         if options.hot_pixels and task != "denoise":
             raise ValueError(f"hot_pixels is for denoise, not for {task}")
         self.device = pick_device(options.device)
@@ -106,9 +106,11 @@ class Restorer:
     def model_for(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
         """The model and its name, for images of so many channels and white noise; for photographs if sigma is `None`.
 
-        Colour images are taken for photographs, and grey ones for images with white noise.
+        Unless a purpose says it, colour images are taken for photographs, and grey ones for images with white noise.
         """
-        return self._models.get(channels, sigma, channels == 3 and self._sensor is None)
+        by_hand = self._handling.photo
+        photo = channels == 3 and self._sensor is None if by_hand is None else by_hand
+        return self._models.get(channels, sigma, photo)
 
     def model_for_file(self, channels: int, sigma: Sigma | None = None) -> tuple[Model, str]:
         """The model and its name, for an image file and noise in 8-bit grey levels."""
@@ -143,7 +145,8 @@ class Restorer:
         color, hidden = visible(image)
         if color is None:
             return NO_MODEL, None, 0.0
-        unit = range_of(color, self.options.data_range).to_unit(color)
+        values = range_of(color, self.options.data_range, from_data=self._handling.from_data)
+        unit = values.to_unit(color)
         plan = self.combined.plan(UnitImage(unit, hidden=hidden, quality=image.jpeg_quality))
         names, seconds = self.combined.forecast(image, plan.steps)
         return names, None, seconds
@@ -307,7 +310,9 @@ class Restorer:
         if shared.values is not None:
             ranges = [shared.values.around(one, given is not None) for one in color]
         else:
-            ranges = [range_of(one[None], given, "auto" if level is None else level) for one in color]
+            noise: Sigma = "auto" if level is None else level
+            from_data = self._handling.from_data
+            ranges = [range_of(one[None], given, noise, from_data=from_data) for one in color]
         parts = [(one[None], values) for one, values in zip(color, ranges, strict=True)]
         if len({(values.low, values.high) for values in ranges}) == 1:
             parts = [(color, widest(ranges))]

@@ -48,6 +48,7 @@ def common_range(
     indices: Sequence[int],
     data_range: DataRange | None,
     level_of: Callable[[Tensor], Sigma],
+    from_data: bool,
 ) -> ValueRange | None:
     """The range of values of pages of one size and type, from rows of all of them.
 
@@ -56,6 +57,7 @@ def common_range(
         indices: the pages.
         data_range: as `range_of` has it.
         level_of: noise level in the units of a page's values.
+        from_data: as `range_of` has it.
 
     Returns:
         The range; `None` where the pages are hidden as a whole.
@@ -68,23 +70,26 @@ def common_range(
         if color is None:
             continue
         if not rows:
-            if color.dtype is torch.uint8 and data_range is None:
+            if color.dtype is torch.uint8 and data_range is None and not from_data:
                 return range_of(color, None)
             level = level_of(color)
             step = max(1, -(-color[0, 0].numel() * min(len(indices), PAGES) // SAMPLES))
         # Other rows of each page, so that together they cover the picture.
         rows.append(color[..., len(rows) % min(step, color.shape[-2]) :: step, :].clone())
-    return range_of(torch.cat(rows, -2), data_range, level) if rows else None
+    return range_of(torch.cat(rows, -2), data_range, level, from_data=from_data) if rows else None
 
 
 def common_estimate(
-    page: Callable[[int], Kind], indices: Sequence[int], values: ValueRange
+    page: Callable[[int], Kind], indices: Sequence[int], values: ValueRange, *, drawings: bool
 ) -> NoiseEstimate | None:
-    """The noise of pages, in units of their range: the median of those of some of them that show noise."""
+    """The noise of pages, in units of their range: the median of those of some of them that show noise.
+
+    `drawings` is that of `noise_of`.
+    """
     found = []
     for index in spread(indices, ESTIMATES):
         color, hidden = visible(page(index))
-        estimate = None if color is None else noise_of(values.to_unit(color), hidden)
+        estimate = None if color is None else noise_of(values.to_unit(color), hidden, drawings=drawings)
         if estimate is not None:
             found.append(estimate)
     return median_of(found)

@@ -229,6 +229,7 @@ def shared_by_group(
         estimated: whether the noise of a group as a whole is estimated.
         plan: the steps for an image, in place of its noise.
     """
+    handling = options.handling
     groups: dict[Hashable, list[int]] = {}
     for index in range(len(stack)):
         groups.setdefault(stack.group(index), []).append(index)
@@ -236,11 +237,11 @@ def shared_by_group(
     def shared_by(indices: Sequence[int]) -> Shared:
         if len(indices) == 1 or options.noise is not None:  # a sensor's noise is that of each page
             return ALONE
-        values = common_range(stack.__getitem__, indices, options.data_range, level_of)
+        values = common_range(stack.__getitem__, indices, options.data_range, level_of, handling.from_data)
         if values is None or not estimated:
             return Shared(values)
         if plan is not None:
             return Shared(values, plan=common_plan(stack.__getitem__, indices, values, plan))
-        return Shared(values, common_estimate(stack.__getitem__, indices, values))
+        return Shared(values, common_estimate(stack.__getitem__, indices, values, drawings=handling.drawings))
 
     return {group: shared_by(indices) for group, indices in groups.items()}

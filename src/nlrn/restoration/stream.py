@@ -58,7 +58,8 @@ def _shared_by(restorer: Restorer, first: Sequence[Image], estimated: bool) -> S
     values = range_of(color, type_white(color.dtype) if given is None else given)
     if not estimated:
         return Shared(values)
+    drawings = restorer.options.handling.drawings
     if restorer.combined is not None:
         plan = common_plan(first.__getitem__, range(len(first)), values, restorer.combined.plan)
         return Shared(values, plan=plan)
-    return Shared(values, common_estimate(first.__getitem__, range(len(first)), values))
+    return Shared(values, common_estimate(first.__getitem__, range(len(first)), values, drawings=drawings))

@@ -62,10 +62,9 @@ class UnitImage:
         """True where no channel of any image has two values."""
         return bool((self.pixels.amax((2, 3)) == self.pixels.amin((2, 3))).all())
 
-    @property
-    def noise(self) -> NoiseEstimate | None:
-        """The estimate, made where there is none yet; `None` for an image that is too small for one."""
-        return self.estimate or noise_of(self.pixels, self.hidden)
+    def noise(self, *, drawings: bool) -> NoiseEstimate | None:
+        """The estimate, made where there is none yet as `noise_of` does it."""
+        return self.estimate or noise_of(self.pixels, self.hidden, drawings=drawings)
 
     def each(self) -> list[UnitImage]:
         """The images of the batch, one by one."""
@@ -84,12 +83,12 @@ class UnitRestorer:
         white: whether the noise is known to be white, as that of transformed counts is.
 
     Raises:
-        ValueError: a strength beyond 0..1 or for a task that has none.
+        ValueError: a strength beyond 0..1 or for a task that has none, or a purpose that `Options.handling` refuses.
     """
 
     def __init__(self, options: Options, models: LoadedModels, run: Runner, *, white: bool) -> None:
         self._options, self._models, self._run, self._white = options, models, run, white
-        self._strength = check_strength(options.strength, options.task)
+        self._strength, self._handling = check_strength(options.strength, options.task), options.handling
 
     def __call__(
         self, image: UnitImage, progress: Progress, enlargement: Enlargement | None = None
@@ -144,24 +143,27 @@ class UnitRestorer:
     ) -> tuple[Tensor, Report]:
         """The image restored by the model for its channels and its noise."""
         channels, undecided = image.channels, self._chooses and image.sigma is None
+        handling = self._handling
         if self._chooses and image.sigma in (None, "auto") and not self._constant(image):
-            image = dataclasses.replace(image, estimate=image.noise)
+            image = dataclasses.replace(image, estimate=image.noise(drawings=handling.drawings))
             found = image.estimate
         else:
             found = None
-        photo = undecided and is_photo(channels, found)
+        photo = undecided and (is_photo(channels, found) if handling.photo is None else handling.photo)
         level = 0.0 if found is None else found.sigma
         model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
+        by_hand = () if handling.note is None else (handling.note,)
         if undecided and found is not None and found.drawing:
-            return image.pixels, Report(name, 0.0, True, (AS_IT_WAS,))
+            return image.pixels, Report(name, 0.0, True, (*by_hand, AS_IT_WAS))
         if photo:
             # Grey photographs go through the model as RGB whose channels are equal.
             image = dataclasses.replace(image, pixels=image.pixels.expand(-1, 3, -1, -1))
         result, report = self._through(model, name, image, progress, enlargement)
         if image.channels != channels:
             result = result.mean(1, keepdim=True)
-        why = reason(channels, photo) if undecided and found is not None else None
-        return result, report if why is None else dataclasses.replace(report, notes=(why, *report.notes))
+        why = reason(channels, photo) if undecided and found is not None and not by_hand else None
+        notes = by_hand if why is None else (why,)
+        return result, dataclasses.replace(report, notes=(*notes, *report.notes))
 
     def _constant(self, image: UnitImage) -> bool:
         """True for an image that stays as it is, which a model of the user's may see differently."""
@@ -207,7 +209,7 @@ class UnitRestorer:
         elif not constant:
             restored = self._run(model, pixels, used, progress)
             if self._models.are_ours and name not in CLASSICAL:
-                guarded = guard(pixels, restored, self._level_in(image, level))
+                guarded = guard(pixels, restored, self._level_in(image, level), self._handling)
                 restored, notes = guarded.image, [*notes, *guarded.notes]
             # Of a sensor's noise the share is taken in the units of the data, and not here.
             pixels = restored if self._white else partly(pixels, restored, self._strength)
@@ -218,6 +220,6 @@ class UnitRestorer:
     def _level_in(self, image: UnitImage, level: float | None) -> float:
         """The noise level of an image, also where the model takes none; 0 for other tasks than denoising."""
         if level is None and self._options.task == "denoise":
-            found = image.noise
+            found = image.noise(drawings=self._handling.drawings)
             return 0.0 if found is None else found.sigma
         return level or 0.0

@@ -136,13 +136,16 @@ class ValueRange:
         return values.to(dtype)
 
 
-def range_of(values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto") -> ValueRange:
+def range_of(
+    values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto", *, from_data: bool = False
+) -> ValueRange:
     """The range on which an image is restored: given, that of its type, or from its data.
 
     Args:
         values: `[B, C, H, W]` of any real type.
         data_range: the value of white, or those of black and white.
         sigma: noise level in the units of the values; data may leave a type's range by so much.
+        from_data: whether a range that is not given follows from the data in any case, that of uint8 too.
 
     Raises:
         ValueError: NaN or Inf, a range that is not one, or one that the data contradict: more than 1 value in 1000 lies
@@ -152,7 +155,7 @@ def range_of(values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto"
         raise ValueError("the image has NaN or infinite values")
     if data_range is not None:
         return _given(values, data_range)
-    if values.dtype is torch.uint8:
+    if values.dtype is torch.uint8 and not from_data:
         return ValueRange(0.0, WHITES[torch.uint8], limits=(0.0, WHITES[torch.uint8]))
     samples = samples_of(values)
     low, bulk, high = (float(x) for x in np.quantile(samples, (TAIL, BULK, 1 - TAIL)))
@@ -166,7 +169,7 @@ def range_of(values: Tensor, data_range: DataRange | None, sigma: Sigma = "auto"
     else:
         top, filled = high, high - low
     kept = 1.0 if values.is_floating_point() else WHITES.get(values.dtype)
-    if kept is not None:
+    if kept is not None and not from_data:
         slack = 0.02 * kept + 3.5 * min(noise, kept)
         inside = -slack <= low and high <= kept + slack and (noise == 0 or _means_inside(values, kept, noise))
         if inside and (filled > FILLED * kept or low == high):
