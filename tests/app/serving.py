@@ -53,6 +53,12 @@ def photo(path, shape=(160, 200, 3)):
     return path
 
 
+def remove_noise(browser):
+    """The task that has a choice of methods."""
+    browser.run("document.querySelector('[value=denoise]').click()")
+
+
 def set_simply(browser):
     """A method that takes no time."""
+    remove_noise(browser)
     browser.run("document.querySelector('#model').value = 'gaussian'")

@@ -34,4 +34,4 @@ def test_no_request_makes_the_server_fail(examples, tiny_grey, tmp_path):
             command, cwd=tmp_path, env=os.environ | {"NO_COLOR": "1"}, capture_output=True, text=True
         )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "Tested: 12" in ran.stdout, ran.stdout
+    assert "Tested: 13" in ran.stdout, ran.stdout

@@ -13,7 +13,7 @@ from serving import photo, running
 from typer.main import get_command
 
 from nlrn.cli import app
-from nlrn.files.images import read_image
+from nlrn.files.images import encode_image, read_image
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
 
@@ -28,6 +28,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("photo.png", "small.png"):
         photo(tmp_path / name, (30, 40, 3))
+    (tmp_path / "old.jpg").write_bytes(encode_image(read_image(tmp_path / "photo.png"), "JPEG"))
     with running() as address:
         yield tmp_path, address.rstrip("/")
 
@@ -37,10 +38,11 @@ def test_curl(place):
         pytest.skip("needs curl")
     folder, address = place
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl ")]
-    assert len(commands) == 2
+    assert len(commands) == 3
     for command in commands:
         subprocess.run([*shlex.split(command.replace("http://127.0.0.1:8642", address)), "-fsS"], check=True)
     assert read_image(folder / "restored.png").pixels.shape == (30, 40, 3)
+    assert read_image(folder / "restored.jpg").format == "JPEG"
     assert read_image(folder / "large.png").pixels.shape == (90, 120, 3)
 
 

@@ -243,6 +243,12 @@ def test_an_order():
     assert read_order("upscale", {"scale": "1.5"}, MODELS) == Order("upscale", scale=1.5)
     assert read_order("upscale", {"size": "4096x"}, MODELS) == Order("upscale", size=(None, 4096))
     assert read_order("upscale", {"fit": "3840x2160"}, MODELS) == Order("upscale", fit=(2160, 3840))
+    assert read_order("restore", {}, MODELS) == Order("restore")
+    fields = {"for": "scan", "size": "x99", "strength": "0.5"}
+    assert read_order("restore", fields, MODELS) == Order(
+        "restore", purpose="scan", strength=0.5, size=(99, None)
+    )
+    assert read_order("denoise", {"for": "photo"}, MODELS) == Order("denoise", purpose="photo")
 
 
 @pytest.mark.parametrize(
@@ -272,6 +278,11 @@ def test_an_order():
         ("denoise", "region", "1,2,3"),
         ("denoise", "region", "1,2,0,4"),
         ("denoise", "path", "/etc/passwd"),
+        ("denoise", "for", "holiday"),
+        ("upscale", "for", "scan"),
+        ("restore", "model", "bm3d"),
+        ("restore", "sigma", "5"),
+        ("restore", "scale", "1"),
     ],
 )
 def test_bad_fields(task, name, value):

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from serving import CANVAS, DONE, QUEUE, READY, STATUS, VALUES, photo, running, set_simply
+from serving import CANVAS, DONE, QUEUE, READY, STATUS, VALUES, photo, remove_noise, running, set_simply
 
 from nlrn.app.page import read_page
 from nlrn.cli import main
@@ -228,6 +228,7 @@ def test_methods_are_compared_on_a_spot(browser, address, tmp_path):
     (tmp_path / "clean.png").write_bytes(encode_image(Image(clean)))
     browser.choose(noisy)
     browser.wait(READY)
+    remove_noise(browser)
     browser.run("document.querySelector('#methods').open = true")
     choices = ["gaussian", "nlm", "none", "none"]
     browser.run(

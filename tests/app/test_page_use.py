@@ -7,7 +7,7 @@ import time
 import urllib.request
 
 import pytest
-from serving import CANVAS, DONE, QUEUE, READY, STATUS, photo, running, set_simply
+from serving import CANVAS, DONE, QUEUE, READY, STATUS, photo, remove_noise, running, set_simply
 
 from nlrn.cli import main
 from nlrn.files.images import Image, read_image, write_image
@@ -65,6 +65,9 @@ def test_the_keyboard_alone(page, tmp_path):
     node = page.event("Page.fileChooserOpened")["backendNodeId"]
     page.send("DOM.setFileInputFiles", backendNodeId=node, files=[str(photo(tmp_path / "cat.png"))])
     page.wait(READY)
+    page.tab_to("[name=task]")
+    page.key("ArrowDown", 40)
+    assert page.run(f"{ACTIVE}.value") == "denoise"
     page.tab_to("#model")
     for letter in "gau":
         page.key(letter, ord(letter.upper()))
@@ -156,6 +159,7 @@ def test_downloads_are_the_files_of_the_command(page, tmp_path, tiny_grey, monke
         page.wait(f"{QUEUE}.length === {place}")
         page.click(f"#queue li:nth-child({place}) button")
         page.wait(READY)
+        remove_noise(page)
         page.run("Object.assign(document.querySelector('#auto'), { checked: false })")
         page.run("document.querySelector('#strength').value = 80")
         page.run("document.querySelector('#model').value = 'grey'")
@@ -165,6 +169,36 @@ def test_downloads_are_the_files_of_the_command(page, tmp_path, tiny_grey, monke
         made = tmp_path / name.replace(".", "-denoised.")
         assert downloaded(tmp_path / "downloads" / made.name) == made.read_bytes()
         assert read_image(made).pixels.dtype == pixels.dtype
+
+
+def test_what_a_picture_needs(page, tmp_path, monkeypatch):
+    """The first task: measured, enlarged where that is chosen, with the notes, as the command does it."""
+    monkeypatch.chdir(tmp_path)
+    page.drop("#viewer", photo(tmp_path / "cat.png", (64, 80, 3)))
+    page.wait(READY)
+    assert page.run("document.querySelector('#model').checkVisibility()") is False
+    for scale, name in (("", "cat-restored.png"), ("1.5", "cat-restored-x1.5.png")):
+        page.run(f"document.querySelector('#scale').value = '{scale}'")
+        page.click("#restore")
+        page.wait(DONE)
+        assert "white noise, " in page.run("document.querySelector('#notes').innerText")
+        page.click("#download")
+        command("restore", "cat.png", *(["--scale", scale] if scale else []))
+        assert downloaded(tmp_path / "downloads" / name) == (tmp_path / name).read_bytes()
+
+
+def test_a_kind_of_picture_chooses_the_model(page, tmp_path):
+    page.drop("#viewer", photo(tmp_path / "cat.png", (64, 80, 3)))
+    page.wait(READY)
+    set_simply(page)
+    page.run("Object.assign(document.querySelector('#auto'), { checked: false })")
+    page.run("document.querySelector('#kind').value = 'scan'")
+    page.run("document.querySelector('#kind').dispatchEvent(new Event('input', { bubbles: true }))")
+    assert page.run("['model', 'auto', 'sigma'].every((id) => document.getElementById(id).disabled)")
+    page.click("#restore")
+    page.wait(DONE)
+    assert "nlrn-photo" in page.run(STATUS)
+    assert "chosen by hand, for a scan" in page.run("document.querySelector('#notes').innerText")
 
 
 def test_enlarged_to_any_size(page, tmp_path, monkeypatch, tiny_upscaler):

@@ -114,6 +114,49 @@ def test_the_other_tasks(task, options, flags, client, photo, tmp_path, request)
     assert response.content == (tmp_path / "b.png").read_bytes()
 
 
+def noisy_file(name: str, sigma: float) -> bytes:
+    noise = np.random.default_rng(0).normal(0, sigma, (64, 64, 3))
+    values = np.linspace(60, 190, 64)[:, None, None] + noise
+    return encode_image(Image(values.round().clip(0, 255).astype(np.uint8)), name, quality=98)
+
+
+@pytest.mark.parametrize(
+    ("options", "flags"),
+    [({}, []), ({"scale": "1.5"}, ["--scale", "1.5"]), ({"for": "scan"}, ["--for", "scan"])],
+)
+def test_restore_measures_and_says_why(options, flags, client, tmp_path):
+    given = noisy_file("PNG", 12)
+    (tmp_path / "a.png").write_bytes(given)
+    command("restore", tmp_path / "a.png", "-o", tmp_path / "b.png", *flags)
+    response = client.post("/v1/restore", params=options, content=given)
+    assert response.content == (tmp_path / "b.png").read_bytes()
+    report = json.loads(response.headers["nlrn-report"])
+    assert report["model"].startswith("nlrn-photo" if "for" in options else "nlrn-small-color")
+    assert report["notes"][0].startswith("chosen by hand" if "for" in options else "white noise, ")
+    assert (report["width"], report["height"]) == ((96, 96) if "scale" in options else (64, 64))
+
+
+@pytest.mark.parametrize("format_", ["", "png"])
+def test_what_needs_nothing_is_copied(client, format_):
+    """A JPEG file would lose by being written again."""
+    given = noisy_file("JPEG", 0)
+    response = client.post("/v1/restore", params={"format": format_}, content=given)
+    report = json.loads(response.headers["nlrn-report"])
+    assert report["model"] == "no model"
+    if format_:
+        assert (read_image(response.content).pixels == read_image(given).pixels).all()
+    else:
+        assert response.content == given
+        assert report["notes"][-1].endswith("the file is copied, as to write it again would lose something")
+
+
+def test_options_that_contradict_a_kind_of_picture(client, photo):
+    body = error(client.post("/v1/denoise?for=scan&model=bm3d", content=photo), 422)
+    assert "purpose='scan' chooses the model" in body["message"]
+    body = error(client.post("/v1/denoise?for=scan&sigma=5", content=photo), 422)
+    assert "takes a model that has no noise level" in body["message"]
+
+
 def test_format_and_depth(client, photo, grey16):
     options = {"model": "grey", "sigma": 5}
     response = client.post("/v1/denoise", params={**options, "format": "tiff"}, content=grey16)
@@ -334,13 +377,15 @@ def test_the_description_names_every_route(client):
     operations = {
         (path, method) for path, o in document["paths"].items() for method in o if method != "parameters"
     }
-    assert len(operations) == 12
+    assert len(operations) == 13
     for path, method in operations:
         response = client.request(method, path.replace("{id}", "x"))
         assert str(response.status_code) in document["paths"][path][method]["responses"], path
     posted = document["paths"]["/v1/upscale"]["post"]
     names = {p["name"] for p in posted["parameters"]}
     assert names == {"model", "scale", "size", "fit", "steps", "format", "quality", "region"}
+    names = {p["name"] for p in document["paths"]["/v1/restore"]["post"]["parameters"]}
+    assert names == {"for", "strength", "scale", "size", "fit", "steps", "format", "quality", "region"}
     assert "grey" in next(p for p in posted["parameters"] if p["name"] == "model")["schema"]["enum"]
     used = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
     assert used == set(document["components"]["schemas"])

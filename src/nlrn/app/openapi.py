@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, get_args
 
 from ..files.image import FORMAT_NAMES, FORMATS, WRITTEN, media_type
+from ..restoration import Task
 from ..restoration.enlargement import LARGEST
+from ..restoration.purpose import Purpose
 from ..version import __version__
 from .limits import Limits
+from .order import OWN
 
 Json = dict[str, Any]
-SUMMARIES = {
+SUMMARIES: dict[Task, str] = {
+    "restore": "Measures what an image needs, and denoises, dejpegs and enlarges it",
     "denoise": "Removes noise",
     "upscale": "Makes an image larger",
     "dejpeg": "Removes JPEG artifacts",
@@ -114,6 +118,28 @@ _PAIR: Json = {
         }
     },
 }
+_SIGMA: Json = {
+    "anyOf": [{"const": "auto"}, {"type": "number", "minimum": 0, "maximum": 255}],
+    "examples": [25],
+    "description": "The noise level in 8-bit grey levels, auto for white noise; by default nlrn chooses.",
+}
+_FOR: Json = {
+    "enum": list(get_args(Purpose)),
+    "description": "The kind of picture, in place of what is measured and of a model.",
+}
+_STRENGTH: Json = {
+    "type": "string",
+    "examples": ["0.7", "0.5,1"],
+    "default": "1",
+    "description": "0 to 1; two numbers are for luma and color.",
+}
+_SCALE: Json = {
+    "type": "number",
+    "exclusiveMinimum": 1,
+    "maximum": LARGEST,
+    "examples": [1.5],
+    "description": "How many times larger each side is.",
+}
 _UPLOAD_ERRORS = (400, 408, 413, 415, 422, 503)
 _JOB_SCHEMA: Json = {
     "type": "object",
@@ -147,10 +173,9 @@ _ERROR_SCHEMA: Json = {
 }
 
 
-def _options(task: str, models: Collection[str]) -> dict[str, Json]:
+def _options(task: Task, models: Collection[str]) -> dict[str, Json]:
     """The schemas of the options of a task, each with an example."""
     options: dict[str, Json] = {
-        "model": {"enum": list(models), "description": "By default by task and colour."},
         "steps": {"type": "integer", "minimum": 1, "maximum": 1000, "examples": [4]},
         "format": {"enum": list(FORMAT_NAMES), "description": "By default the input's."},
         "quality": {"type": "integer", "minimum": 1, "maximum": 100, "default": 95},
@@ -161,36 +186,18 @@ def _options(task: str, models: Collection[str]) -> dict[str, Json]:
             "description": "x,y,width,height of the part to restore.",
         },
     }
-    if task == "denoise":
-        about = "The noise level in 8-bit grey levels, auto for white noise; by default nlrn chooses."
-        number = {"type": "number", "minimum": 0, "maximum": 255}
-        options["sigma"] = {
-            "anyOf": [{"const": "auto"}, number],
-            "examples": [25],
-            "description": about,
-        }
-    if task == "upscale":
-        options["scale"] = {
-            "type": "number",
-            "exclusiveMinimum": 1,
-            "maximum": LARGEST,
-            "default": 2,
-            "examples": [1.5],
-            "description": "How many times larger each side is.",
-        }
-        for name, example, about in SIZES:
-            options[name] = {"type": "string", "examples": [example], "description": about}
-    else:
-        options["strength"] = {
-            "type": "string",
-            "examples": ["0.7", "0.5,1"],
-            "default": "1",
-            "description": "0 to 1; two numbers are for luma and color.",
-        }
-    return options
+    own = {
+        "model": {"enum": list(models), "description": "By default by task and colour."},
+        "sigma": _SIGMA,
+        "for": _FOR,
+        "strength": _STRENGTH,
+        "scale": _SCALE | ({"default": 2} if task == "upscale" else {}),
+        **{name: {"type": "string", "examples": [one], "description": about} for name, one, about in SIZES},
+    }
+    return {name: own[name] for name in OWN[task]} | options
 
 
-def _restore(task: str, models: Collection[str], limits: Limits) -> Json:
+def _restore(task: Task, models: Collection[str], limits: Limits) -> Json:
     options = _options(task, models)
     found = {200: _IMAGE, 202: _json("The job, for Accept: application/json.", "Job", JOB)}
     operation = _operation(SUMMARIES[task], found, *_UPLOAD_ERRORS, 429, 504)

@@ -5,17 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 from ..files.image import FORMAT_NAMES
 from ..restoration import Task
 from ..restoration.enlargement import LARGEST
 from ..restoration.options import Size, read_size
+from ..restoration.purpose import Purpose
 from ..restoration.strength import Strength
 from .limits import Refused
 
 LARGER = ("scale", "size", "fit")
-FIELDS = ("model", "sigma", "strength", *LARGER, "steps", "format", "quality", "region")
+FIELDS = ("model", "sigma", "for", "strength", *LARGER, "steps", "format", "quality", "region")
+# The fields that not every task has.
+OWN: dict[Task, tuple[str, ...]] = {
+    "restore": ("for", "strength", *LARGER),
+    "denoise": ("model", "sigma", "for", "strength"),
+    "dejpeg": ("model", "strength"),
+    "upscale": ("model", *LARGER),
+}
 MAX_QUALITY = 100
 
 
@@ -38,11 +46,12 @@ class Order:
         model: a name of the server's table, or `None` for the default.
         sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
         strength: as `Restorer` has it.
-        scale, size, fit: as `Restorer` has them, exactly one for `"upscale"` and none else.
+        scale, size, fit: as `Restorer` has them, exactly one for `"upscale"` and at most one for `"restore"`.
         steps: recurrent steps, or `None` for all.
         format: of the result, or `None` for the input's.
         quality: of JPEG and lossy WebP.
         region: the part that is wanted, or `None` for the whole.
+        purpose: as `Restorer` has it.
     """
 
     task: Task
@@ -56,6 +65,7 @@ class Order:
     format: str | None = None
     quality: int = 95
     region: Region | None = None
+    purpose: Purpose | None = None
 
 
 def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -> Order:
@@ -79,8 +89,11 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
         task=task,
         model=model,
         sigma=_sigma(given.get("sigma")),
+        purpose=_purpose(given.get("for")),
         strength=_strength(given.get("strength", "1")),
-        **(_enlargement(given) if task == "upscale" else {}),
+        **_enlargement(
+            {"scale": "2", **given} if task == "upscale" and not set(LARGER) & set(given) else given
+        ),
         steps=_whole("steps", given, 1, 1000),
         format=None if format_ is None else FORMAT_NAMES[format_.lower()],
         quality=_whole("quality", given, 1, MAX_QUALITY) or 95,
@@ -89,9 +102,8 @@ def read_order(task: Task, fields: Mapping[str, str], models: Collection[str]) -
 
 
 def _fields_of(task: Task) -> list[str]:
-    own = {"denoise": ("sigma", "strength"), "dejpeg": ("strength",), "upscale": LARGER}
-    special = {"sigma", "strength", *LARGER}
-    return [name for name in FIELDS if name not in special or name in own[task]]
+    special = {name for names in OWN.values() for name in names}
+    return [name for name in FIELDS if name not in special or name in OWN[task]]
 
 
 def _bad(name: str, expected: str, got: str, reason: str) -> Refused:
@@ -125,6 +137,13 @@ def _sigma(text: str | None) -> float | Literal["auto"] | None:
     return value
 
 
+def _purpose(text: str | None) -> Purpose | None:
+    known: dict[str, Purpose] = {name: name for name in get_args(Purpose)}
+    if text is not None and text not in known:
+        raise _bad("for", ", ".join(known), text, "is no kind of picture")
+    return None if text is None else known[text]
+
+
 class _Enlargement(TypedDict, total=False):
     scale: float
     size: Size
@@ -132,7 +151,7 @@ class _Enlargement(TypedDict, total=False):
 
 
 def _enlargement(given: Mapping[str, str]) -> _Enlargement:
-    """The one of `scale`, `size` and `fit` that is given; by default 2 times."""
+    """The one of `scale`, `size` and `fit` that is given."""
     names = [name for name in LARGER if name in given]
     if len(names) > 1:
         got = " and ".join(names)
@@ -147,10 +166,11 @@ def _enlargement(given: Mapping[str, str]) -> _Enlargement:
         if height is None or width is None:
             raise _bad("fit", "WIDTHxHEIGHT, such as 3840x2160", given["fit"], "is no box")
         return {"fit": (height, width)}
-    text = given.get("scale", "2")
-    value = _number(text)
+    if "scale" not in given:
+        return {}
+    value = _number(given["scale"])
     if not 1 < value <= LARGEST:
-        raise _bad("scale", f"a number above 1 and at most {LARGEST}", text, "is out of range")
+        raise _bad("scale", f"a number above 1 and at most {LARGEST}", given["scale"], "is out of range")
     return {"scale": value}
 
 

@@ -27,7 +27,7 @@ from .jobs import Job, describe
 from .limits import Refused, check_pixels
 from .metrics import Metrics
 from .openapi import document
-from .order import read_order, read_range, read_region
+from .order import OWN, read_order, read_range, read_region
 from .page import read_page
 from .uploads import Upload, receive
 from .work import Result, numbers, score_of, shown
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TASKS: tuple[Task, ...] = ("denoise", "upscale", "dejpeg")
 # A line now and then, so that nothing between takes the silence of a long step for the end.
 EVENT_SECONDS = 10.0
 # Bytes of a result that are handed to the connection at a time.
@@ -51,7 +50,7 @@ def create_app(engine: Engine, access: Access | None = None) -> Guard:
     access = access or Access()
     server = _Server(engine)
     routes: list[BaseRoute] = [
-        *(Route(f"/v1/{task}", server.restore, methods=["POST"]) for task in TASKS),
+        *(Route(f"/v1/{task}", server.restore, methods=["POST"]) for task in OWN),
         Route("/v1/jobs/{id}", server.job, methods=["GET"]),
         Route("/v1/jobs/{id}", server.delete, methods=["DELETE"]),
         Route("/v1/jobs/{id}/result", server.result, methods=["GET"]),

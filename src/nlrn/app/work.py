@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from ..batch.one_file import COPIED
 from ..evaluation.score import Score, score
 from ..files import exif
 from ..files.image import FORMATS, WRITTEN, media_type, result_format
@@ -71,7 +74,8 @@ class Restorers:
         Raises:
             ValueError: as `Restorer`.
         """
-        key = (order.task, order.model, order.scale, order.size, order.fit, order.steps, order.strength)
+        larger = (order.scale, order.size, order.fit)
+        key = (order.task, order.model, order.purpose, *larger, order.steps, order.strength)
         if key not in self._kept:
             model = None if order.model is None else self._files.get(order.model, order.model)
             self._kept[key] = Restorer(
@@ -82,6 +86,7 @@ class Restorers:
                 fit=order.fit,
                 steps=order.steps,
                 strength=order.strength,
+                purpose=order.purpose,
                 device=self._device,
                 precision=self._precision,
                 max_memory=self._max_memory,
@@ -109,9 +114,13 @@ def restore_file(order: Order, upload: bytes, restorers: Restorers, progress: Pr
     check_pixels(restorers.pixels, size[1], size[0])
     check_writable(image, f"image{FORMATS[name].suffixes[0]}", size)
     restored, report = restorer.image(image, order.sigma, progress)
-    data = encode_image(restored, name, quality=order.quality)
+    same = name == image.format and order.region is None and np.array_equal(image.pixels, restored.pixels)
+    if same and not image.lossless:
+        data, notes = upload, (*report.notes, COPIED)
+    else:
+        data, notes = encode_image(restored, name, quality=order.quality), (*image.notes, *report.notes)
     height, width = restored.pixels.shape[:2]
-    report = dataclasses.replace(report, notes=(*image.notes, *report.notes))
+    report = dataclasses.replace(report, notes=notes)
     return Result(data, name, width, height, report)
 
 

@@ -21,12 +21,17 @@ viewer.bar.append(get("try"), get("download"));
 // --- settings
 
 const task = () => document.querySelector("input[name=task]:checked").value;
+const enlarges = () => task() === "upscale" || task() === "restore";
+const SUFFIXES = { restore: "-restored", denoise: "-denoised", dejpeg: "-dejpeg", upscale: "" };
+let lastTask = null;
 
 function settings() {
-  const chosen = { model: get("model").value, steps: get("steps").value };
-  if (task() === "denoise") chosen.sigma = get("auto").checked ? "" : get("sigma").value;
-  if (task() === "upscale") return { ...chosen, ...enlargement.read() };
-  return { ...chosen, strength: get("strength").value / 100 };
+  // A kind of picture chooses the model, and that for photographs and scans takes no level.
+  const kind = task() === "restore" || task() === "denoise" ? get("kind").value : "";
+  const chosen = { model: kind || task() === "restore" ? "" : get("model").value, steps: get("steps").value, for: kind };
+  if (task() === "denoise") chosen.sigma = get("auto").checked || kind === "photo" || kind === "scan" ? "" : get("sigma").value;
+  if (task() !== "upscale") chosen.strength = get("strength").value / 100;
+  return enlarges() ? { ...chosen, ...enlargement.read() } : chosen;
 }
 
 function fitsTask(model) {
@@ -41,7 +46,8 @@ function fill(select, choices) {
 
 function settingsChanged() {
   for (const field of document.querySelectorAll("[data-for]")) field.hidden = !field.dataset.for.split(" ").includes(task());
-  enlargement.arrange();
+  enlargement.arrange(task(), task() !== lastTask);
+  lastTask = task();
   const names = known.models.filter(fitsTask).map(({ name }) => name);
   fill(get("model"), [["", "Automatic"], ...names.map((name) => [name, name])]);
   methods.offer(names);
@@ -49,15 +55,18 @@ function settingsChanged() {
   const steps = model ? model.steps : [2, 4, 6];
   fill(get("steps"), [["", "All (most accurate)"], ...steps.slice(0, -1).map((count) => [count, `${count} (faster)`])]);
   get("steps").disabled = steps.length < 2;
-  get("sigma").disabled = get("auto").checked;
-  get("sigma-value").value = get("auto").checked ? "auto" : get("sigma").value;
+  const kind = task() === "denoise" ? get("kind").value : "";
+  get("model").disabled = kind !== "";
+  get("auto").disabled = kind === "photo" || kind === "scan";
+  get("sigma").disabled = get("auto").checked || get("auto").disabled;
+  get("sigma-value").value = get("sigma").disabled ? "auto" : get("sigma").value;
   get("strength-value").value = `${get("strength").value}%`;
   showCurrent();
 }
 
 function estimate() {
   if (!current?.before) return "";
-  const scale = task() === "upscale" ? enlargement.factor(current.before) : 1;
+  const scale = enlarges() ? enlargement.factor(current.before) : 1;
   const megapixels = (current.before.width * current.before.height * scale ** 2) / 1e6;
   const steps = Number(get("steps").value) || null, model = get("model").value || current.model;
   const of = (count) => known.speeds.find((s) => s.task === task() && s.steps === count && (!model || s.model === model));
@@ -155,8 +164,8 @@ async function finish(item, report) {
   item.url = URL.createObjectURL(blob);
   const level = report.sigma === null ? "" : `, noise level ${report.sigma.toFixed(1)}${report.sigma_estimated ? " (estimated)" : ""}`;
   Object.assign(item, { state: "done", progress: 1, model: report.model, result: blob });
-  item.download = resultName(item.name, blob.type, item.task === "upscale" ? enlargement.suffix(item.options) : `-${item.task === "denoise" ? "denoised" : item.task}`);
-  item.text = `Done in ${report.seconds.toFixed(1)} s with ${report.model}${level}`;
+  item.download = resultName(item.name, blob.type, SUFFIXES[item.task] + enlargement.suffix(item.options));
+  item.text = `Done in ${report.seconds.toFixed(1)} s ${report.model === "no model" ? "by measuring alone" : `with ${report.model}${level}`}`;
   // The library names its arguments; the page has fields with these names.
   const fields = { sigma: "the field Noise level", model: "the field Model", data_range: "the range" };
   item.notes = [...report.warnings, ...report.notes].map((note) => note.replace(/\b(sigma|model|data_range)=/g, (_, name) => fields[name]));
@@ -246,7 +255,7 @@ function showCurrent() {
 // The share of the change to show when the strength was turned down after the work: what is shown is linear in it.
 function strengthNow(item) {
   const made = item?.preview ? item.preview.strength : item?.after ? item.options.strength : null;
-  if (!made || task() === "upscale") return null;
+  if (!made || (enlarges() && get("scale").value !== "")) return null;
   return Math.min(1, get("strength").value / 100 / made);
 }
 

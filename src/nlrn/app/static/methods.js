@@ -50,7 +50,7 @@ export class Methods {
   async #run() {
     const item = this.#page.item(), task = this.#page.task(), clean = this.#clean;
     const rows = get("measured"), options = this.#page.options(item);
-    const scale = task === "upscale" ? Number(options.scale) : 1;
+    const scale = Number(options.scale ?? 1);
     let region = this.#page.region(item);
     try {
       if (clean) region = whole(region, scale);
@@ -68,7 +68,7 @@ export class Methods {
     if (clean && scale === 1) await this.#row("as it is", async () => ({ ...(await figures(item.file)), seconds: null }));
     for (const name of new Set(this.#selects.map(({ value }) => value).filter((value) => value !== "none"))) {
       await this.#row(name || "automatic", async () => {
-        const { blob, report } = await api.restoreNow(task, item.file, { ...options, model: name, region: part.join(",") });
+        const { blob, report } = await api.restoreNow(task, item.file, { ...options, model: name, for: name ? "" : options.for, region: part.join(",") });
         const tried = await this.#page.tried(item, blob, { region, name: report.model, strength: options.strength });
         return { ...(await figures(blob)), seconds: report.seconds, model: report.model, show: () => this.#page.show(item, tried) };
       });
