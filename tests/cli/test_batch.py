@@ -145,7 +145,7 @@ def test_dry_run_writes_nothing(nlrn, folder, tiny_grey):
     assert outcome.code == 3
     assert not (folder / "out").exists()
     assert "in/b/0.png -> out/b/0.png (tiny-1" in outcome.err.replace(f"{tiny_grey.parent}/", "")
-    assert "sigma 20.0, about" in outcome.err
+    assert "sigma 20.0, less than a second)" in outcome.err
     assert "failed: in/a/1.png" in outcome.err
     assert "11 of 12 files would be restored; nothing is written" in outcome.err
 

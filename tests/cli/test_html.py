@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from nlrn.files.images import Image, write_image
+from nlrn.viewer.sheet import Sheet
 
 
 @pytest.fixture
@@ -71,3 +72,38 @@ def test_a_page_that_cannot_be_is_refused_before_the_work(nlrn, folder, argument
 def test_watching_has_no_page(nlrn, folder):
     outcome = nlrn("denoise", ".", "-o", "out/", "--watch", "--html", "page.html")
     assert (outcome.code, "--watch and --html contradict each other" in outcome.err) == (2, True)
+
+
+@pytest.mark.parametrize("resumed", [("--resume",), ("--skip-existing",), ()])
+def test_an_interrupted_batch_shows_what_is_done(nlrn, folder, monkeypatch, resumed):
+    """And the command that goes on has another page."""
+    add, names = Sheet.add, []
+
+    def interrupted(self, name, *others):
+        names.append(name)
+        if len(names) == 3:
+            raise KeyboardInterrupt
+        add(self, name, *others)
+
+    monkeypatch.setattr(Sheet, "add", interrupted)
+    batch = ("denoise", "a.png", "b.png", "c.tif", "-o", "out/", "--model", "gaussian", "--html", "page.html")
+    monkeypatch.setattr("sys.argv", ["nlrn", *batch, *resumed])
+    outcome = nlrn(*batch, *resumed)
+    assert outcome.code == 130
+    assert sorted(row["name"] for row in shown(folder / "page.html")) == ["a.png", "b.png"]
+    assert "page.html shows the 2 files that are done" in outcome.err
+    again = next(line for line in outcome.err.splitlines() if "to go on: " in line)
+    assert "--html page-2.html" in again
+    assert again.endswith(resumed[0] if resumed else "--resume")
+
+
+def test_a_batch_that_is_interrupted_before_its_first_result_has_no_page(nlrn, folder, monkeypatch):
+    def interrupted(self, *others):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Sheet, "add", interrupted)
+    batch = ("denoise", "a.png", "b.png", "-o", "out/", "--model", "gaussian", "--html=page.html")
+    monkeypatch.setattr("sys.argv", ["nlrn", *batch])
+    outcome = nlrn(*batch)
+    assert (outcome.code, (folder / "page.html").exists()) == (130, False)
+    assert "--html=page.html" in outcome.err

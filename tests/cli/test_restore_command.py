@@ -64,12 +64,33 @@ def test_an_animation_that_stays_is_not_compressed_again(nlrn, folder):
 def test_a_dry_run_foresees_the_steps(nlrn, folder):
     outcome = nlrn("restore", "clean.png", "blocks.png", "--scale", 2, "--dry-run")
     assert outcome.code == 0, outcome.err
-    assert "clean.png -> clean-restored-x2.png (nlrn-small-upscale, about " in outcome.err
+    assert "clean.png -> clean-restored-x2.png (nlrn-small-upscale, " in outcome.err
     assert (
-        "blocks.png -> blocks-restored-x2.png (nlrn-small-dejpeg-color, nlrn-small-upscale, about "
-        in outcome.err
+        "blocks.png -> blocks-restored-x2.png (nlrn-small-dejpeg-color, nlrn-small-upscale, " in outcome.err
     )
     assert not list(folder.glob("*restored*"))
+
+
+def test_a_dry_run_of_small_files_takes_no_time_of_zero(nlrn, folder):
+    assert (
+        "clean.png -> clean-restored.png (no model, less than a second)"
+        in nlrn("restore", "clean.png", "--dry-run").err
+    )
+
+
+@pytest.mark.parametrize("estimate", ["stack", "page"])
+def test_a_dry_run_looks_at_the_pages(nlrn, tmp_path, estimate):
+    """At those from which the steps of a stack follow, or at all: the first page says nothing of the others."""
+    noise = np.random.default_rng(0).normal(0, 15, (3, 64, 64))
+    pages = np.stack([np.full((64, 64), 128.0), *(CLEAN[:64, :64, 0] + noise)]).clip(0, 255).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", pages, metadata={"axes": "ZYX"}, imagej=True)
+    foreseen = json.loads(
+        nlrn("restore", "s.tif", "--estimate", estimate, "--dry-run", "--json").out.splitlines()[0]
+    )
+    done = json.loads(nlrn("restore", "s.tif", "--estimate", estimate, "--json").out.splitlines()[0])
+    assert foreseen["pages"] == done["pages"] == 4
+    assert foreseen["model"] == "nlrn-small-gray"
+    assert "nlrn-small-gray" in done["model"]
 
 
 def test_json_and_resume(nlrn, folder):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 
 from ..batch.job import PlanError, Work
 from .batch_output import Text
-from .batch_page import BatchPage
+from .batch_page import BatchPage, another_page
 from .batch_plan import BatchOptions
 from .batch_report import Json, logged
-from .errors import CliError
+from .errors import CliError, printable
 from .options import os_error
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ def run_jobs(work: Work, restorer: Restorer, sigma: Sigma | None, options: Batch
         raise CliError(str(error)) from error
     except KeyboardInterrupt:
         output.close()
+        if page is not None:
+            _show_done(page)
         if len(work.jobs) > 1 or journal is not None:
             print(f"nlrn: to go on: {_again(options, journal)}", file=sys.stderr)
         raise
@@ -96,6 +100,16 @@ def _page(work: Work, options: BatchOptions) -> BatchPage | None:
             "--dry-run and --html contradict each other: nothing is restored that a page could show"
         )
     return BatchPage(options.html, work, options.pages, options.overwrite)
+
+
+def _show_done(page: BatchPage) -> None:
+    """Writes the page of what an interrupted batch has done, and says so, or why not."""
+    try:
+        said = page.interrupted()
+    except CliError as error:
+        said = str(error)
+    if said is not None:
+        print(f"nlrn: {printable(said)}", file=sys.stderr)
 
 
 def _watch(
@@ -131,11 +145,22 @@ def _watch(
 def _again(options: BatchOptions, journal: Journal | None) -> str:
     """The command that goes on with this one."""
     words = sys.argv[1:]
+    if options.html is not None and os.path.lexists(options.html):  # that of what is done
+        words = _elsewhere(words, another_page(options.html))
     if not (options.resume or options.skip_existing or (journal is None and options.overwrite)):
         # How existing results are treated stands in the journal.
         words = [word for word in words if word != "--overwrite"]
         words.append("--skip-existing" if journal is None else "--resume")
     return f"nlrn {shlex.join(words)}"
+
+
+def _elsewhere(words: list[str], page: Path) -> list[str]:
+    """The words of a command with another page."""
+    others, taken = list[str](), False
+    for word in words:
+        others.append(str(page) if taken else f"--html={page}" if word.startswith("--html=") else word)
+        taken = word == "--html"
+    return others
 
 
 def _open_log(name: str) -> TextIO:

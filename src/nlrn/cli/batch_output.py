@@ -89,7 +89,7 @@ class Text:
             level = "" if event.sigma is None else f", sigma {event.sigma}"
             self._console.print(
                 f"{_plain(job.origin)} -> {_plain(job.place)} "
-                f"({_pages(event.pages)}{_plain(event.model)}{level}, about {event.seconds:.1f} s)"
+                f"({_pages(event.pages)}{_plain(event.model)}{level}, {_expected(event.seconds)})"
             )
         if not isinstance(event, Foreseen):
             self._say(self._announcement.file(isinstance(event, Restored)))
@@ -124,6 +124,10 @@ class Text:
 
 def _pages(count: int) -> str:
     return f"{count} pages, " if count > 1 else ""
+
+
+def _expected(seconds: float) -> str:
+    return "less than a second" if seconds < 1 else f"about {duration(seconds)}"
 
 
 def _line(job: Job, report: Report, pages: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ..batch.job import Work
     from ..files.image import Image
     from ..files.pages import Ranges
-    from ..viewer.sheet import Sheet
 
 
 def check_page(page: Path, inputs: list[Path], overwrite: bool, made: Path | None = None) -> None:
@@ -45,6 +45,15 @@ def check_page(page: Path, inputs: list[Path], overwrite: bool, made: Path | Non
         raise CliError(f"the folder of the page {page} cannot be written to")
 
 
+def another_page(page: Path) -> Path:
+    """A name beside a page that no file has."""
+    return next(
+        other
+        for number in itertools.count(2)
+        if not os.path.lexists(other := page.with_stem(f"{page.stem}-{number}"))
+    )
+
+
 class BatchPage:
     """The page of a batch; pictures are read again from the files before and after.
 
@@ -59,6 +68,8 @@ class BatchPage:
     """
 
     def __init__(self, page: Path, work: Work, pages: Ranges | None, overwrite: bool) -> None:
+        from ..viewer.sheet import Sheet
+
         if work.watched:
             raise CliError("--watch and --html contradict each other: the page is of a batch with an end")
         if any(job.staged or job.source == "-" or job.target == "-" for job in work.jobs):
@@ -69,6 +80,7 @@ class BatchPage:
             raise CliError(f"the page {page} is a result itself; give it another name")
         check_page(page, [job.source for job in work.jobs if job.source != "-"], overwrite, work.folder)
         self._page, self._pages, self._overwrite = page, pages, overwrite
+        self._sheet, self._count = Sheet(page.stem), 0
 
     def following(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events; after the last of them the page is written.
@@ -77,28 +89,43 @@ class BatchPage:
             CliError: a page that cannot be written.
         """
         from ..batch.events import Restored
-        from ..files.atomic import write_atomically
-        from ..viewer.sheet import Sheet
 
-        sheet = Sheet(self._page.stem)
         for event in events:
             if isinstance(event, Restored):
-                self._add(sheet, event)
+                self._add(event)
             yield event
+        self._write()
+
+    def interrupted(self) -> str | None:
+        """Writes the page of what is done so far, of which a line says where it is; `None` where nothing is.
+
+        Raises:
+            CliError: a page that cannot be written.
+        """
+        if not self._count:
+            return None
+        self._write()
+        files = "the file that is" if self._count == 1 else f"the {self._count} files that are"
+        return f"{self._page} shows {files} done"
+
+    def _write(self) -> None:
+        from ..files.atomic import write_atomically
+
         try:
-            write_atomically(self._page, sheet.html(), overwrite=self._overwrite)
+            write_atomically(self._page, self._sheet.html(), overwrite=self._overwrite)
         except OSError as error:
             raise CliError(options.os_error(error)) from error
 
-    def _add(self, sheet: Sheet, event: Restored) -> None:
+    def _add(self, event: Restored) -> None:
         job = event.job
         assert job.source != "-"
         assert job.target != "-"
         name, about = job.origin, how(event.report, event.pages)
         try:
-            sheet.add(name, _first(job.source, self._pages), _first(job.target, None), about)
+            self._sheet.add(name, _first(job.source, self._pages), _first(job.target, None), about)
         except (OSError, ValueError) as error:
-            sheet.leave_out(name, str(error))
+            self._sheet.leave_out(name, str(error))
+        self._count += 1
 
 
 def _first(path: Path, ranges: Ranges | None) -> Image:

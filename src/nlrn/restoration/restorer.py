@@ -27,6 +27,7 @@ from .hot_pixels import repaired
 from .kinds import Kind, like, planes_of
 from .loaded import LoadedModels
 from .options import Options, Settings, Size, Task
+from .plan import Plan
 from .report import Report, joined
 from .running import Runner
 from .sensor import denoise_sensor, known_sensor
@@ -130,12 +131,15 @@ class Restorer:
         checked = None if sigma is None else unit_sigma(check_sigma(sigma))
         return self.restore_unit(UnitImage(image, checked), progress or no_progress, self.enlargement)
 
-    def forecast(self, image: Image, sigma: Sigma | None = None) -> tuple[str, Sigma | None, float]:
+    def forecast(
+        self, image: Image, sigma: Sigma | None = None, plan: Plan | None = None
+    ) -> tuple[str, Sigma | None, float]:
         """The models for an image of a file, the noise level that they take, and the seconds that it will take.
 
         Args:
             image: the image; for `"restore"` it is looked at, and else only its shape.
             sigma: in 8-bit grey levels, or `"auto"`; models that take none have `None`.
+            plan: steps of `"restore"`, where they are known.
         """
         if self.combined is None:
             shape = image.pixels.shape
@@ -145,9 +149,10 @@ class Restorer:
         color, hidden = visible(image)
         if color is None:
             return NO_MODEL, None, 0.0
-        values = range_of(color, self.options.data_range, from_data=self._handling.from_data)
-        unit = values.to_unit(color)
-        plan = self.combined.plan(UnitImage(unit, hidden=hidden, quality=image.jpeg_quality))
+        if plan is None:
+            values = range_of(color, self.options.data_range, from_data=self._handling.from_data)
+            unit = values.to_unit(color)
+            plan = self.combined.plan(UnitImage(unit, hidden=hidden, quality=image.jpeg_quality))
         names, seconds = self.combined.forecast(image, plan.steps)
         return names, None, seconds
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..files.image import Image
 from ..inference import Progress, no_progress, part_of
+from .combined import NO_MODEL
 from .kinds import Kind
 from .options import Options
 from .plan import Plan
@@ -125,6 +126,36 @@ def restore_stack(
     return planes.joined(_each(restorer, planes, restore, level, estimated, progress))
 
 
+def forecast_pages(
+    restorer: Restorer, pages: Stack[Image], sigma: Sigma | None, estimate: Per
+) -> tuple[str, Sigma | None, float]:
+    """`Restorer.forecast` of all pages of a file.
+
+    Of those that belong together the first stands for all, with the steps of `"restore"` that they have in common; with
+    an estimate of each page every page is looked at.
+    """
+
+    def level(color: Tensor) -> Sigma:
+        return level_of(color.dtype, sigma, restorer.options.data_range, grey_levels=True)
+
+    plan = None if restorer.combined is None else restorer.combined.plan
+    estimated = plan is not None and is_estimated(restorer, sigma, estimate)
+    groups = groups_of(pages)
+    shared: dict[Hashable, Shared] = {}
+    if estimated:
+        shared = shared_by_group(restorer.options, pages, level, estimated, plan)
+    names, level_used, seconds = dict[str, None](), None, 0.0
+    for group, indices in groups.items():
+        each = plan is not None and not estimated
+        for index in indices if each else indices[:1]:
+            name, level_used, took = restorer.forecast(pages[index], sigma, shared.get(group, ALONE).plan)
+            names.update(dict.fromkeys(name.split(", ")))
+            seconds += took if each else took * len(indices)
+    if len(names) > 1:
+        names.pop(NO_MODEL, None)
+    return ", ".join(names), level_used, seconds
+
+
 class ArrayStack:
     """The planes of an array.
 
@@ -213,6 +244,14 @@ def _each(
         yield restore(stack[index], part, shared[stack.group(index)])
 
 
+def groups_of(stack: Stack[Kind]) -> dict[Hashable, list[int]]:
+    """The pages that belong together, by their groups."""
+    groups: dict[Hashable, list[int]] = {}
+    for index in range(len(stack)):
+        groups.setdefault(stack.group(index), []).append(index)
+    return groups
+
+
 def shared_by_group(
     options: Options,
     stack: Stack[Kind],
@@ -230,9 +269,6 @@ def shared_by_group(
         plan: the steps for an image, in place of its noise.
     """
     handling = options.handling
-    groups: dict[Hashable, list[int]] = {}
-    for index in range(len(stack)):
-        groups.setdefault(stack.group(index), []).append(index)
 
     def shared_by(indices: Sequence[int]) -> Shared:
         if len(indices) == 1 or options.noise is not None:  # a sensor's noise is that of each page
@@ -244,4 +280,4 @@ def shared_by_group(
             return Shared(values, plan=common_plan(stack.__getitem__, indices, values, plan))
         return Shared(values, common_estimate(stack.__getitem__, indices, values, drawings=handling.drawings))
 
-    return {group: shared_by(indices) for group, indices in groups.items()}
+    return {group: shared_by(indices) for group, indices in groups_of(stack).items()}
