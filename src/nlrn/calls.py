@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import os
 import warnings
 from pathlib import Path
@@ -89,6 +90,8 @@ def _restore(
     """The image restored, as the kind that it is, or the file written."""
     check_options(settings)
     check_estimate(estimate)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function of the fraction done, got {progress!r}")
     restorer = Restorer(model, task=task, scale=scale, size=size, fit=fit, **settings)
     if axes is not None and (not isinstance(image, np.ndarray) or channel_axis is not None):
         what = "without channel_axis" if isinstance(image, np.ndarray) else f"not for {type(image).__name__}"
@@ -120,8 +123,10 @@ def _restore(
 
     if nodata is None:
         return restore(image)
-    result, report = restore(_masked(image, nodata))
-    np.ma.getdata(result)[np.ma.getmaskarray(result)] = np.nan if nodata == "nan" else nodata
+    missing = _missing(image, nodata)
+    result, report = restore(np.ma.MaskedArray(image, np.ma.getmaskarray(image) | missing))
+    if missing.any() and result.shape != image.shape:  # else what is hidden came back as it was
+        np.ma.getdata(result)[np.ma.getmaskarray(result)] = np.nan if nodata == "nan" else nodata
     return (result if isinstance(image, np.ma.MaskedArray) else np.ma.getdata(result)), report
 
 
@@ -160,12 +165,12 @@ def _write_file(
     return output, restore_file(Job(path, output), restorer, options, progress=progress).report
 
 
-def _masked(image: np.ndarray, nodata: Literal["nan"] | float) -> np.ndarray:
-    """The array with a mask over the pixels without data."""
-    if isinstance(nodata, bool) or not (nodata == "nan" or isinstance(nodata, int | float)):
+def _missing(image: np.ndarray, nodata: Literal["nan"] | float) -> np.ndarray:
+    """True where an array has no data."""
+    if isinstance(nodata, bool) or not (nodata == "nan" or isinstance(nodata, numbers.Real)):
         raise ValueError(f"nodata must be 'nan' or a number, got {nodata!r}")
-    missing = np.isnan(image) if nodata == "nan" or nodata != nodata else image == nodata
-    return np.ma.MaskedArray(image, np.ma.getmaskarray(image) | missing)
+    values = np.ma.getdata(image)
+    return np.isnan(values) if nodata == "nan" or nodata != nodata else values == nodata
 
 
 def _restore_pillow(

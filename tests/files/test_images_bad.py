@@ -147,6 +147,8 @@ FILES = {
     "JPEG": lambda: saved(RGB, "JPEG"),
     "WEBP": lambda: saved(RGB, "WEBP"),
     "BMP": lambda: saved(RGB, "BMP"),
+    "GIF": lambda: saved(RGB, "GIF"),
+    "PPM": lambda: saved(RGB, "PPM"),
     "AVIF": lambda: encode_image(Image(noise((32, 32, 3))), "AVIF"),
     "JXL": lambda: encode_image(Image(noise((32, 32, 3), "uint16")), "JXL"),
     "JPEG2000": lambda: bytes(imagecodecs.jpeg2k_encode(noise((32, 32, 3)), level=0, codecformat="jp2")),
@@ -164,11 +166,12 @@ def test_truncated(format_, share):
         read_image(data[: int(len(data) * share)])
 
 
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("format_", FILES)
-def test_damaged_files_fail_with_one_error_or_read_as_images(format_):
+def test_damaged_files_fail_with_one_error_or_read_as_images(format_, count):
     """Whatever single bytes say, nothing but `ImageError` comes out."""
     data, rng = FILES[format_](), np.random.default_rng(1)
-    for _ in range(60):
+    for _ in range(count):
         damaged = bytearray(data)
         for place in rng.integers(0, min(len(data), 400), 4):
             damaged[place] = rng.integers(256)

@@ -51,6 +51,8 @@ def make_work(inputs: Sequence[str], output: str | None, suffix: str, options: B
     Raises:
         CliError: a batch that cannot start, options that contradict each other, or a terminal in place of an output.
     """
+    if output == "":
+        raise CliError("the output has an empty name")
     given = [
         f"--{name.replace('_', '-')}"
         for name in ("overwrite", "skip_existing", "resume")

@@ -53,6 +53,8 @@ def planes_of(image: np.ndarray | Tensor | Image) -> Planes:
         return Planes(color, None if image.alpha is None else _tensor(image.alpha), empty)
     if isinstance(image, Tensor):
         return _of_tensor(image)
+    if not isinstance(image, np.ma.MaskedArray):
+        image = np.asarray(image)  # a matrix never loses an axis
     if image.ndim not in (2, 3) or 0 in image.shape:
         hint = STACK_HINT if image.ndim > 3 and 0 not in image.shape else ""
         raise ValueError(f"an image array must be HxW or HxWxC and not empty, got shape {image.shape}{hint}")
@@ -116,6 +118,9 @@ def _nearest(length: int, out: int) -> np.ndarray:
 
 
 def _of_tensor(image: Tensor) -> Planes:
+    if image.layout is not torch.strided or image.is_meta:
+        kind = "one without values (meta)" if image.is_meta else str(image.layout).removeprefix("torch.")
+        raise ValueError(f"an image tensor must have all its values (strided), got {kind}")
     if image.ndim not in (3, 4) or 0 in image.shape:
         raise ValueError(f"an image tensor must be CHW or BCHW and not empty, got shape {tuple(image.shape)}")
     batch = image.detach() if image.ndim == 4 else image.detach()[None]
@@ -146,4 +151,4 @@ def _array(planes: Tensor, model: np.ndarray) -> np.ndarray:
 
 def _check_type(name: str) -> None:
     if name not in TYPES:
-        raise ValueError(f"image values must be integers or floats, got {name}")
+        raise ValueError(f"image values must be integers or floats of at most 64 bits, got {name}")

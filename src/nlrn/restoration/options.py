@@ -179,8 +179,10 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def check_options(settings: Settings) -> None:
-    """Raises `TypeError` for an option of a wrong type, by its name."""
+    """Raises `TypeError` for an option that there is not, or of a wrong type, by its name."""
     for name, value in settings.items():
+        if name not in Settings.__annotations__:
+            raise TypeError(f"there is no option {name!r}; the options are those of nlrn.denoise")
         kinds, expected = _KINDS.get(name, ((object,), ""))
         if not isinstance(value, kinds) or (
             isinstance(value, bool) and bool not in kinds and kinds != (object,)

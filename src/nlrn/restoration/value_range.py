@@ -285,7 +285,12 @@ def check_sigma(sigma: Sigma) -> Sigma:
     if isinstance(sigma, np.ndarray | Tensor) and sigma.ndim == 0:
         sigma = sigma.item()
     if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool):
-        raise ValueError(f"sigma must be a number or 'auto', got {sigma!r}")
+        got = (
+            f"an array of shape {tuple(sigma.shape)}"
+            if isinstance(sigma, np.ndarray | Tensor)
+            else repr(sigma)
+        )
+        raise ValueError(f"sigma must be a number or 'auto', got {got}")
     given = float(sigma)
     if not (math.isfinite(given) and given >= 0):
         raise ValueError(f"sigma must be finite and >= 0, got {given:g}")
