@@ -170,7 +170,8 @@ def _missing(image: np.ndarray, nodata: Literal["nan"] | float) -> np.ndarray:
     if isinstance(nodata, bool) or not (nodata == "nan" or isinstance(nodata, numbers.Real)):
         raise ValueError(f"nodata must be 'nan' or a number, got {nodata!r}")
     values = np.ma.getdata(image)
-    return np.isnan(values) if nodata == "nan" or nodata != nodata else values == nodata
+    missing: np.ndarray = np.isnan(values) if nodata == "nan" or nodata != nodata else values == nodata
+    return missing
 
 
 def _restore_pillow(

@@ -334,3 +334,14 @@ def test_a_restoration_does_not_import_the_compiler():
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_the_models_as_json(nlrn):
+    outcome = nlrn("models", "--json")
+    found = {line["name"]: line for line in map(json.loads, outcome.out.splitlines())}
+    assert [*found] == [*MODELS, *CLASSICAL]
+    assert len({tuple(line) for line in found.values()}) == 1  # the same names in all
+    assert found["nlrn-small-color"]["channels"] == 3
+    assert found["nlrn-photo"]["sigma"] is None
+    assert found["bm3d"]["parameters"] is None
+    assert nlrn("models", "--json", "--backends").code == 2

@@ -193,6 +193,12 @@ def test_a_measurement_is_not_judged_by_its_look():
     assert not any("kept their colours" in note for note in notes["measurement"])
 
 
+@pytest.mark.parametrize("purpose", ["photo", "scan"])
+def test_a_drawing_that_is_named_a_photograph_is_restored(purpose):
+    assert (nlrn.denoise(screen()) == screen()).all()
+    assert (nlrn.denoise(screen(), purpose=purpose) != screen()).any()
+
+
 def test_nothing_of_a_measurement_is_clipped():
     values = (GRAY / 255 * 900 - 100 + noise(GRAY.shape, 30)).astype(np.float32)
     values[10, 10], values[40, 40] = 5000, -4000

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from .errors import CliError
 
 # The backends that have run in an interpreter only.
 EXPERIMENTAL = ("triton",)
@@ -20,11 +23,19 @@ def models(
             help="List the implementations of the non-local operation, and which of them run here.",
         ),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line for each model, on standard output.")
+    ] = False,
 ) -> None:
     """List the models that come with nlrn."""
     console = Console(highlight=False)
+    if backends and as_json:
+        raise CliError("--backends and --json contradict each other: --json is of models")
     if backends:
         _backends(console)
+        return
+    if as_json:
+        _json()
         return
     from ..models.zoo import CLASSICAL, MODELS, WEIGHTS
 
@@ -51,6 +62,28 @@ def models(
     for terms in dict.fromkeys(entry.licence for entry in MODELS.values()):
         console.print(f"Use of the weights: {terms}.", soft_wrap=True)
     console.print(f"Model cards and terms: {WEIGHTS}", soft_wrap=True)
+
+
+def _json() -> None:
+    """Prints the models for programs; what a method has no value for is null."""
+    from ..models.zoo import CLASSICAL, MODELS
+
+    for name, entry in MODELS.items():
+        fields = {
+            "channels": entry.channels,
+            "parameters": entry.parameters,
+            "steps": list(entry.steps),
+            "licence": entry.licence,
+            "sha256": entry.sha256,
+        }
+        print(_line(name, entry.task, entry.sigma, entry.psnr, fields))
+    for name, method in CLASSICAL.items():
+        none = dict.fromkeys(("channels", "parameters", "steps", "licence", "sha256"))
+        print(_line(name, method.task, method.sigma, method.psnr, none))
+
+
+def _line(name: str, task: str, sigma: str, psnr: str, others: dict[str, Any]) -> str:
+    return json.dumps({"name": name, "task": task, "sigma": sigma or None, "psnr": psnr, **others})
 
 
 def _backends(console: Console) -> None:

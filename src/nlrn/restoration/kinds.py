@@ -151,4 +151,5 @@ def _array(planes: Tensor, model: np.ndarray) -> np.ndarray:
 
 def _check_type(name: str) -> None:
     if name not in TYPES:
-        raise ValueError(f"image values must be integers or floats of at most 64 bits, got {name}")
+        sizes = " of 16, 32 or 64 bits" if name.startswith("float") else ""
+        raise ValueError(f"image values must be integers or floats{sizes}, got {name}")
