@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.adapt --out results
 
 The cases are those of `benchmarks.adapt_cases`. A network is adapted to the noisy picture alone, and restores that one
-and another of the same kind. The noise level is given to both, or with `--estimated` estimated by both.
+and another of the same kind. The noise level is given to both, or with `--estimated` estimated by both. With `--pairs`
+the frames of a stack are targets of one another.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for adapt.jsonl")
     parser.add_argument("--cases", help="some cases, separated by commas; by default all")
-    parser.add_argument("--model", default=START[1], help="the model to start from")
+    parser.add_argument("--model", help="the model to start from; by default by channels")
     parser.add_argument("--seconds", type=float, default=BUDGET, help="processor seconds for a case")
+    parser.add_argument("--pairs", action="store_true", help="learn from pairs of frames; for stacks")
     parser.add_argument("--estimated", action="store_true", help="estimate the noise")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -38,22 +40,28 @@ def main() -> None:
     chosen = list(every) if options.cases is None else options.cases.split(",")
     if unknown := set(chosen) - set(every):
         parser.error(f"no case is named {', '.join(sorted(unknown))}; there are {', '.join(every)}")
+    if options.pairs and (single := [name for name in chosen if not every[name].frames]):
+        parser.error(f"--pairs is for stacks, got {', '.join(single)}")
     rows = []
     for name in chosen:
-        rows.append(row(every[name], options.model, options.seconds, options.estimated))
+        case = every[name]
+        model = options.model or START[3 if case.clean.ndim == 3 else 1]
+        rows.append(row(case, model, options.seconds, options.estimated, options.pairs))
         tell(str(rows[-1]))
         if options.out:
-            about = f"{options.model}, {options.seconds:g} processor seconds, seed {SEED}"
+            about = f"{model}, {options.seconds:g} processor seconds, seed {SEED}"
             write(options.out / "adapt.jsonl", rows[-1:], torch.device("cpu"), about)
-    show(f"PSNR in dB, {options.model}, {options.seconds:g} processor seconds", rows)
+    show(f"PSNR in dB, {options.seconds:g} processor seconds", rows)
 
 
-def row(case: Case, model: str, seconds: float, estimated: bool) -> dict[str, object]:
+def row(case: Case, model: str, seconds: float, estimated: bool, pairs: bool) -> dict[str, object]:
     """The figures of one case."""
     noisy = case.noisy(case.clean, SEED)
     noise = noise_of(case, estimated)
-    adaptation = nlrn.adapt(noisy, **noise, model=model, minutes=seconds / 60, clock=time.process_time)
+    budget = {"minutes": seconds / 60, "clock": time.process_time}
+    adaptation = nlrn.adapt(noisy, **noise, **budget, model=model, axes=case.axes, pairs=pairs)
     figures: dict[str, object] = {"case": case.name, "noise": f"{case.noise} {case.strength:g}"}
+    figures |= {"model": model, "estimated": estimated, "pairs": pairs}
     with tempfile.TemporaryDirectory() as folder:
         adapted = str(adaptation.save(Path(folder) / "adapted.safetensors"))
         pictures = {"": (case.clean, noisy)}
@@ -61,7 +69,8 @@ def row(case: Case, model: str, seconds: float, estimated: bool) -> dict[str, ob
             pictures["another "] = (case.another, case.noisy(case.another, SEED + 1))
         for title, (clean, degraded) in pictures.items():
             before, after = (
-                psnr(case, nlrn.denoise(degraded, **noise, model=name), clean) for name in (model, adapted)
+                psnr(case, nlrn.denoise(degraded, **noise, model=name, axes=case.axes), clean)
+                for name in (model, adapted)
             )
             figures |= {f"{title}released": before, f"{title}adapted": after, f"{title}gain": after - before}
     return figures | {

@@ -77,6 +77,9 @@ def denoise(
                 result: they are taken for faults of the sensor. Stars, which span several pixels, stay.
             purpose: the kind of picture, in place of what is measured: `"photo"`, `"scan"`, `"screenshot"` or
                 `"measurement"`. For `denoise` and `restore`; chooses the model.
+            decorrelate: remove noise that rows, columns or neighbours share by its spectrum, which is estimated from
+                each image or plane; sigma is then its standard deviation. The model takes a noise level, and runs four
+                times. White noise is removed as without.
             axes: a letter for each axis of an array, as tifffile has them, such as `"ZYX"` or `"TCYX"`: every plane of
                 Y and X is restored. S, or C as the last axis, are the colors of a plane; C elsewhere are channels, each
                 of which is a stack of its own. The planes of a stack have one range of values in common.

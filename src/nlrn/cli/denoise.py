@@ -49,6 +49,7 @@ def denoise(
         ),
     ] = False,
     purpose: options.PurposeName = None,
+    decorrelate: options.Decorrelate = False,
     estimate: options.Estimate = "stack",
     strength: options.StrengthText = "1",
     model: options.ModelName = None,
@@ -80,6 +81,7 @@ def denoise(
             "offset": offset,
             "hot_pixels": hot_pixels,
             "purpose": cast("Purpose | None", purpose),  # the same
+            "decorrelate": decorrelate,
         }
         return make_restorer(shared, "denoise", model, strength=strength, sigma=level, own=own)
 

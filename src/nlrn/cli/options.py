@@ -149,6 +149,14 @@ Offset = Annotated[
         rich_help_panel=SENSOR,
     ),
 ]
+Decorrelate = Annotated[
+    bool,
+    typer.Option(
+        "--decorrelate",
+        help="Remove noise that rows, columns or neighbours share, by its spectrum: 4 times slower.",
+        rich_help_panel=RESTORATION,
+    ),
+]
 Scale = Annotated[
     float | None,
     typer.Option(
@@ -326,7 +334,7 @@ def worded(text: str) -> str:
     named = re.sub(r"\bnoise='([a-z-]+)'", r"--noise \1", named)
     named = re.sub(r"\bpurpose='([a-z]+)'", r"--for \1", named)
     named = re.sub(r"\bpurpose=(?=\W|$)", "--for", named)
-    named = re.sub(r"\bpairs=True\b", "--pairs", named)
+    named = re.sub(r"\b(pairs|decorrelate)=True\b|^(decorrelate)\b", r"--\1\2", named)
     named = re.sub(r"\b(sigma|model|noise|gain|read_noise|offset)=(?=\W|$)", r"--\1", named)
     return named.replace("--read_noise", "--read-noise")
 

@@ -40,7 +40,7 @@ def reason(channels: int, photo: bool) -> str | None:
     if channels == 3 and not photo:
         return "the noise is white: restored by the model for white noise; model= names another"
     if channels == 1 and photo:
-        return "the noise is not white: restored by the model for photographs; sigma= takes the one for white noise"
+        return "the noise is not white: restored by the model for photographs; sigma= takes the one for white noise, decorrelate=True the noise's spectrum"
     return None
 
 

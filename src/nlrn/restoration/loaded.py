@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from ..models.contract import Model
+from ..models.contract import Model, info_of
 from ..models.zoo import check_task, default_model, load_model
 from .options import Options
 from .value_range import Sigma
@@ -50,8 +50,17 @@ class LoadedModels:
 
         Raises:
             ModelError: a model that cannot be loaded or is for another task.
-            ValueError: steps after which it cannot stop, or a sigma beside a purpose that has none.
+            ValueError: steps after which it cannot stop, a sigma beside a purpose that has none, or a model that takes no
+                noise level where one is needed.
         """
+        model, name = self._named(channels, sigma, photo, level)
+        if self._options.decorrelate and info_of(model).sigma_range is None:
+            raise ValueError(
+                f"decorrelate is for a model that takes a noise level, and {name} takes none; name another"
+            )
+        return model, name
+
+    def _named(self, channels: int, sigma: Sigma | None, photo: bool, level: float) -> tuple[Model, str]:
         options = self._options
         if sigma is not None and options.handling.photo:
             raise ValueError(

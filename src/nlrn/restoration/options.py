@@ -40,6 +40,7 @@ class Settings(TypedDict, total=False):
     offset: float | None
     hot_pixels: bool
     purpose: Purpose | None
+    decorrelate: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Options:
             `"denoise"` only. They are taken for faults of the sensor; stars span several pixels and stay.
         purpose: the kind of picture, for `"denoise"` and `"restore"`: `"photo"`, `"scan"`, `"screenshot"` or
             `"measurement"`, with the handling that `HANDLINGS` has for it. By default it follows from what is measured.
+        decorrelate: whether noise that rows, columns or neighbours share is removed by its spectrum, which is estimated
+            from each image, for `"denoise"` only. Takes four passes of a model for white noise.
     """
 
     model: str | Path | Model | None = None
@@ -96,6 +99,7 @@ class Options:
     offset: float | None = None
     hot_pixels: bool = False
     purpose: Purpose | None = None
+    decorrelate: bool = False
 
     def that_change_results(self) -> dict[str, Any]:
         """The options on which results depend, as JSON values by name; a weight file counts by its content."""
@@ -116,6 +120,7 @@ class Options:
                 "offset",
                 "hot_pixels",
                 "purpose",
+                "decorrelate",
             )
         }
         name = self.model_name
@@ -175,6 +180,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "window_size": ((int, str, type(None)), "a whole number or None"),
     "hot_pixels": ((bool,), "True or False"),
     "purpose": ((str, type(None)), "the name of a kind of picture"),
+    "decorrelate": ((bool,), "True or False"),
 }
 
 

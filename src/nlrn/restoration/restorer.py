@@ -76,8 +76,18 @@ class Restorer:
         self.options = options = Options(model, task, scale, size, fit, **settings)
         self.enlargement = enlargement_for(task, scale, size, fit)
         self._sensor, self._handling = known_sensor(options), options.handling
-        if options.hot_pixels and task != "denoise":
-            raise ValueError(f"hot_pixels is for denoise, not for {task}")
+        for name in ("hot_pixels", "decorrelate"):
+            if getattr(options, name) and task != "denoise":
+                raise ValueError(f"{name} is for denoise, not for {task}")
+        if options.decorrelate and options.noise is not None:
+            raise ValueError(
+                "decorrelate is for noise of one level, not for noise='poisson-gaussian'; give one of them"
+            )
+        if options.decorrelate and self._handling.photo:
+            raise ValueError(
+                f"decorrelate is for a model that takes a noise level, and purpose='{options.purpose}' takes one that "
+                "has none; give one of them"
+            )
         self.device = pick_device(options.device)
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
@@ -109,7 +119,7 @@ class Restorer:
 
         Unless a purpose says it, colour images are taken for photographs, and grey ones for images with white noise.
         """
-        by_hand = self._handling.photo
+        by_hand = False if self.options.decorrelate else self._handling.photo
         photo = channels == 3 and self._sensor is None if by_hand is None else by_hand
         return self._models.get(channels, sigma, photo)
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..inference import Progress, part_of
 from ..inference.noise_level import NoiseEstimate, noise_level
+from ..inference.noise_spectrum import NoiseSpectrum, clear_lines, estimate_spectrum
 from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL
 from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
+from .decorrelate import denoise_correlated
 from .enlargement import Enlargement
 from .guard import guard
 from .loaded import LoadedModels
@@ -23,6 +26,9 @@ from .report import Report, joined
 from .running import Runner
 from .strength import check_strength, partly
 from .value_range import Sigma
+
+# The level for which a model is chosen that removes noise by its spectrum.
+STRONGEST = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class UnitImage:
         estimate: of the noise, where there is one.
         quality: of the JPEG file that the pixels come from.
         plan: steps of the task `"restore"`, where they are decided.
+        spectrum: of noise that is not white, where it is removed by its spectrum.
 
     Raises:
         ValueError: other channels.
@@ -47,6 +54,7 @@ class UnitImage:
     estimate: NoiseEstimate | None = None
     quality: int | None = None
     plan: Plan | None = None
+    spectrum: NoiseSpectrum | None = None
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
@@ -107,11 +115,26 @@ class UnitRestorer:
             ]
             return torch.cat([result for result, _ in pairs]), joined([report for _, report in pairs])
         gray = self._models.are_ours and is_gray(image.pixels) and not image.is_constant
+        image, notes = self._with_spectrum(image, gray)
         result, report = (self._gray if gray else self._chosen)(image, progress, enlargement)
-        return result, dataclasses.replace(report, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return result, dataclasses.replace(report, notes=(*notes, *report.notes), seconds=seconds)
+
+    def _with_spectrum(self, image: UnitImage, gray: bool) -> tuple[UnitImage, tuple[str, ...]]:
+        """An image with the spectrum of its noise, if that is asked for and not white, and a note on it."""
+        if not self._options.decorrelate or image.is_constant:
+            return image, ()
+        spectrum = estimate_spectrum(image.pixels[:, :1] if gray else image.pixels, image.hidden)
+        if isinstance(image.sigma, float | int):
+            spectrum = spectrum.scaled_to(image.sigma)
+        if spectrum.is_white:
+            return image, ("the noise is white: decorrelate=True changes nothing",)
+        return dataclasses.replace(image, spectrum=spectrum), (spectrum.note,)
 
     def _estimates(self, image: UnitImage) -> bool:
         """True where the result depends on an estimate of the noise."""
+        if self._options.decorrelate:
+            return True
         if image.sigma not in (None, "auto"):
             return False
         if self._chooses and image.sigma is None:
@@ -144,16 +167,20 @@ class UnitRestorer:
         """The image restored by the model for its channels and its noise."""
         channels, undecided = image.channels, self._chooses and image.sigma is None
         handling = self._handling
+        by_name = False if self._options.decorrelate else handling.photo
         if self._chooses and image.sigma in (None, "auto") and not self._constant(image):
             image = dataclasses.replace(image, estimate=image.noise(drawings=handling.drawings))
             found = image.estimate
         else:
             found = None
-        photo = undecided and (is_photo(channels, found) if handling.photo is None else handling.photo)
+        photo = undecided and (is_photo(channels, found) if by_name is None else by_name)
         level = 0.0 if found is None else found.sigma
-        model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
+        if image.spectrum is None:
+            model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
+        else:  # the first passes are at high levels
+            model, name = self._models.get(channels, "auto", False, STRONGEST)
         by_hand = () if handling.note is None else (handling.note,)
-        if undecided and found is not None and found.drawing:
+        if undecided and found is not None and found.drawing and image.spectrum is None:
             return image.pixels, Report(name, 0.0, True, (*by_hand, AS_IT_WAS))
         if photo:
             # Grey photographs go through the model as RGB whose channels are equal.
@@ -161,8 +188,14 @@ class UnitRestorer:
         result, report = self._through(model, name, image, progress, enlargement)
         if image.channels != channels:
             result = result.mean(1, keepdim=True)
-        why = reason(channels, photo) if undecided and found is not None and not by_hand else None
-        notes = by_hand if why is None else (why,)
+        decided = undecided and found is not None and not self._options.decorrelate and not by_hand
+        why = reason(channels, photo) if decided else None
+        lines = (
+            () if found is None or image.spectrum else clear_lines(image.pixels, image.hidden, found.sigma)
+        )
+        if lines:
+            why = f"{' and '.join(lines)} of the picture share noise: decorrelate=True removes it"
+        notes = by_hand if why is None else (*by_hand, why)
         return result, dataclasses.replace(report, notes=(*notes, *report.notes))
 
     def _constant(self, image: UnitImage) -> bool:
@@ -197,8 +230,9 @@ class UnitRestorer:
         if about.sigma_range is not None and constant:
             level = 0.0 if sigma == "auto" else sigma
         elif about.sigma_range is not None:
+            known = sigma if image.spectrum is None else image.spectrum.variance**0.5
             level, used, cautions = noise_level(
-                pixels, sigma, about.sigma_range, image.hidden, image.estimate
+                pixels, known, about.sigma_range, image.hidden, image.estimate
             )
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
@@ -207,7 +241,7 @@ class UnitRestorer:
                 lambda luma, part: luma if constant else self._run(model, luma, used, part), progress
             )
         elif not constant:
-            restored = self._run(model, pixels, used, progress)
+            restored = self._denoised(model, image, pixels, used, progress)
             if self._models.are_ours and name not in CLASSICAL:
                 guarded = guard(pixels, restored, self._level_in(image, level), self._handling)
                 restored, notes = guarded.image, [*notes, *guarded.notes]
@@ -216,6 +250,15 @@ class UnitRestorer:
         return pixels, Report(
             name, level, level is not None and sigma == "auto", tuple(notes), tuple(cautions)
         )
+
+    def _denoised(
+        self, model: Model, image: UnitImage, pixels: Tensor, sigma: float | None, progress: Progress
+    ) -> Tensor:
+        """The pixels through a model: once, or as the spectrum of the noise asks for."""
+        known = info_of(model).sigma_range
+        if image.spectrum is None or known is None:
+            return self._run(model, pixels, sigma, progress)
+        return denoise_correlated(pixels, image.spectrum, partial(self._run, model), known, progress)
 
     def _level_in(self, image: UnitImage, level: float | None) -> float:
         """The noise level of an image, also where the model takes none; 0 for other tasks than denoising."""
