@@ -68,7 +68,7 @@ PARTS: dict[str, tuple[Literal["gaussian", "poisson"], float, tuple[int, int], t
     "grass": ("gaussian", 25.0, (100, 100), (300, 300)),
 }
 COUNTS = {"filaments": (filaments, 64.0), "beads": (beads, 64.0)}
-FRAMES = 6
+FRAMES = 3
 
 
 def cases() -> list[Case]:
