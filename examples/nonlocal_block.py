@@ -1,4 +1,13 @@
-"""The non-local block in somebody else's network: identical at first, better after a short fine-tune.
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+"""
+# The non-local block in somebody else's network
+
+Identical at first, better after a short fine-tune.
 
 A small convolutional denoiser sees 7x7 pixels. Images of two flat regions under strong noise call for
 averaging over far more. A `NonLocalBlock` goes in before the last layer of the trained network; its value
@@ -7,6 +16,7 @@ projection is zero, so nothing changes until it is trained.
     python examples/nonlocal_block.py
 """
 
+# %%
 from __future__ import annotations
 
 import copy
@@ -43,6 +53,7 @@ def psnr(network: nn.Module, clean: Tensor, noisy: Tensor) -> float:
     return -10 * (network(noisy) - clean).square().mean().log10().item()
 
 
+# %%
 def main() -> dict[str, float | bool]:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
@@ -71,6 +82,7 @@ def main() -> dict[str, float | bool]:
     return result
 
 
+# %%
 if __name__ == "__main__":
     for name, value in main().items():
         print(f"{name:26}", value if isinstance(value, bool) else f"{value:.2f} dB")

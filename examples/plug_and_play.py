@@ -1,4 +1,13 @@
-"""Plug-and-play deblurring: a denoiser in the place of a prior, by half-quadratic splitting.
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+"""
+# Plug-and-play deblurring
+
+A denoiser in the place of a prior, by half-quadratic splitting.
 
 An image is blurred by a Gaussian kernel, with the image continued periodically, and noise is added. Each iteration
 solves the data term exactly in the Fourier domain and then denoises at a falling noise level (Zhang et al.,
@@ -8,6 +17,7 @@ fits, those of deepinv too; here NLRN beside total variation and wavelet shrinka
     python examples/plug_and_play.py
 """
 
+# %%
 from __future__ import annotations
 
 import math
@@ -28,6 +38,7 @@ WEIGHT = 0.23  # of the prior, that of the paper
 Denoiser = Callable[[Tensor, float], Tensor]
 
 
+# %%
 def transfer_function(height: int, width: int) -> Tensor:
     """The blur in the Fourier domain, `[H, W]`."""
     down, across = (-2 * (math.pi * BLUR * torch.fft.fftfreq(n)) ** 2 for n in (height, width))
@@ -50,6 +61,7 @@ def deblur(blurred: Tensor, denoiser: Denoiser, strongest: float = 49 / 255) -> 
     return estimate
 
 
+# %%
 def psnr(image: Tensor, clean: Tensor) -> float:
     return -10 * (image.clamp(0, 1) - clean).square().mean().log10().item()
 
@@ -72,6 +84,7 @@ def main(size: int = 128) -> dict[str, float]:
     return result
 
 
+# %%
 if __name__ == "__main__":
     for name, value in main().items():
         print(f"{name:16}{value:.2f} dB")
