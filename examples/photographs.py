@@ -22,7 +22,7 @@ from skimage.metrics import peak_signal_noise_ratio as psnr
 
 import nlrn
 
-clean = data.astronaut()[0:80, 170:266]
+clean = data.astronaut()[0:64, 176:256]
 random = np.random.default_rng(0)
 
 

@@ -45,16 +45,16 @@ def denoise_correlated(
     """
     margins = [min(MARGIN, length - 1) for length in image.shape[2:]]
     height, width = (length + 2 * margin for length, margin in zip(image.shape[2:], margins, strict=True))
-    power = spectrum.on_grid(height, width).to(image.device)
+    power = spectrum.on_grid(height, width)
     levels = levels_for(power, known)
-    exact = image.double()
-    noisy, restored = exact, exact
+    power = power.to(image)
+    noisy, restored = image, image
     for index, level in enumerate(levels):
-        restored = denoise(noisy.to(image.dtype), level, part_of(progress, index, len(levels))).double()
+        restored = denoise(noisy, level, part_of(progress, index, len(levels)))
         if index + 1 < len(levels):
-            share = 1 / (1 + WEIGHT * power / levels[index + 1] ** 2)
-            noisy = restored + _filtered(exact - restored, share, margins)
-    return restored.to(image.dtype)
+            weight = WEIGHT / levels[index + 1] ** 2
+            noisy = restored + _from_data(image - restored, weight * power, margins)
+    return restored
 
 
 def levels_for(power: Tensor, known: tuple[float, float]) -> list[float]:
@@ -67,9 +67,13 @@ def levels_for(power: Tensor, known: tuple[float, float]) -> list[float]:
     return [first * (last / first) ** (index / (PASSES - 1)) for index in range(PASSES)]
 
 
-def _filtered(image: Tensor, share: Tensor, margins: list[int]) -> Tensor:
-    """An image with a share of each frequency, mirrored beyond its border."""
+def _from_data(change: Tensor, noise: Tensor, margins: list[int]) -> Tensor:
+    """`1 / (1 + noise)` of each frequency of `[1, C, H, W]`, mirrored beyond the border; one channel at a time."""
     down, across = margins
-    padded = F.pad(image, [across, across, down, down], mode="reflect")
-    result: Tensor = torch.fft.ifft2(torch.fft.fft2(padded) * share).real
-    return result[..., down : down + image.shape[2], across : across + image.shape[3]]
+    padded = F.pad(change, [across, across, down, down], mode="reflect")[0]
+    shares = noise.expand(len(padded), -1, -1)
+    planes = [
+        torch.fft.irfft2(torch.fft.rfft2(plane) / (1 + one[:, : one.shape[1] // 2 + 1]), s=plane.shape)
+        for plane, one in zip(padded, shares, strict=True)
+    ]
+    return torch.stack(planes)[None, :, down : down + change.shape[2], across : across + change.shape[3]]

@@ -179,24 +179,39 @@ class UnitRestorer:
             model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
         else:  # the first passes are at high levels
             model, name = self._models.get(channels, "auto", False, STRONGEST)
-        by_hand = () if handling.note is None else (handling.note,)
         if undecided and found is not None and found.drawing and image.spectrum is None:
-            return image.pixels, Report(name, 0.0, True, (*by_hand, AS_IT_WAS))
+            notes = (AS_IT_WAS,) if handling.note is None else (handling.note, AS_IT_WAS)
+            return image.pixels, Report(name, 0.0, True, notes)
         if photo:
             # Grey photographs go through the model as RGB whose channels are equal.
             image = dataclasses.replace(image, pixels=image.pixels.expand(-1, 3, -1, -1))
         result, report = self._through(model, name, image, progress, enlargement)
         if image.channels != channels:
             result = result.mean(1, keepdim=True)
-        decided = undecided and found is not None and not self._options.decorrelate and not by_hand
-        why = reason(channels, photo) if decided else None
-        lines = (
-            () if found is None or image.spectrum else clear_lines(image.pixels, image.hidden, found.sigma)
-        )
-        if lines:
-            why = f"{' and '.join(lines)} of the picture share noise: decorrelate=True removes it"
-        notes = by_hand if why is None else (*by_hand, why)
+        notes = self._reasons(image, channels, found if undecided else None, photo)
         return result, dataclasses.replace(report, notes=(*notes, *report.notes))
+
+    def _reasons(
+        self, image: UnitImage, channels: int, found: NoiseEstimate | None, photo: bool
+    ) -> tuple[str, ...]:
+        """Notes on the choice of the model, and on noise that it leaves.
+
+        Args:
+            image: restored by the model.
+            channels: those that it had before.
+            found: its noise, from which the model followed; `None` where it followed from something else.
+            photo: whether that model is one for photographs.
+        """
+        notes = [] if self._handling.note is None else [self._handling.note]
+        if found is None or image.spectrum is not None:
+            return tuple(notes)
+        if lines := clear_lines(image.pixels, image.hidden, found.sigma):
+            notes.append(
+                f"{' and '.join(lines)} of the picture share noise: denoise with decorrelate=True removes it"
+            )
+        elif not (notes or self._options.decorrelate) and (why := reason(channels, photo)):
+            notes.append(why)
+        return tuple(notes)
 
     def _constant(self, image: UnitImage) -> bool:
         """True for an image that stays as it is, which a model of the user's may see differently."""
