@@ -84,12 +84,13 @@ def test_the_manifest_names_the_widget():
 @needs_napari
 def test_napari_takes_the_manifest():
     from npe2 import PluginManifest
+    from npe2.manifest.utils import import_python_name
 
     manifest = PluginManifest.from_file(ROOT / "src" / "nlrn" / "viewer" / "napari.yaml")
     (widget,) = manifest.contributions.widgets
     assert widget.display_name == "Denoise"
     (command,) = manifest.contributions.commands
-    assert command.get_callable().__name__ == "DenoiseWidget" if hasattr(command, "get_callable") else True
+    assert import_python_name(command.python_name).__name__ == "DenoiseWidget"
 
 
 @needs_napari
