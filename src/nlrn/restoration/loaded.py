@@ -50,7 +50,7 @@ class LoadedModels:
 
         Raises:
             ModelError: a model that cannot be loaded or is for another task.
-            ValueError: steps after which it cannot stop, a sigma beside a purpose that has none, or a model that takes no
+            ValueError: steps after which it cannot stop, a sigma beside a purpose that has none, or a model without a
                 noise level where one is needed.
         """
         model, name = self._named(channels, sigma, photo, level)

@@ -188,19 +188,19 @@ class UnitRestorer:
         result, report = self._through(model, name, image, progress, enlargement)
         if image.channels != channels:
             result = result.mean(1, keepdim=True)
-        notes = self._reasons(image, channels, found if undecided else None, photo)
+        notes = self._reasons(image, channels, found, photo if undecided else None)
         return result, dataclasses.replace(report, notes=(*notes, *report.notes))
 
     def _reasons(
-        self, image: UnitImage, channels: int, found: NoiseEstimate | None, photo: bool
+        self, image: UnitImage, channels: int, found: NoiseEstimate | None, photo: bool | None
     ) -> tuple[str, ...]:
         """Notes on the choice of the model, and on noise that it leaves.
 
         Args:
             image: restored by the model.
             channels: those that it had before.
-            found: its noise, from which the model followed; `None` where it followed from something else.
-            photo: whether that model is one for photographs.
+            found: its noise, where that was measured.
+            photo: whether the model is one for photographs; `None` where it does not follow from the noise.
         """
         notes = [] if self._handling.note is None else [self._handling.note]
         if found is None or image.spectrum is not None:
@@ -209,8 +209,8 @@ class UnitRestorer:
             notes.append(
                 f"{' and '.join(lines)} of the picture share noise: denoise with decorrelate=True removes it"
             )
-        elif not (notes or self._options.decorrelate) and (why := reason(channels, photo)):
-            notes.append(why)
+        elif photo is not None and not (notes or self._options.decorrelate):
+            notes += [why] if (why := reason(channels, photo)) else []
         return tuple(notes)
 
     def _constant(self, image: UnitImage) -> bool:
