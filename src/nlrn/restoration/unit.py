@@ -180,8 +180,8 @@ class UnitRestorer:
         else:  # the first passes are at high levels
             model, name = self._models.get(channels, "auto", False, STRONGEST)
         if undecided and found is not None and found.drawing and image.spectrum is None:
-            notes = (AS_IT_WAS,) if handling.note is None else (handling.note, AS_IT_WAS)
-            return image.pixels, Report(name, 0.0, True, notes)
+            told = (AS_IT_WAS,) if handling.note is None else (handling.note, AS_IT_WAS)
+            return image.pixels, Report(name, 0.0, True, told)
         if photo:
             # Grey photographs go through the model as RGB whose channels are equal.
             image = dataclasses.replace(image, pixels=image.pixels.expand(-1, 3, -1, -1))
