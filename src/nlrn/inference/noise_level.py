@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..models.contract import nearest_known
+from .weak_texture import weak_texture_level
 
 SMALLEST_SIDE = 16
 CLIPPED_SHARE = 0.02
@@ -31,6 +32,8 @@ STRONG, FEW, FLAT, STRUCTURE = 20 / 255, 16, 0.8, 0.6
 PATCH, PATCHES = 5, 40_000
 # Numbers of levels of counts, and the share of their gaps that are the smallest.
 COUNTED, EVEN = (4, 64), 0.7
+# From this whiteness on weak noise is taken for white, and its level from patches of little texture.
+WHITE = 0.55
 # Whiteness is that of the smoothest of so many blocks of so many pixels a side.
 BLOCK, SMOOTHEST = 8, 8
 
@@ -80,7 +83,8 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
     """Estimates the standard deviation of additive white Gaussian noise.
 
     The median of the finest wavelet details (Donoho and Johnstone 1994), averaged over channels and images, as
-    `skimage.restoration.estimate_sigma` computes it. Details of constant and hidden areas do not count. Where a strong
+    `skimage.restoration.estimate_sigma` computes it. Details of constant and hidden areas do not count. Texture counts
+    as noise there: the level of weak white noise is that of `weak_texture_level`, where it is lower. Where a strong
     level turns out to be repeated structure, such as hatching, it is that of patches in the directions without
     structure (Chen, Zhu and Heng 2015, doi:10.1109/ICCV.2015.62). Noise that is not white, such as that of a camera
     JPEG, is outside its assumption and mostly reads too low.
@@ -116,12 +120,19 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         hidden_of = masks.repeat(image.shape[1], axis=0)
         planes = list(pool.map(partial(_of_plane, drawings=drawings), each, hidden_of))
         clipped = list(pool.map(_clipped, each))
-        white = pool.submit(_mean_whiteness, values.mean(1), masks)
+        whiteness_of_mean = pool.submit(_mean_whiteness, values.mean(1), masks)
         color = _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None
+        white = whiteness_of_mean.result()
+        levels = [plane.sigma for plane in planes]
+        if white is not None and white >= WHITE and np.mean(levels) < STRONG:
+            weak = pool.map(weak_texture_level, each, hidden_of)
+            levels = [
+                one if level is None else min(one, level) for one, level in zip(levels, weak, strict=True)
+            ]
     return NoiseEstimate(
-        float(np.mean([plane.sigma for plane in planes])),
+        float(np.mean(levels)),
         float(np.mean(clipped)),
-        white.result(),
+        white,
         float(np.mean([plane.used for plane in planes])),
         color,
         all(plane.drawing for plane in planes),

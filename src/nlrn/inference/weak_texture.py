@@ -1,0 +1,57 @@
+"""The level of white noise, from the patches of a picture that have the least texture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Side of a patch, how many patches are looked at, and how few do not tell.
+SIDE, PATCHES, FEWEST = 5, 60_000, 100
+# Sums of squared gradients of patches of white noise have about a gamma distribution: the rank of the gradients of a
+# patch, the trace of their product with themselves, and the share of such patches that pass as noise.
+RANK, TRACE, SHARE = 21, 15.0, 1 - 1e-6
+ROUNDS = 3
+
+
+def weak_texture_level(plane: np.ndarray, hidden: np.ndarray) -> float | None:
+    """Estimates the standard deviation of white noise.
+
+    The smallest eigenvalue of the covariance of patches is the variance of the noise, if there is a direction without
+    texture. It is taken of all patches first, and then of those whose gradients noise of that level can have.
+
+    Args:
+        plane: `H x W` in units of [0, 1]. Constant patches and those with cut-off values do not count.
+        hidden: the pixels that are not part of the picture.
+
+    Returns:
+        The level; `None` where too few patches tell.
+
+    Source: Liu, Tanaka, Okutomi, Single-Image Noise Level Estimation for Blind Denoising, IEEE TIP 2013,
+    doi:10.1109/TIP.2013.2283400.
+    """
+    from scipy.special import gammaincinv
+
+    limit = 2 * TRACE / RANK * float(gammaincinv(RANK / 2, SHARE))
+    patches, masks = (np.lib.stride_tricks.sliding_window_view(x, (SIDE, SIDE)) for x in (plane, hidden))
+    step = max(1, int((patches.shape[0] * patches.shape[1] / PATCHES) ** 0.5))
+    patches, masks = patches[::step, ::step], masks[::step, ::step]
+    low, high = patches.min((2, 3)), patches.max((2, 3))
+    patches = patches[(low > 0) & (high < 1) & (high > low) & ~masks.any((2, 3))]
+    if len(patches) < FEWEST:
+        return None
+    across, down = patches[:, :, 2:] - patches[:, :, :-2], patches[:, 2:] - patches[:, :-2]
+    texture = ((across**2).sum((1, 2)) + (down**2).sum((1, 2))) / 4
+    vectors = patches.reshape(len(patches), -1)
+    vectors = vectors - vectors.mean(1, keepdims=True)
+    variance = _smallest(vectors)
+    for _ in range(ROUNDS - 1):
+        weak = texture < limit * variance
+        if weak.sum() < FEWEST:
+            break
+        vectors, texture = vectors[weak], texture[weak]
+        variance = _smallest(vectors)
+    return float(variance**0.5)
+
+
+def _smallest(vectors: np.ndarray) -> float:
+    """The smallest variance of vectors without a mean, but for the direction of the mean."""
+    return max(float(np.linalg.eigvalsh(vectors.T @ vectors / len(vectors))[1]), 0.0)
