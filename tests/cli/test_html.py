@@ -52,6 +52,7 @@ def test_one_file_that_fails_is_not_on_it(nlrn, folder):
         (("--html", "-"), "--html takes the name of a file"),
         (("--html", "a.png"), "the page a.png is an input itself"),
         (("--html", "a-denoised.png"), "the page a-denoised.png is a result itself"),
+        (("--html", "out/", "-o", "out/"), "the page out is the folder of the results, and must be a file"),
         (("--html", "page.png"), "--html names a page, and page.png has the suffix of an image"),
         (("--html", "both", "--log", "./both"), "--log and --html name the same file, ./both"),
         (("--html", "none/page.html"), "the folder of the page none/page.html does not exist"),

@@ -71,6 +71,14 @@ def test_too_little_of_the_picture_is_said():
     assert "of the picture, as the rest is constant or hidden" in estimate.warnings[0]
 
 
+def test_an_estimate_from_single_pixels_on_black_is_said():
+    stars = torch.zeros(1, 1, 64, 64)
+    stars[0, 0, 31, 31] = 0.8
+    estimate = estimate_noise(stars, drawings=False)
+    assert estimate.sigma > 0
+    assert "of the picture, as the rest is constant or hidden" in estimate.warnings[0]
+
+
 def test_hidden_areas_do_not_count():
     image, hidden = noisy(25), torch.zeros(1, 1, 256, 256, dtype=torch.bool)
     image[..., 40:] = 0.5 + torch.linspace(0, 0.1, 216)

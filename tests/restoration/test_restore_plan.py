@@ -17,6 +17,7 @@ from nlrn.evaluation.metrics import psnr
 from nlrn.files.images import Image, read_image
 from nlrn.inference.blocking import find_blocks
 from nlrn.restoration import Restorer
+from nlrn.restoration.hidden import fill_hidden
 from nlrn.restoration.plan import CERTAIN, Plan, plan_for
 from nlrn.restoration.stream import restored_stream
 from nlrn.restoration.unit import UnitImage
@@ -98,6 +99,25 @@ def test_small_constant_and_hidden_pictures_are_left():
     plan = plan_for(torch.rand(1, 1, 12, 40), None, None, never, True)
     assert plan.steps == ("upscale",)
     assert "less than 48 pixels" in plan.reasons[0]
+
+
+def test_what_fills_holes_does_not_hide_the_noise(restorer):
+    ramp = torch.linspace(0.25, 0.7, 96).expand(1, 1, 96, 96)
+    noise = 10 / 255 * torch.randn(ramp.shape, generator=torch.Generator().manual_seed(0))
+    hidden = torch.zeros(ramp.shape, dtype=torch.bool)
+    hidden[..., 10:70, 10:70] = True
+    for image, steps in ((ramp + noise, ("white",)), (ramp, ())):
+        filled = fill_hidden(image, hidden)
+        assert restorer.combined.plan(UnitImage(filled, hidden=hidden)).steps == steps
+
+
+def test_a_small_measurement_has_no_noise_level_and_says_so():
+    pixels = noisy(12)[:15, :15, 0]
+    result, report = Restorer(task="restore", purpose="measurement").array(pixels)
+    assert np.array_equal(result, pixels)
+    assert (
+        "with less than 16 pixels a side noise cannot be estimated, and none is removed" in report.notes[-1]
+    )
 
 
 def test_both_together_gain_and_say_why():

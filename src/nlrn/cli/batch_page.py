@@ -78,6 +78,8 @@ class BatchPage:
             )
         if any(page == job.target for job in work.jobs):
             raise CliError(f"the page {page} is a result itself; give it another name")
+        if any(Path(os.path.abspath(page)) in Path(os.path.abspath(job.target)).parents for job in work.jobs):
+            raise CliError(f"the page {page} is the folder of the results, and must be a file")
         check_page(page, [job.source for job in work.jobs if job.source != "-"], overwrite, work.folder)
         self._page, self._pages, self._overwrite = page, pages, overwrite
         self._sheet, self._count = Sheet(page.stem), 0

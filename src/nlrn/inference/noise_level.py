@@ -164,11 +164,11 @@ def _of_plane(plane: np.ndarray, hidden: np.ndarray, drawings: bool) -> _PlaneEs
     inner = varied & ~beside
     # Of what is visible, and of the whole, where hidden pixels count as constant ones do.
     busy = varied.sum() / visible.sum()
-    share = float(inner.mean()) * float(1 - hidden.mean())
     if drawings and inner.sum() < DRAWN * varied.sum() and busy < MOSTLY:
         return _PlaneEstimate(0.0, 0.0, True)
     if inner.sum() < DRAWN * varied.sum():
         inner = varied  # a noise of few levels, which leaves areas constant by chance
+    share = float(inner.mean()) * float(1 - hidden.mean())
     # Where noise is cut off it is weaker; elsewhere it is whole.
     free = inner & ~_over_support((plane == 0) | (plane == 1), np.maximum)
     if free.sum() >= max(FEWEST, WHOLE * inner.sum()):

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..inference.blocking import Blocking, find_blocks, luma_levels
-from ..inference.noise_level import NoiseEstimate
+from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate
 from .choice import WHITE_COLOR, is_photo, noise_of
 from .purpose import HANDLINGS, Handling
 
@@ -88,8 +88,11 @@ def plan_for(
     reasons = [said for said in (handling.note, reason) if said]
     steps: list[Step] = ["dejpeg"] if compression else []
     estimate = None
-    if handling.noisy:
-        denoise: Step | None = "photo" if handling.photo else "white"
+    denoise: Step | None = None
+    if handling.photo and handling.noisy:
+        denoise = "photo"
+    elif handling.noisy:
+        denoise = "white" if min(image.shape[2:]) >= SMALLEST_SIDE else None
     else:
         estimate = noise_of(image, hidden, drawings=handling.drawings) if measured else None
         denoise, said = _denoise(image, hidden, estimate, denoiser, compression, handling)
@@ -97,7 +100,7 @@ def plan_for(
     if denoise:
         steps.insert(len(steps) if compression == "strong" else 0, denoise)
     if not steps:
-        reasons.append(_nothing(estimate))
+        reasons.append(_nothing(estimate, handling))
     if enlarged:
         steps.append("upscale")
     return Plan(tuple(steps), tuple(reasons))
@@ -128,7 +131,9 @@ def _is_noisy(luma: float, color: float, compression: Compression | None) -> boo
     return luma >= NOISY_LUMA[compression] or (whole and color >= NOISY_COLOR)
 
 
-def _nothing(estimate: NoiseEstimate | None) -> str:
+def _nothing(estimate: NoiseEstimate | None, handling: Handling) -> str:
+    if handling.noisy:
+        return f"with less than {SMALLEST_SIDE} pixels a side noise cannot be estimated, and none is removed; denoise takes its level as sigma"
     if estimate is None:
         return f"with less than {MEASURED_SIDE} pixels a side noise and compression cannot be told from the picture; denoise and dejpeg do not ask"
     return "no noise and no compression found that a restoration would improve: neither is removed; nlrn denoise and nlrn dejpeg do it anyway"
@@ -162,8 +167,14 @@ def _mask(image: Tensor, hidden: Tensor | None) -> Tensor:
 
 def _removed(image: Tensor, hidden: Tensor | None, denoiser: Denoiser) -> tuple[float, float] | None:
     """Grey levels that the denoiser takes from nearly every block, of luma and of colour; `None` where none varies."""
-    crops = torch.cat([image[:, :, rows, columns] for rows, columns in _crops(image, hidden)])
+    places = _crops(image, hidden)
+    crops = torch.cat([image[:, :, rows, columns] for rows, columns in places])
     varied = F.max_pool2d(crops, BLOCK).sub(-F.max_pool2d(-crops, BLOCK)).amax(1) > 0
+    if hidden is not None:  # hidden pixels are filled, with less noise than the others have
+        unseen = torch.cat([hidden[0, :, rows, columns] for rows, columns in places]).to(crops)
+        seen = F.max_pool2d(unseen[:, None], BLOCK)[:, 0] == 0
+        # Where holes are everywhere, blocks with holes are better than none.
+        varied = varied & seen if (varied & seen).any() else varied
     if not varied.any():
         return None
     restored = denoiser(crops)

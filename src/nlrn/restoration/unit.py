@@ -22,6 +22,7 @@ from .guard import guard
 from .loaded import LoadedModels
 from .options import Options
 from .plan import Plan
+from .removed import removed_cautions
 from .report import Report, joined
 from .running import Runner
 from .strength import check_strength, partly
@@ -258,6 +259,8 @@ class UnitRestorer:
         elif not constant:
             restored = self._denoised(model, image, pixels, used, progress)
             if self._models.are_ours and name not in CLASSICAL:
+                if self._options.task == "denoise" and used is not None and not self._white:
+                    cautions += _check(image, restored, used)
                 guarded = guard(pixels, restored, self._level_in(image, level), self._handling)
                 restored, notes = guarded.image, [*notes, *guarded.notes]
             # Of a sensor's noise the share is taken in the units of the data, and not here.
@@ -281,3 +284,10 @@ class UnitRestorer:
             found = image.noise(drawings=self._handling.drawings)
             return 0.0 if found is None else found.sigma
         return level or 0.0
+
+
+def _check(image: UnitImage, restored: Tensor, noise: float) -> list[str]:
+    """Cautions about what was removed from each image of a batch, once."""
+    pairs = zip(image.each(), torch.split(restored, 1), strict=True)
+    found = [removed_cautions(one.pixels, result, noise, one.hidden) for one, result in pairs]
+    return list(dict.fromkeys(sentence for cautions in found for sentence in cautions))
