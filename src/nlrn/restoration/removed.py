@@ -23,8 +23,9 @@ SMOOTHEST = 4
 # and more where noise was removed. And the smoothest blocks lost less than the share LOST of the noise level.
 CORRELATED, LOST = 0.97, 0.7
 # Above ALTERNATING a grey model left noise, and in the smoothest blocks it left AS_MUCH of the finest details as it
-# removed. A colour model removes MORE than the level there, and leaves at least SOME.
-ALTERNATING, AS_MUCH = 1.29, 1.0
+# removed, which is LEAST of the level: in dense texture it removes less.
+# A colour model removes MORE than the level there, and leaves at least SOME.
+ALTERNATING, AS_MUCH, LEAST = 1.29, 1.0, 0.45
 MORE, SOME = 1.25, 0.25
 
 
@@ -58,7 +59,7 @@ def removed_cautions(image: Tensor, restored: Tensor, noise: float, hidden: Tens
             "some of what was removed is not white noise and may be structure: smooth parts lost "
             f"{100 * lost:.0f}% of the noise level; a smaller sigma= keeps it",
         )
-    if (difference > ALTERNATING and left > AS_MUCH) or (lost > MORE and left > SOME):
+    if (difference > ALTERNATING and left > AS_MUCH and lost > LEAST) or (lost > MORE and left > SOME):
         return ("the result still has noise; a larger sigma= removes more",)
     return ()
 
