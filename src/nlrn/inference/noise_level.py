@@ -32,8 +32,10 @@ STRONG, FEW, FLAT, STRUCTURE = 20 / 255, 16, 0.8, 0.6
 PATCH, PATCHES = 5, 40_000
 # Numbers of levels of counts, and the share of their gaps that are the smallest.
 COUNTED, EVEN = (4, 64), 0.7
-# From this whiteness on weak noise is taken for white, and its level from patches of little texture.
-WHITE = 0.55
+# From this whiteness on, and this one of the difference of red and green, noise is taken for white, and its level from
+# patches of little texture. On 24 crops of BSD400 with white noise of sigma 3 to 40 the second is above 0.84, and after
+# JPEG of quality 80 to 95, which halves the resolution of colours, below 0.81.
+WHITE, WHITE_COLOR = 0.55, 0.83
 # Whiteness is that of the smoothest of so many blocks of so many pixels a side.
 BLOCK, SMOOTHEST = 8, 8
 
@@ -124,11 +126,9 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         color = _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None
         white = whiteness_of_mean.result()
         levels = [plane.sigma for plane in planes]
-        if white is not None and white >= WHITE and np.mean(levels) < STRONG:
+        if white is not None and white >= WHITE and (color is None or color >= WHITE_COLOR):
             weak = pool.map(weak_texture_level, each, hidden_of)
-            levels = [
-                one if level is None else min(one, level) for one, level in zip(levels, weak, strict=True)
-            ]
+            levels = [_without_texture(*pair) for pair in zip(levels, weak, strict=True)]
     return NoiseEstimate(
         float(np.mean(levels)),
         float(np.mean(clipped)),
@@ -137,6 +137,12 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         color,
         all(plane.drawing for plane in planes),
     )
+
+
+def _without_texture(level: float, weak: float | None) -> float:
+    """The level of wavelet details, or that of patches of little texture if it is lower, or much lower if strong."""
+    trusted = weak is not None and weak < (1 if level < STRONG else STRUCTURE) * level
+    return weak if trusted and weak is not None else level
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate, estimate_noise
+from ..inference.noise_level import SMALLEST_SIDE, WHITE_COLOR, NoiseEstimate, estimate_noise
 
 # From this whiteness on the noise of a colour picture is white, and below GRAINY that of a grey one is not. Of
 # photographs of two cameras (PolyU) three quarters lie below 0.4; Set12 with white noise of sigma 3 lies above 0.8, and
 # crops of CBSD68 with sigma 5 above 0.7.
 WHITE, GRAINY = 0.6, 0.55
-# The same of the difference of red and green. On 24 crops of BSD400 with white noise of sigma 3 to 40 it is above
-# 0.84, and after JPEG of quality 80 to 95, which halves the resolution of colours, below 0.81.
-WHITE_COLOR = 0.83
 # Weaker noise, in units of [0, 1], cannot be told from fine texture: clean pictures of BSD400 read 0.2 to 0.9, crops of
 # 128x128 up to 2.6.
 CLEAR = 1.5 / 255

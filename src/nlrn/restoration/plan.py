@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..inference.blocking import Blocking, find_blocks, luma_levels
-from ..inference.noise_level import SMALLEST_SIDE, NoiseEstimate
-from .choice import WHITE_COLOR, is_photo, noise_of
+from ..inference.noise_level import SMALLEST_SIDE, WHITE_COLOR, NoiseEstimate
+from .choice import is_photo, noise_of
 from .purpose import HANDLINGS, Handling
 
 Step = Literal["dejpeg", "white", "photo", "upscale"]
