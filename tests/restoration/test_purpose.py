@@ -104,7 +104,7 @@ def test_weak_grain_of_a_scan():
     automatic = psnr(nlrn.denoise(given), rounded(GRAY))
     by_hand, report = Restorer(purpose="scan").array(given)
     assert report.model == "nlrn-photo"
-    assert psnr(by_hand, rounded(GRAY)) > automatic + 0.5
+    assert psnr(by_hand, rounded(GRAY)) > automatic + 0.2
     assert report.notes[0].startswith("chosen by hand, for a scan")
 
 

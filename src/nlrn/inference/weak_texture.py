@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # Side of a patch, how many patches are looked at, and how few do not tell.
-SIDE, PATCHES, FEWEST = 5, 60_000, 100
+SIDE, PATCHES, FEWEST = 5, 60_000, 400
 # Sums of squared gradients of patches of white noise have about a gamma distribution: the rank of the gradients of a
 # patch, the trace of their product with themselves, and the share of such patches that pass as noise.
 RANK, TRACE, SHARE = 21, 15.0, 1 - 1e-6
@@ -53,5 +53,10 @@ def weak_texture_level(plane: np.ndarray, hidden: np.ndarray) -> float | None:
 
 
 def _smallest(vectors: np.ndarray) -> float:
-    """The smallest variance of vectors without a mean, but for the direction of the mean."""
-    return max(float(np.linalg.eigvalsh(vectors.T @ vectors / len(vectors))[1]), 0.0)
+    """The smallest variance of vectors without a mean, but for the direction of the mean.
+
+    Of white noise it lies below the variance by chance, the more the fewer vectors there are (Marchenko and Pastur).
+    """
+    count, size = vectors.shape
+    smallest = max(float(np.linalg.eigvalsh(vectors.T @ vectors / count)[1]), 0.0)
+    return smallest / (1 - ((size - 1) / count) ** 0.5) ** 2
