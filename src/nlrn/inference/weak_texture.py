@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 # Side of a patch, how many patches are looked at, and how few do not tell.
@@ -49,7 +51,7 @@ def weak_texture_level(plane: np.ndarray, hidden: np.ndarray) -> float | None:
             break
         vectors, texture = vectors[weak], texture[weak]
         variance = _smallest(vectors)
-    return float(variance**0.5)
+    return math.sqrt(variance)
 
 
 def _smallest(vectors: np.ndarray) -> float:
@@ -59,4 +61,4 @@ def _smallest(vectors: np.ndarray) -> float:
     """
     count, size = vectors.shape
     smallest = max(float(np.linalg.eigvalsh(vectors.T @ vectors / count)[1]), 0.0)
-    return smallest / (1 - ((size - 1) / count) ** 0.5) ** 2
+    return smallest / (1 - math.sqrt((size - 1) / count)) ** 2
