@@ -28,6 +28,10 @@ from .weights_file import ModelError, build, read_weights
 WEIGHTS = Path(__file__).parent / "weights"
 
 
+# Grey levels by which a level in other units may be rounded.
+ROUNDING = 1e-3
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """A model that ships with the package; its card is the `.md` file beside its weights.
@@ -323,7 +327,7 @@ def default_model(task: str, channels: int, sigma: float = 0.0) -> str:
     first = names.get(channels) or names[1]
     own = MODELS[first]
     for name, entry in MODELS.items():
-        if (entry.task, entry.channels) == (own.task, own.channels) and 255 * sigma >= entry.strong:
+        if (entry.task, entry.channels) == (own.task, own.channels) and 255 * sigma > entry.strong - ROUNDING:
             return name
     return first
 

@@ -259,7 +259,8 @@ class UnitRestorer:
         elif not constant:
             restored = self._denoised(model, image, pixels, used, progress)
             if self._models.are_ours and name not in CLASSICAL:
-                if self._options.task == "denoise" and used is not None and not self._white:
+                white = image.spectrum is None and not self._white
+                if self._options.task == "denoise" and used is not None and white:
                     cautions += _check(image, restored, used)
                 guarded = guard(pixels, restored, self._level_in(image, level), self._handling)
                 restored, notes = guarded.image, [*notes, *guarded.notes]
