@@ -86,10 +86,10 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
 
     The median of the finest wavelet details (Donoho and Johnstone 1994), averaged over channels and images, as
     `skimage.restoration.estimate_sigma` computes it. Details of constant and hidden areas do not count. Texture counts
-    as noise there: the level of weak white noise is that of `weak_texture_level`, where it is lower. Where a strong
-    level turns out to be repeated structure, such as hatching, it is that of patches in the directions without
-    structure (Chen, Zhu and Heng 2015, doi:10.1109/ICCV.2015.62). Noise that is not white, such as that of a camera
-    JPEG, is outside its assumption and mostly reads too low.
+    as noise there, so that noise that is white has the level of `weak_texture_level`. Where a strong level turns out to
+    be repeated structure, such as hatching, it is that of patches in the directions without structure (Chen, Zhu and
+    Heng 2015, doi:10.1109/ICCV.2015.62). Noise that is not white, such as that of a camera JPEG, is outside its
+    assumption and mostly reads too low.
 
     Args:
         image: `[B, C, H, W]` in units of [0, 1].
@@ -128,7 +128,7 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         levels = [plane.sigma for plane in planes]
         if white is not None and white >= WHITE and (color is None or color >= WHITE_COLOR):
             weak = pool.map(weak_texture_level, each, hidden_of)
-            levels = [_without_texture(*pair) for pair in zip(levels, weak, strict=True)]
+            levels = [level if level and one else one for one, level in zip(levels, weak, strict=True)]
     return NoiseEstimate(
         float(np.mean(levels)),
         float(np.mean(clipped)),
@@ -137,12 +137,6 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         color,
         all(plane.drawing for plane in planes),
     )
-
-
-def _without_texture(level: float, weak: float | None) -> float:
-    """The level of wavelet details, or that of patches of little texture if it is lower, or much lower if strong."""
-    trusted = weak is not None and weak < (1 if level < STRONG else STRUCTURE) * level
-    return weak if trusted and weak is not None else level
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-# Side of a patch, how many patches are looked at, and how few do not tell.
-SIDE, PATCHES, FEWEST = 5, 60_000, 400
+# Side of a patch, how many patches are looked at, how few do not tell, and the share without cut-off values that does.
+SIDE, PATCHES, FEWEST, WHOLE = 5, 60_000, 800, 0.2
 # Sums of squared gradients of patches of white noise have about a gamma distribution: the rank of the gradients of a
 # patch, the trace of their product with themselves, and the share of such patches that pass as noise.
 RANK, TRACE, SHARE = 21, 15.0, 1 - 1e-6
@@ -21,7 +21,7 @@ def weak_texture_level(plane: np.ndarray, hidden: np.ndarray) -> float | None:
     texture. It is taken of all patches first, and then of those whose gradients noise of that level can have.
 
     Args:
-        plane: `H x W` in units of [0, 1]. Constant patches and those with cut-off values do not count.
+        plane: `H x W` in units of [0, 1]. Constant patches and those with cut-off values, 0 or 1, do not count.
         hidden: the pixels that are not part of the picture.
 
     Returns:
@@ -37,9 +37,11 @@ def weak_texture_level(plane: np.ndarray, hidden: np.ndarray) -> float | None:
     step = max(1, int((patches.shape[0] * patches.shape[1] / PATCHES) ** 0.5))
     patches, masks = patches[::step, ::step], masks[::step, ::step]
     low, high = patches.min((2, 3)), patches.max((2, 3))
-    patches = patches[(low > 0) & (high < 1) & (high > low) & ~masks.any((2, 3))]
-    if len(patches) < FEWEST:
+    varied = (high > low) & ~masks.any((2, 3))
+    whole = varied & (low != 0) & (high != 1)
+    if whole.sum() < max(FEWEST, WHOLE * varied.sum()):
         return None
+    patches = patches[whole]
     across, down = patches[:, :, 2:] - patches[:, :, :-2], patches[:, 2:] - patches[:, :-2]
     texture = ((across**2).sum((1, 2)) + (down**2).sum((1, 2))) / 4
     vectors = patches.reshape(len(patches), -1)
