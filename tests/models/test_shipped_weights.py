@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,8 @@ def test_defaults():
     assert MODELS[default_model("denoise", 1)].channels == 1
     assert MODELS[default_model("denoise", 3)].channels == 3
     assert default_model("denoise", 1, 50 / 255) == "nlrn-gray"
+    assert default_model("denoise", 1, 24.99 / 255) == "nlrn-small-gray"
+    assert default_model("denoise", 1, math.nextafter(25 / 255, 0)) == "nlrn-gray"  # rounded in other units
     assert default_model("denoise", 3, 50 / 255) == "nlrn-color"
     assert default_model("denoise", 3, 15 / 255) == "nlrn-small-color"
     assert smallest_model("denoise", 1) == "nlrn-small-gray"

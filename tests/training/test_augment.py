@@ -68,3 +68,13 @@ def test_drawings(channels):
     clean = torch.full((200, channels, 32, 32), 2.0)
     kept = (drawn(clean, 0.25, seeded()) == 2).flatten(1).all(1).float().mean()
     assert 0.6 < kept < 0.9
+
+
+def test_gratings_among_the_drawings():
+    """One frequency, away from the axes, holds a quarter of the variance of many gratings, and of no other drawing."""
+    made = drawings(torch.zeros(300, 1, 64, 64), seeded())[:, 0]
+    spectrum = torch.fft.rfft2(made - made.mean((1, 2), keepdim=True)).abs().square()
+    strongest = (
+        2 * spectrum[:, 4:-3, 3:].amax((1, 2)) / (64 * 64 * (made.var((1, 2)) * 64 * 64).clamp(min=1e-6))
+    )
+    assert (strongest > 0.25).float().mean() > 0.05

@@ -32,10 +32,11 @@ STRONG, FEW, FLAT, STRUCTURE = 20 / 255, 16, 0.8, 0.6
 PATCH, PATCHES = 5, 40_000
 # Numbers of levels of counts, and the share of their gaps that are the smallest.
 COUNTED, EVEN = (4, 64), 0.7
-# From this whiteness on, and this one of the difference of red and green, noise is taken for white, and its level from
-# patches of little texture. On 24 crops of BSD400 with white noise of sigma 3 to 40 the second is above 0.84, and after
-# JPEG of quality 80 to 95, which halves the resolution of colours, below 0.81.
-WHITE, WHITE_COLOR = 0.55, 0.83
+# Below this whiteness noise is grain, shared by neighbours, and in a colour picture below WHITE_COLOR of the difference
+# of red and green; the level of other noise is that of patches of little texture. On 24 crops of BSD400 the difference
+# has 0.84 and more with white noise of sigma 3 to 40, and 0.81 and less after JPEG of quality 80 to 95, which halves the
+# resolution of colours.
+GRAINY, WHITE_COLOR = 0.55, 0.83
 # Whiteness is that of the smoothest of so many blocks of so many pixels a side.
 BLOCK, SMOOTHEST = 8, 8
 
@@ -47,7 +48,7 @@ class NoiseEstimate:
     Args:
         sigma: standard deviation in units of [0, 1].
         clipped: share of the values outside of constant areas that lie at the ends of the range, 0 or 1; noise was
-            cut off there, and the estimate is too low (on Set12 sigma 50 reads 47.0).
+            cut off there, and the estimate is too low (on Set12 sigma 50 reads 47.1).
         whiteness: 1 for noise that differs freely from pixel to pixel, near 0 where neighbours share it, as after a
             camera's processing; `None` where too little of the picture is smooth enough to tell.
         used: share of the picture from which the level follows. The rest is constant or hidden.
@@ -126,7 +127,7 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         color = _mean_whiteness(values[:, 0] - values[:, 1], masks) if values.shape[1] == 3 else None
         white = whiteness_of_mean.result()
         levels = [plane.sigma for plane in planes]
-        if white is not None and white >= WHITE and (color is None or color >= WHITE_COLOR):
+        if white is not None and white >= GRAINY and (color is None or color >= WHITE_COLOR):
             weak = pool.map(weak_texture_level, each, hidden_of)
             levels = [level if level and one else one for one, level in zip(levels, weak, strict=True)]
     return NoiseEstimate(
@@ -248,11 +249,7 @@ def _mean_whiteness(planes: np.ndarray, masks: np.ndarray) -> float | None:
 def whiteness(plane: np.ndarray, hidden: np.ndarray) -> float | None:
     """1 minus the correlation of neighbours, in the smoothest blocks of `H x W`."""
     blocks, covered = (_blocks(x) for x in (plane, hidden))
-    blocks = blocks[~covered.any((1, 2))]
-    y, x = np.mgrid[:BLOCK, :BLOCK] - (BLOCK - 1) / 2
-    blocks = blocks - blocks.mean((1, 2), keepdims=True)
-    for slope in (x, y):
-        blocks = blocks - slope * ((blocks * slope).sum((1, 2), keepdims=True) / (slope**2).sum())
+    blocks = without_slopes(blocks[~covered.any((1, 2))])
     power = (blocks**2).mean((1, 2))
     blocks, power = blocks[power > 1e-12], power[power > 1e-12]
     if len(blocks) < 4:
@@ -261,6 +258,16 @@ def whiteness(plane: np.ndarray, hidden: np.ndarray) -> float | None:
     total = (smooth[:, :, 1:] ** 2).mean() + (smooth[:, 1:] ** 2).mean()
     shared = (smooth[:, :, 1:] * smooth[:, :, :-1]).mean() + (smooth[:, 1:] * smooth[:, :-1]).mean()
     return float(np.clip(1 - shared / (total / 2) / 2, 0, 1))
+
+
+def without_slopes(blocks: np.ndarray) -> np.ndarray:
+    """Blocks `[N, S, S]` without their means and the planes that fit them best."""
+    side = blocks.shape[1]
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    blocks = blocks - blocks.mean((1, 2), keepdims=True)
+    for slope in (x, y):
+        blocks = blocks - slope * ((blocks * slope).sum((1, 2), keepdims=True) / (slope**2).sum())
+    return blocks
 
 
 def _blocks(plane: np.ndarray) -> np.ndarray:

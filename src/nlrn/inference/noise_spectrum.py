@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .noise_level import estimate_noise
+from .noise_level import estimate_noise, without_slopes
 
 SMALLEST_SIDE = 32
 # Side of a block, how many blocks are looked at, and the share of them that are smooth.
@@ -210,11 +210,7 @@ def _spectrum(plane: np.ndarray, hidden: np.ndarray, *, rows: bool, columns: boo
         for x in (plane, hidden)
     )
     visible = ~covered.any((1, 2))
-    blocks = blocks[visible] if visible.any() else blocks
-    y, x = np.mgrid[:BLOCK, :BLOCK] - (BLOCK - 1) / 2
-    blocks = blocks - blocks.mean((1, 2), keepdims=True)
-    for slope in (x, y):
-        blocks = blocks - slope * ((blocks * slope).sum((1, 2), keepdims=True) / (slope**2).sum())
+    blocks = without_slopes(blocks[visible] if visible.any() else blocks)
     if rows:
         blocks = blocks - blocks.mean(2, keepdims=True)
     if columns:
