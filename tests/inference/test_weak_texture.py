@@ -55,6 +55,8 @@ def test_hidden_constant_and_cut_off_patches_do_not_count():
         plane[:60] = value
         assert 255 * weak_texture_level(plane, hidden) == pytest.approx(5, abs=0.5)
         assert 255 * weak_texture_level(plane, seen(plane)) == pytest.approx(5, abs=0.5)
+    plane[:60] = noisy(1)[:60]
+    assert 255 * weak_texture_level(plane, hidden) == pytest.approx(5, abs=0.5)
     assert weak_texture_level(np.full((40, 40), 0.5), seen(plane[:40, :40])) is None
 
 

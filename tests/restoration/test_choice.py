@@ -81,6 +81,9 @@ def test_white_noise_in_color_is_removed_as_well_as_with_its_level():
 def test_auto_is_white_noise_of_an_estimated_level():
     _, report = Restorer().array(noisy(15, 1), "auto")
     assert (report.model, report.estimated) == ("nlrn-small-color", True)
+    _, report = Restorer().array(noisy(15), "auto")
+    assert report.estimated
+    assert not any("the noise is white" in note for note in report.notes)  # which the user has said
 
 
 def test_a_batch_is_chosen_for_image_by_image():

@@ -34,8 +34,8 @@ PATCH, PATCHES = 5, 40_000
 COUNTED, EVEN = (4, 64), 0.7
 # Below this whiteness noise is grain, shared by neighbours, and in a colour picture below WHITE_COLOR of the difference
 # of red and green; the level of other noise is that of patches of little texture. On 24 crops of BSD400 the difference
-# has 0.84 and more with white noise of sigma 3 to 40, and 0.81 and less after JPEG of quality 80 to 95, which halves the
-# resolution of colours.
+# has 0.84 and more with white noise of sigma 3 to 40, and 0.81 and less after JPEG of quality 80 to 95, which halves
+# the resolution of colours.
 GRAINY, WHITE_COLOR = 0.55, 0.83
 # Whiteness is that of the smoothest of so many blocks of so many pixels a side.
 BLOCK, SMOOTHEST = 8, 8
