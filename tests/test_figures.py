@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nlrn.models.zoo import MODELS, WEIGHTS
+from nlrn.models.zoo import CLASSICAL, MODELS, WEIGHTS
 from nlrn.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +89,19 @@ def test_readme():
 def test_listed_figure(name):
     """The figure that `nlrn models` shows stands on the card."""
     assert MODELS[name].psnr.split()[0] in CARDS[name].values()
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_listed_figure_of_a_method_without_weights(name):
+    """The figure that `nlrn models` shows stands on the accuracy page."""
+    pages = tables((ROOT / "docs" / "accuracy.md").read_text())
+    figures = [
+        row[heading.index("PSNR, dB")]
+        for heading, *body in pages
+        for row in body
+        if row[0] == f"`{name}`" and "PSNR, dB" in heading
+    ]
+    assert figures == [CLASSICAL[name].psnr.split()[0]]
 
 
 @pytest.mark.parametrize("name", MODELS)

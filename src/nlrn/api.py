@@ -293,7 +293,7 @@ def estimate_noise(
 
     Example:
         >>> import numpy as np, nlrn
-        >>> noisy = np.random.default_rng(0).normal(128, 25, (64, 64)).clip(0, 255).astype(np.uint8)
+        >>> noisy = np.random.default_rng(0).normal(128, 25, (128, 128)).clip(0, 255).astype(np.uint8)
         >>> estimate = nlrn.estimate_noise(noisy)
         >>> round(estimate.sigma), round(estimate.whiteness)
         (25, 1)

@@ -48,7 +48,7 @@ def running(prefix="", names=(), **files):
 def photo(path, shape=(160, 200, 3)):
     rng = np.random.default_rng(0)
     ramp = np.linspace(60, 190, shape[1])[:, None] * np.ones(3)
-    noisy = np.clip(np.rint(ramp + rng.normal(0, 25, shape)), 0, 255).astype(np.uint8)
+    noisy = np.clip(np.rint(ramp + rng.normal(0, 35, shape)), 0, 255).astype(np.uint8)
     path.write_bytes(encode_image(Image(noisy)))
     return path
 

@@ -43,7 +43,7 @@ def restore_a_photograph(browser, address, tmp_path):
     browser.click("#restore")
     browser.wait(DONE, 120)
     assert browser.run("document.querySelector('#download').download").startswith("cat")
-    assert "nlrn-small" in browser.run(STATUS)
+    assert "nlrn-color, noise level 3" in browser.run(STATUS)
     assert all(url.startswith(address.rpartition(":")[0]) for url in browser.requests())
     browser.size(390, 844, phone=True)
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
