@@ -47,8 +47,8 @@ class NoiseEstimate:
 
     Args:
         sigma: standard deviation in units of [0, 1].
-        clipped: share of the values outside of constant areas that lie at the ends of the range, 0 or 1; noise was
-            cut off there, and the estimate is too low (on Set12 sigma 50 reads 47.1).
+        clipped: share of the values outside of constant areas that lie at the ends of the range, 0 or 1, where the
+            estimate does not allow for the noise that was cut off there, and is too low.
         whiteness: 1 for noise that differs freely from pixel to pixel, near 0 where neighbours share it, as after a
             camera's processing; `None` where too little of the picture is smooth enough to tell.
         used: share of the picture from which the level follows. The rest is constant or hidden.
@@ -128,8 +128,9 @@ def estimate_noise(image: Tensor, hidden: Tensor | None = None, *, drawings: boo
         white = whiteness_of_mean.result()
         levels = [plane.sigma for plane in planes]
         if white is not None and white >= GRAINY and (color is None or color >= WHITE_COLOR):
-            weak = pool.map(weak_texture_level, each, hidden_of)
-            levels = [level if level and one else one for one, level in zip(levels, weak, strict=True)]
+            for index, level in enumerate(pool.map(weak_texture_level, each, hidden_of)):
+                if level and levels[index]:
+                    levels[index], clipped[index] = level, 0.0
     return NoiseEstimate(
         float(np.mean(levels)),
         float(np.mean(clipped)),
