@@ -74,7 +74,9 @@ def denoise(
             read_noise: standard deviation without light, in the units of the data.
             offset: value without light, in the units of the data; by default 0, if gain and read noise are given.
             hot_pixels: replace isolated pixels far beyond the noise by the median of their neighbours, also in the
-                result: they are taken for faults of the sensor. Stars, which span several pixels, stay.
+                result: they are taken for faults of the sensor. Stars, which span several pixels, stay. True or
+                `"frame"` finds those of each image; `"stack"` those that 8 or more pages of a file or planes of `axes=`
+                have in the same place, also weaker ones.
             purpose: the kind of picture, in place of what is measured: `"photo"`, `"scan"`, `"screenshot"` or
                 `"measurement"`. For `denoise` and `restore`; chooses the model.
             decorrelate: remove noise that rows, columns or neighbours share by its spectrum, which is estimated from

@@ -240,7 +240,7 @@ def test_only_denoise_knows_sensors(function):
         function(np.zeros((20, 20)), noise="poisson-gaussian")
     with pytest.raises(ValueError, match="hot_pixels is for denoise, not for"):
         function(np.zeros((20, 20)), hot_pixels=True)
-    with pytest.raises(TypeError, match="hot_pixels must be True or False, got 1"):
+    with pytest.raises(TypeError, match="hot_pixels must be True, False, 'frame' or 'stack', got 1"):
         nlrn.denoise(np.zeros((20, 20)), hot_pixels=1)
 
 

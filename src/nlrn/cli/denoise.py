@@ -41,13 +41,16 @@ def denoise(
     read_noise: options.ReadNoise = None,
     offset: options.Offset = None,
     hot_pixels: Annotated[
-        bool,
+        str | None,
         typer.Option(
             "--hot-pixels",
-            help="Replace isolated hot and dead pixels, also in the result: faults, not stars, which stay.",
+            metavar="[frame|stack]",
+            help="Replace isolated hot and dead pixels, also in the result: faults, not stars, which stay. "
+            "stack: those that 8 or more pages have in the same place, also weaker ones.",
+            show_default=False,
             rich_help_panel=options.SENSOR,
         ),
-    ] = False,
+    ] = None,
     purpose: options.PurposeName = None,
     decorrelate: options.Decorrelate = False,
     estimate: options.Estimate = "stack",
@@ -79,7 +82,7 @@ def denoise(
             "gain": gain,
             "read_noise": read_noise,
             "offset": offset,
-            "hot_pixels": hot_pixels,
+            "hot_pixels": parsing.parse_hot_pixels(hot_pixels),
             "purpose": cast("Purpose | None", purpose),  # the same
             "decorrelate": decorrelate,
         }

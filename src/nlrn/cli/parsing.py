@@ -53,6 +53,17 @@ def parse_size(name: str, text: str) -> Size:
     return size
 
 
+def parse_hot_pixels(text: str | None) -> bool | Literal["stack"]:
+    """Whether hot pixels are replaced, and those of a stack.
+
+    Raises:
+        CliError: neither `frame` nor `stack`.
+    """
+    if text not in (None, "frame", "stack"):
+        raise CliError(f"--hot-pixels must be frame or stack, got {text!r}")
+    return "stack" if text == "stack" else text is not None
+
+
 def parse_white(text: str | None) -> float | None:
     """The value of white for commands that take no other range.
 

@@ -19,6 +19,8 @@ from .strength import Strength
 Task = Literal["denoise", "upscale", "dejpeg", "restore"]
 DataRange = float | tuple[float, float]
 Noise = Literal["poisson-gaussian"]
+# True is "frame".
+HotPixels = bool | Literal["frame", "stack"]
 # Height and width, of which one may be left to the proportions.
 Size = tuple[int | None, int | None]
 
@@ -38,7 +40,7 @@ class Settings(TypedDict, total=False):
     gain: float | None
     read_noise: float | None
     offset: float | None
-    hot_pixels: bool
+    hot_pixels: HotPixels
     purpose: Purpose | None
     decorrelate: bool
 
@@ -73,7 +75,9 @@ class Options:
         read_noise: standard deviation without light, in the units of the data.
         offset: value without light, in the units of the data.
         hot_pixels: whether isolated pixels far beyond the noise are replaced by the median of their neighbours, for
-            `"denoise"` only. They are taken for faults of the sensor; stars span several pixels and stay.
+            `"denoise"` only. They are taken for faults of the sensor; stars span several pixels and stay. True or
+            `"frame"` finds those of each image by itself, `"stack"` those that 8 or more pages of a stack have in the
+            same place: also weaker ones, and nothing that passes by.
         purpose: the kind of picture, for `"denoise"` and `"restore"`: `"photo"`, `"scan"`, `"screenshot"` or
             `"measurement"`, with the handling that `HANDLINGS` has for it. By default it follows from what is measured.
         decorrelate: whether noise that rows, columns or neighbours share is removed by its spectrum, which is estimated
@@ -97,7 +101,7 @@ class Options:
     gain: float | None = None
     read_noise: float | None = None
     offset: float | None = None
-    hot_pixels: bool = False
+    hot_pixels: HotPixels = False
     purpose: Purpose | None = None
     decorrelate: bool = False
 
@@ -178,7 +182,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "precision": ((str,), "the name of a type"),
     "max_memory": ((int, type(None)), "a whole number of bytes"),
     "window_size": ((int, str, type(None)), "a whole number or None"),
-    "hot_pixels": ((bool,), "True or False"),
+    "hot_pixels": ((bool, str), "True, False, 'frame' or 'stack'"),
     "purpose": ((str, type(None)), "the name of a kind of picture"),
     "decorrelate": ((bool,), "True or False"),
 }

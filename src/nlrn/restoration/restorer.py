@@ -79,6 +79,10 @@ class Restorer:
         for name in ("hot_pixels", "decorrelate"):
             if getattr(options, name) and task != "denoise":
                 raise ValueError(f"{name} is for denoise, not for {task}")
+        if options.hot_pixels not in (True, False, "frame", "stack"):
+            raise ValueError(
+                f"hot_pixels must be True, False, 'frame' or 'stack', got {options.hot_pixels!r}"
+            )
         if options.decorrelate and options.noise is not None:
             raise ValueError(
                 "decorrelate is for noise of one level, not for noise='poisson-gaussian'; give one of them"
@@ -291,7 +295,7 @@ class Restorer:
         if self._sensor is not None:
             followed = progress or no_progress
             restored, report = denoise_sensor(
-                color, hidden, sigma, self._sensor, self.options, self._restore_white, followed
+                color, hidden, sigma, self._sensor, self.options, self._restore_white, followed, shared.faults
             )
         else:
             quality = image.jpeg_quality if isinstance(image, Image) else None
@@ -319,7 +323,7 @@ class Restorer:
         """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
         given, notes = self.options.data_range, tuple[str, ...]()
         if self.options.hot_pixels:
-            color, notes = repaired(color, hidden, given)
+            color, notes = repaired(color, hidden, self.options, shared.faults)
         of_type = type_white(color.dtype) if grey_levels and given is None else None
         level = None if sigma is None else level_of(color.dtype, sigma, given, grey_levels)
         if shared.values is not None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..inference import Progress, part_of
 from ..inference.sensor_noise import Known, estimate_sensor_noise
 from ..ops.anscombe import SensorNoise, anscombe, inverse_anscombe
-from .hot_pixels import repaired
+from .hot_pixels import Faults, repaired
 from .local_mean import with_local_mean
 from .options import DataRange, Options
 from .report import Report, joined
@@ -82,6 +82,7 @@ def denoise_sensor(
     options: Options,
     restore: Restore,
     progress: Progress,
+    faults: Faults | None = None,
 ) -> tuple[Tensor, Report]:
     """A batch without the noise of its sensor, in its own units and type, each image from the noise that it has.
 
@@ -93,6 +94,7 @@ def denoise_sensor(
         options: of the restorer.
         restore: a method for white noise.
         progress: called with the fraction done.
+        faults: those of the stack of which this is a page.
 
     Raises:
         NoiseUnknown: the noise is not known, and an image does not tell.
@@ -106,7 +108,7 @@ def denoise_sensor(
     for index in range(len(color)):
         part, mask = color[index : index + 1], None if hidden is None else hidden[index : index + 1]
         share = part_of(progress, index, len(color))
-        result, report = _image(part, mask, known, options, restore, share)
+        result, report = _image(part, mask, known, options, restore, share, faults)
         results.append(result)
         reports.append(report)
     return torch.cat(results), joined(reports)
@@ -119,6 +121,7 @@ def _image(
     options: Options,
     restore: Restore,
     progress: Progress,
+    faults: Faults | None,
 ) -> tuple[Tensor, Report]:
     """One image of a batch."""
     exact = values.double()
@@ -131,7 +134,7 @@ def _image(
         return values, dataclasses.replace(report, sigma=None, notes=(note,))
     noise, notes, cautions = _noise_of(values, hidden, known)
     if options.hot_pixels:
-        values, found = repaired(values, hidden, None, noise)
+        values, found = repaired(values, hidden, options, faults, noise)
         notes += found
     strength = check_strength(options.strength, options.task)
     result, report = restore_counts(

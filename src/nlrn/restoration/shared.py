@@ -13,15 +13,16 @@ from torch import Tensor
 from ..inference.noise_level import NoiseEstimate
 from .choice import noise_of
 from .hidden import fill_hidden, hidden_pixels
+from .hot_pixels import Faults, check_faults, faults_of
 from .kinds import Kind, planes_of
-from .options import DataRange
+from .options import DataRange, Options
 from .plan import Plan
 from .unit import UnitImage
 from .value_range import Sigma, ValueRange, range_of
 
-# As many values of a stack and pages as its range follows from at most, and pages from which its noise is estimated and
-# the steps of its restoration follow.
-SAMPLES, PAGES, ESTIMATES, PLANS = 1 << 22, 1000, 16, 5
+# As many values of a stack and pages as its range follows from at most, and pages from which the noise, the steps and the
+# hot pixels follow.
+SAMPLES, PAGES, ESTIMATES, PLANS, FAULTS = 1 << 22, 1000, 16, 5, 32
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Shared:
         values: range of values.
         estimate: noise, in units of that range.
         plan: steps of a restoration.
+        faults: hot and dead pixels that they have in the same place.
     """
 
     values: ValueRange | None = None
     estimate: NoiseEstimate | None = None
     plan: Plan | None = None
+    faults: Faults | None = None
 
 
 # Of an image that is no page of a stack.
@@ -118,6 +121,28 @@ def common_plan(
         return None
     (steps, _), *_ = Counter(one.steps for one in found).most_common(1)
     return next(one for one in found if one.steps == steps)
+
+
+def common_faults(page: Callable[[int], Kind], indices: Sequence[int], options: Options) -> Faults | None:
+    """The hot and dead pixels that pages of one size and type have in the same place, from up to 32 of them.
+
+    Args:
+        page: the page of an index.
+        indices: the pages.
+        options: of the restorer.
+
+    Returns:
+        The faults; `None` where `options.hot_pixels` does not ask for those of a stack.
+
+    Raises:
+        NoiseUnknown: the noise of a sensor is not known, and a page does not tell.
+        ValueError: fewer pages than show it.
+    """
+    if options.hot_pixels != "stack":
+        return None
+    check_faults(options, len(indices))
+    seen = (visible(page(index)) for index in spread(indices, FAULTS))
+    return faults_of(((color, hidden) for color, hidden in seen if color is not None), options)
 
 
 def median_of(found: Sequence[NoiseEstimate]) -> NoiseEstimate | None:

@@ -1,7 +1,7 @@
 """Stacks: pages that belong together are restored alike, on one range of values and with one estimate of their noise.
 
-Pages belong together where their source says so: those of one channel, size and type. A page is asked for up to three
-times (for a sample of its values, perhaps for an estimate of its noise, and to be restored) and never kept.
+Pages belong together where their source says so: those of one channel, size and type. A page is asked for up to four
+times (for hot pixels, for a sample of its values, for an estimate of its noise, and to be restored) and never kept.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from torch import Tensor
 from ..files.image import Image
 from ..inference import Progress, no_progress, part_of
 from .combined import NO_MODEL
+from .hot_pixels import check_faults
 from .kinds import Kind
 from .options import Options
 from .plan import Plan
 from .report import PageReports, Report
 from .restorer import Restorer
-from .shared import ALONE, Shared, common_estimate, common_plan, common_range
+from .shared import ALONE, Shared, common_estimate, common_faults, common_plan, common_range
 from .unit import UnitImage
 from .value_range import Sigma, level_of
 
@@ -141,6 +142,8 @@ def forecast_pages(
     plan = None if restorer.combined is None else restorer.combined.plan
     estimated = plan is not None and is_estimated(restorer, sigma, estimate)
     groups = groups_of(pages)
+    for indices in groups.values():
+        check_faults(restorer.options, len(indices))
     shared: dict[Hashable, Shared] = {}
     if estimated:
         shared = shared_by_group(restorer.options, pages, level, estimated, plan)
@@ -271,13 +274,15 @@ def shared_by_group(
     handling = options.handling
 
     def shared_by(indices: Sequence[int]) -> Shared:
+        faults = common_faults(stack.__getitem__, indices, options)
         if len(indices) == 1 or options.noise is not None:  # a sensor's noise is that of each page
-            return ALONE
+            return Shared(faults=faults)
         values = common_range(stack.__getitem__, indices, options.data_range, level_of, handling.from_data)
         if values is None or not estimated:
-            return Shared(values)
+            return Shared(values, faults=faults)
         if plan is not None:
             return Shared(values, plan=common_plan(stack.__getitem__, indices, values, plan))
-        return Shared(values, common_estimate(stack.__getitem__, indices, values, drawings=handling.drawings))
+        estimate = common_estimate(stack.__getitem__, indices, values, drawings=handling.drawings)
+        return Shared(values, estimate, faults=faults)
 
     return {group: shared_by(indices) for group, indices in groups_of(stack).items()}

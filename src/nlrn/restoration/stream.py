@@ -9,11 +9,11 @@ from ..files.image import Image
 from .kinds import planes_of
 from .report import Report
 from .restorer import Restorer
-from .shared import ALONE, Shared, common_estimate, common_plan
+from .shared import Shared, common_estimate, common_faults, common_plan
 from .stack import Per, is_estimated
 from .value_range import Sigma, range_of, type_white
 
-# So many frames are looked at for the noise of all of them.
+# So many frames are looked at for the noise of all of them, and for hot pixels.
 FIRST = 8
 
 
@@ -38,7 +38,9 @@ def restored_stream(
     estimated = is_estimated(restorer, sigma, estimate)
     first, failure = list[Image](), None
     try:
-        for frame in itertools.islice(left, FIRST if estimated else 1):
+        for frame in itertools.islice(
+            left, FIRST if estimated or restorer.options.hot_pixels == "stack" else 1
+        ):
             first.append(frame)
     except Exception as error:  # ends the stream after the frames before it
         failure = error
@@ -52,14 +54,16 @@ def restored_stream(
 
 def _shared_by(restorer: Restorer, first: Sequence[Image], estimated: bool) -> Shared:
     """The properties that frames share, by the first of them."""
+    faults = common_faults(first.__getitem__, range(len(first)), restorer.options)
     if restorer.options.noise is not None:  # a sensor's noise is that of each frame
-        return ALONE
+        return Shared(faults=faults)
     color, given = planes_of(first[0]).color, restorer.options.data_range
     values = range_of(color, type_white(color.dtype) if given is None else given)
     if not estimated:
-        return Shared(values)
+        return Shared(values, faults=faults)
     drawings = restorer.options.handling.drawings
     if restorer.combined is not None:
         plan = common_plan(first.__getitem__, range(len(first)), values, restorer.combined.plan)
         return Shared(values, plan=plan)
-    return Shared(values, common_estimate(first.__getitem__, range(len(first)), values, drawings=drawings))
+    estimate = common_estimate(first.__getitem__, range(len(first)), values, drawings=drawings)
+    return Shared(values, estimate, faults=faults)

@@ -16,7 +16,7 @@ from ..inference.devices import pick_device
 from ..models.nlrn import NLRN
 from ..models.zoo import MODELS, check_task, load_model
 from ..restoration import DataRange, Settings, Sigma
-from ..restoration.options import Noise
+from ..restoration.options import HotPixels, Noise
 from .noisy import Noisy, Source, noisy_images
 from .schedule import Length
 from .self_supervised import Adaptation, adapt_to
@@ -38,7 +38,7 @@ def adapt(
     read_noise: float | None = None,
     offset: float | None = None,
     data_range: DataRange | None = None,
-    hot_pixels: bool = False,
+    hot_pixels: HotPixels = False,
     device: str | torch.device = "auto",
     seed: int = 0,
     progress: Progress | None = None,
