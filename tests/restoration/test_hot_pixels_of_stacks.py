@@ -81,6 +81,19 @@ def test_what_passes_by_stays():
     assert hot_pixels(planes(counts[3]), GAIN, READ**2)[0, 0].numpy()[rays[3]].mean() > 0.9
 
 
+def test_a_few_pages_are_not_most():
+    counts, _ = taken(np.full((16, 40, 40), 400.0), 0, 0)
+    counts[:6, 20, 20] += 5000  # six times six deviations alone would be enough
+    counts[:13, 30, 30] += 5000
+    assert np.argwhere(found(counts)).tolist() == [[30, 30]]
+
+
+def test_strong_ones_in_texture():
+    """There detail of the picture stands out as far as a page counts."""
+    counts, hot = taken(drifting(1).repeat(16, 0), 40, 0.002)
+    assert found(counts)[hot].mean() >= 0.8
+
+
 def test_dead_ones_and_neighbours():
     counts, _ = taken(np.full((16, 40, 40), 400.0), 0, 0)
     for place in ((10, 10), (10, 11), (0, 0), (30, 39)):

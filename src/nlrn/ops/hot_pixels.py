@@ -173,8 +173,8 @@ def _standing_out(planes: Tensor, slope: float, intercept: float) -> Tensor:
         end = top + 1 + rows.shape[2]
         around = [padded[:, :, top + 1 + y : end + y, 1 + x : 1 + x + width] for y, x in BESIDE]
         middle = _median_of_8(around)
-        # Where electrons are few their median may be 0, and a single one is no more than one deviation.
-        variance = slope * (torch.maximum(middle, torch.stack(around).mean(0)) + slope) + intercept
+        # Where electrons are few their median may be 0 and their mean is not.
+        variance = slope * torch.maximum(middle, torch.stack(around).mean(0)) + intercept
         result[:, :, top : top + step] = (rows - middle) / variance.clamp(min=0).sqrt()
     return result.nan_to_num_(0.0).clamp_(-STRONG, STRONG)
 
