@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
 from benchmarks.hot_pixels import FRAMES, SENSOR, SHARE, SIDE, masks, scenes, shares, spoilt
+
 from nlrn.restoration import Restorer
 
 

@@ -20,8 +20,8 @@ from .plan import Plan
 from .unit import UnitImage
 from .value_range import Sigma, ValueRange, range_of
 
-# As many values of a stack and pages as its range follows from at most, and pages from which its noise, its steps and its
-# hot pixels follow.
+# As many values of a stack and pages as its range follows from at most, and pages from which its noise, its steps and
+# its hot pixels follow.
 SAMPLES, PAGES, ESTIMATES, PLANS, FAULTS = 1 << 22, 1000, 16, 5, 32
 
 
