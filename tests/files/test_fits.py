@@ -157,6 +157,14 @@ def test_what_another_format_does_not_hold_is_told(tmp_path: Path):
         (single(np.full((4, 4), np.inf)), "infinite values"),
         (single(values((4, 4), "int64")), "values of int64; expected one of"),
         (b"SIMPLE  = nothing", "FITS file"),
+        (
+            content(fits.PrimaryHDU(), fits.ImageHDU(values((8, 9)))).replace(b" END  ", b" END 5", 1),
+            "has no end",
+        ),
+        (
+            single(values((3, 8, 9))).replace(b"3  =" + b" " * 20 + b"3", b"3  =" + b" " * 12 + b"900000003"),
+            "claims 900000003 planes in",
+        ),
     ],
 )
 def test_what_cannot_be_read(data, words):

@@ -10,18 +10,14 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from image_files import noise, png16, saved, tiff
-from PIL import Image as PillowImage
+from image_files import FILES, OTHER, RGB, noise, png16, saved, tiff
 
 from nlrn.files import codecs
+from nlrn.files.image import FORMATS
 from nlrn.files.images import Image, ImageError, encode_image, read_image
-
-RGB = PillowImage.fromarray(noise((32, 32, 3)))
-OTHER = PillowImage.fromarray(noise((32, 32, 3), seed=1))
 
 
 def claimed_png(width: int, height: int, bits: int) -> bytes:
@@ -141,29 +137,16 @@ def test_bad_content_is_one_line(case, tmp_path: Path, capfd: pytest.CaptureFixt
     assert capfd.readouterr() == ("", "")
 
 
-FILES = {
-    "PNG": lambda: saved(RGB, "PNG"),
-    "PNG16": lambda: encode_image(Image(noise((32, 32, 3), "uint16"))),
-    "JPEG": lambda: saved(RGB, "JPEG"),
-    "WEBP": lambda: saved(RGB, "WEBP"),
-    "BMP": lambda: saved(RGB, "BMP"),
-    "GIF": lambda: saved(RGB, "GIF"),
-    "PPM": lambda: saved(RGB, "PPM"),
-    "AVIF": lambda: encode_image(Image(noise((32, 32, 3))), "AVIF"),
-    "JXL": lambda: encode_image(Image(noise((32, 32, 3), "uint16")), "JXL"),
-    "JPEG2000": lambda: bytes(imagecodecs.jpeg2k_encode(noise((32, 32, 3)), level=0, codecformat="jp2")),
-    "TIFF": lambda: tiff(noise((32, 32, 3), "uint16")),
-    "TIFF zlib": lambda: tiff(noise((32, 32, 3), "uint16"), compression="zlib"),
-    "TIFF lzw strips": lambda: tiff(noise((32, 32, 3), "uint16"), compression="lzw", rowsperstrip=5),
-}
-
-
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("format_", FILES)
 def test_truncated(format_, share):
     data = FILES[format_]()
-    with pytest.raises(ImageError):
-        read_image(data[: int(len(data) * share)])
+    try:
+        image = read_image(data[: int(len(data) * share)])
+    except ImageError:
+        return
+    assert format_.startswith("FITS")  # whose last block is filled up
+    assert np.array_equal(image.pixels, read_image(data).pixels)
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
@@ -176,7 +159,8 @@ def test_damaged_files_fail_with_one_error_or_read_as_images(format_, count):
         for place in rng.integers(0, min(len(data), 400), 4):
             damaged[place] = rng.integers(256)
         with contextlib.suppress(ImageError):
-            assert read_image(bytes(damaged)).pixels.dtype.name in ("uint8", "uint16", "float32")
+            image = read_image(bytes(damaged))
+            assert image.pixels.dtype.name in FORMATS[image.format].dtypes
 
 
 def test_folder_named_like_an_image(tmp_path: Path):

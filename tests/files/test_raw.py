@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import sys
 
 import numpy as np
 import pytest
-import tifffile
+from image_files import SIDE, dng, ramp
 from skimage.data import astronaut
 
 from nlrn.evaluation.metrics import psnr
@@ -16,45 +15,6 @@ from nlrn.files import exif
 from nlrn.files.codecs import sniff
 from nlrn.files.images import ImageError, encode_image, image_size, read_image
 from nlrn.files.pages import read_pages
-
-SIDE = 64
-# From sRGB's primaries to XYZ: with its inverse as a color matrix, the camera sees as sRGB does.
-TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-
-
-def dng(linear: np.ndarray, orientation: int = 1, **options: object) -> bytes:
-    """A DNG file of linear RGB in [0, 1] that a sensor with the pattern RGGB has seen in 12 bit, with a pedestal."""
-    mosaic = linear[..., 1].copy()
-    mosaic[::2, ::2], mosaic[1::2, 1::2] = linear[::2, ::2, 0], linear[1::2, 1::2, 2]
-    counts = (256 + mosaic * (4095 - 256)).round().clip(0, 4095).astype(np.uint16)
-    matrix = [int(x) for value in np.linalg.inv(TO_XYZ).ravel() for x in (round(value * 10000), 10000)]
-    tags = [
-        (271, "s", 0, "Maker", True),
-        (272, "s", 0, "Model 1", True),
-        (274, "H", 1, orientation, True),
-        (306, "s", 0, "2001:02:03 04:05:06", True),
-        (33421, "H", 2, (2, 2), True),
-        (33422, "B", 4, b"\0\1\1\2", True),
-        (50706, "B", 4, b"\1\4\0\0", True),
-        (50707, "B", 4, b"\1\1\0\0", True),
-        (50708, "s", 0, "Maker Model 1", True),
-        (50714, "H", 1, 256, True),
-        (50717, "I", 1, 4095, True),
-        (50721, "2i", 9, tuple(matrix), True),
-        (50728, "2I", 3, (1, 1, 1, 1, 1, 1), True),
-        (50778, "H", 1, 21, True),
-    ]
-    file = io.BytesIO()
-    tifffile.imwrite(
-        file, counts, photometric=32803, extratags=tags, metadata=None, software=False, **options
-    )
-    return file.getvalue()
-
-
-def ramp() -> np.ndarray:
-    """Linear RGB: brighter to the right, in three colours."""
-    light = np.linspace(0.05, 0.9, SIDE)[None, :, None]
-    return np.broadcast_to(light * np.array([0.9, 0.7, 0.5]), (SIDE, SIDE, 3)).copy()
 
 
 def srgb(linear: np.ndarray) -> np.ndarray:

@@ -80,8 +80,17 @@ class FitsPlanes:
             self._part: Any = next((part for part in parts if part.is_image and len(part.shape) >= 2), None)
             if self._part is None or 0 in self._part.shape:
                 raise ImageError(f"{name} has no image of two axes in its {len(parts)} parts")
+            if {"SIMPLE", "XTENSION"} <= set(self._part.header):
+                raise ImageError(
+                    f"{name} is damaged: a header has no end, and goes on in that of the next part"
+                )
             self._shape: tuple[int, ...] = self._part.shape
             check_size(*self.size, name)
+            length = len(source) if isinstance(source, bytes) else source.stat().st_size
+            if prod(self._shape[:-2]) > length:
+                raise ImageError(
+                    f"{name} is damaged: it claims {prod(self._shape[:-2])} planes in {length} bytes"
+                )
             # Before pixels are read, which changes the header.
             self._header = str(self._part.header.tostring(sep=""))
             scaled = self._part.header.get("BSCALE", 1) != 1
