@@ -30,7 +30,7 @@ KEEPS_EXIF = {"PNG", "TIFF", "WEBP", "JPEG", "AVIF", "JXL"}
 # Time for a file; and bytes for one, and for each pixel that it claims to have.
 DEADLINE, MEMORY, A_PIXEL = timedelta(seconds=20), 64 << 20, 16
 QUICK = settings(
-    max_examples=15,
+    max_examples=40,
     deadline=DEADLINE,
     derandomize=True,
     database=None,
