@@ -15,8 +15,8 @@ from .files.images import read_image
 from .inference.noise_level import NoiseEstimate
 from .inference.sensor_noise import SensorNoiseEstimate
 from .restoration import (
+    AnySigma,
     DataRange,
-    Sigma,
     measure_noise,
     measure_sensor_noise,
 )
@@ -24,22 +24,22 @@ from .restoration.options import Noise
 
 
 @overload
-def denoise(image: np.ndarray, sigma: Sigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
+def denoise(image: np.ndarray, sigma: AnySigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
 @overload
-def denoise(image: Tensor, sigma: Sigma | None = None, **options: Unpack[Options]) -> Tensor: ...
+def denoise(image: Tensor, sigma: AnySigma | None = None, **options: Unpack[Options]) -> Tensor: ...
 @overload
-def denoise(image: PillowImage, sigma: Sigma | None = None, **options: Unpack[Options]) -> PillowImage: ...
+def denoise(image: PillowImage, sigma: AnySigma | None = None, **options: Unpack[Options]) -> PillowImage: ...
 @overload
-def denoise(image: list[Any], sigma: Sigma | None = None, **options: Unpack[Options]) -> list[Any]: ...
+def denoise(image: list[Any], sigma: AnySigma | None = None, **options: Unpack[Options]) -> list[Any]: ...
 @overload
-def denoise(image: BinaryIO, sigma: Sigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
+def denoise(image: BinaryIO, sigma: AnySigma | None = None, **options: Unpack[Options]) -> np.ndarray: ...
 @overload
 def denoise(
-    image: str | os.PathLike[str], sigma: Sigma | None = None, **options: Unpack[Options]
+    image: str | os.PathLike[str], sigma: AnySigma | None = None, **options: Unpack[Options]
 ) -> np.ndarray | Path: ...
 def denoise(
     image: np.ndarray | Tensor | PillowImage | BinaryIO | list[Any] | str | os.PathLike[str],
-    sigma: Sigma | None = None,
+    sigma: AnySigma | None = None,
     **options: Unpack[Options],
 ) -> Restorable:
     """Removes noise from an image.
@@ -52,6 +52,9 @@ def denoise(
         sigma: standard deviation of the noise, in the units of the array or tensor; for a path in 8-bit grey
             levels (0..255), whatever the file's depth. By default nlrn chooses by the noise that it finds; `"auto"`
             is white noise whose level is estimated.
+            Levels that differ are a number for each colour channel, or an array (or tensor) of height and width with
+            that of each pixel, for networks with a noise level; also with the axes of the image, each as long as there
+            or 1, such as `[B, 1, H, W]` of a batch or `[Z, 1, 1]` of a stack with `axes`.
         **options: any of these:
             model: a name of `nlrn models`, a weight file, or any `model(image, sigma) -> restored`.
             steps: stop after this many recurrent steps (one of the model's heads): faster, less accurate.
@@ -98,7 +101,7 @@ def denoise(
 
     Raises:
         ValueError: bad shapes, types or values; a `data_range` that the image exceeds by far; a sigma beyond the
-            range; an unknown model.
+            range or of another size than the image; levels of pixels for a model that takes one; an unknown model.
         FileExistsError: `output` exists and `overwrite` is false.
         OSError: a file that cannot be read or written.
 

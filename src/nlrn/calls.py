@@ -19,15 +19,16 @@ from .files.pages import read_pages
 from .inference import Progress
 from .models.contract import Model
 from .restoration import (
+    AnySigma,
     Report,
     RestoredPages,
     Restorer,
     Settings,
-    Sigma,
     Task,
     restore_stack,
 )
 from .restoration.kinds import of_pillow
+from .restoration.levels import are_several
 from .restoration.options import Size, check_options
 from .restoration.stack import Per, check_estimate
 
@@ -57,7 +58,11 @@ class UpscaleOptions(Options, total=False):
 
 
 def run(
-    task: Task, image: Any, sigma: Sigma | None, options: Options | UpscaleOptions, scale: float | None = None
+    task: Task,
+    image: Any,
+    sigma: AnySigma | None,
+    options: Options | UpscaleOptions,
+    scale: float | None = None,
 ) -> Any:
     """The image, or each of a list, restored; the user is told of the report."""
     if "sigma" in options:
@@ -65,6 +70,11 @@ def run(
     if isinstance(image, list | tuple):
         if options.get("output") is not None:
             raise ValueError("output= takes the result of one path, not those of a list")
+        if are_several(sigma) and np.ndim(sigma) < 2:
+            raise ValueError(
+                "sigma= of a list of images must be a number, 'auto' or of each pixel, since numbers may be those of "
+                f"images or of channels; got {len(sigma)} numbers"
+            )
         return [_told(*_restore(task, one, sigma, scale, **options), level=4) for one in image]
     return _told(*_restore(task, image, sigma, scale, **options), level=4)
 
@@ -72,7 +82,7 @@ def run(
 def _restore(
     task: Task,
     image: Any,
-    sigma: Sigma | None,
+    sigma: AnySigma | None,
     scale: float | None,
     *,
     size: Size | None = None,
@@ -131,7 +141,7 @@ def _restore(
 
 
 def _restore_file(
-    restorer: Restorer, path: Path, sigma: Sigma | None, progress: Progress | None, estimate: Per
+    restorer: Restorer, path: Path, sigma: AnySigma | None, progress: Progress | None, estimate: Per
 ) -> tuple[np.ndarray, Report]:
     """The picture in a file as an array, or its pages as one."""
     with read_pages(path) as pages:
@@ -149,7 +159,7 @@ def _restore_file(
 def _write_file(
     restorer: Restorer,
     path: Path,
-    sigma: Sigma | None,
+    sigma: AnySigma | None,
     output: Path,
     overwrite: bool,
     progress: Progress | None,
@@ -175,7 +185,7 @@ def _missing(image: np.ndarray, nodata: Literal["nan"] | float) -> np.ndarray:
 
 
 def _restore_pillow(
-    restorer: Restorer, image: PillowImage, sigma: Sigma | None, progress: Progress | None
+    restorer: Restorer, image: PillowImage, sigma: AnySigma | None, progress: Progress | None
 ) -> tuple[PillowImage, Report]:
     """A Pillow image as one of the same mode; palettes become RGB, and 1-bit images grey."""
     from PIL import Image as Pillow

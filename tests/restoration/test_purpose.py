@@ -17,7 +17,7 @@ from nlrn.restoration import Restorer
 from nlrn.restoration.guard import guard
 from nlrn.restoration.purpose import HANDLINGS
 from nlrn.restoration.stream import restored_stream
-from nlrn.restoration.unit import UnitImage
+from nlrn.restoration.unit_image import UnitImage
 
 CLEAN = astronaut()[30:94, 190:254]
 GRAY = CLEAN.mean(-1)

@@ -20,7 +20,7 @@ from nlrn.restoration import Restorer
 from nlrn.restoration.hidden import fill_hidden
 from nlrn.restoration.plan import CERTAIN, Plan, plan_for
 from nlrn.restoration.stream import restored_stream
-from nlrn.restoration.unit import UnitImage
+from nlrn.restoration.unit_image import UnitImage
 
 CLEAN = astronaut()[3:99, 61:157]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..files.image import result_format
 from ..files.pages import Ranges
-from ..restoration import Sigma
+from ..restoration import AnySigma
 from ..restoration.stack import Per
 
 
@@ -15,7 +15,8 @@ class FileOptions:
     """The options of a batch that are about files and not about the restorer.
 
     Args:
-        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses.
+        sigma: noise level in 8-bit grey levels, `"auto"` for white noise, or `None` where nlrn chooses; from Python
+            also of channels or of pixels.
         quality: of JPEG and lossy WebP files.
         overwrite: whether existing outputs are replaced.
         pages: numbers of the pages that are restored, by default all.
@@ -24,7 +25,7 @@ class FileOptions:
         keep_time: whether a result has the time of the last change of its input.
     """
 
-    sigma: Sigma | None
+    sigma: AnySigma | None
     quality: int
     overwrite: bool
     pages: Ranges | None = None

@@ -26,6 +26,7 @@ from ..files.pages import Pages, check_holds_pages, read_pages, stream_pages
 from ..inference import Progress
 from ..restoration import RestoredPages, Restorer
 from ..restoration.enlargement import LARGEST
+from ..restoration.levels import strongest_of
 from ..restoration.stack import forecast_pages
 from .events import FILE_ERRORS, Event, Failed, Foreseen, Restored
 from .file_options import FileOptions
@@ -47,7 +48,9 @@ def foresee(job: Job, restorer: Restorer, options: FileOptions) -> Event:
             own = named(own, options.result_format(image.format))
             check(own, pages, image, restorer, options)
             job = job if job.staged else own
-            name, sigma, seconds = forecast_pages(restorer, pages, options.sigma, options.estimate)
+            name, sigma, seconds = forecast_pages(
+                restorer, pages, strongest_of(options.sigma), options.estimate
+            )
         return Foreseen(job, name, sigma, seconds, count)
     except FILE_ERRORS as error:
         return Failed(job, error)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .maps import part_of_map
+
 Restore = Callable[[Tensor, Tensor | None], Tensor]
 
 
@@ -24,9 +26,9 @@ def restore_tiles(
     of a tile then depends on anything that was cut off. With a smaller one the result is an approximation.
 
     Args:
-        restore: image `[B, C, h, w]` and sigma `[B]` -> result of the same shape.
+        restore: image `[B, C, h, w]` and sigma -> result of the same shape.
         image: `[B, C, H, W]`.
-        sigma: `[B]` or `None`, handed through.
+        sigma: `[B]` or `None`, handed through, or a map `[B, 1, H, W]`.
         tile: side of a tile in pixels.
         halo: pixels of context.
         progress: called with the fraction done.
@@ -36,10 +38,11 @@ def restore_tiles(
     for y in range(0, height, tile):
         for x in range(0, width, tile):
             top, left = max(0, y - halo), max(0, x - halo)
-            piece = image[:, :, top : y + tile + halo, left : x + tile + halo]
+            place = slice(top, y + tile + halo), slice(left, x + tile + halo)
+            piece = image[:, :, *place]
             target = result[:, :, y : y + tile, x : x + tile]
             rows, columns = target.shape[2:]
-            restored = restore(piece, sigma)
+            restored = restore(piece, part_of_map(sigma, *place))
             target.copy_(restored[:, :, y - top : y - top + rows, x - left : x - left + columns])
             progress((y * width + (x + columns) * rows) / (height * width))
     return result
@@ -63,9 +66,9 @@ def restore_patches(
     """The official protocol: all patches `size x size` at every `stride` pixels, restored alone and averaged.
 
     Args:
-        restore: a batch of patches `[n, C, size, size]` and sigma `[n]` -> results.
+        restore: a batch of patches `[n, C, size, size]` and their sigma -> results.
         image: `[B, C, H, W]`; patches of a smaller image are as large as the image.
-        sigma: `[B]` or `None`.
+        sigma: `[B, 1, 1, 1]`, a map `[B, 1, H, W]` or `None`.
         patches: `(size, stride)`; official are (45, 7) and, for the new code, (43, 7).
         batch: patches restored at once.
         progress: called with the fraction done.
@@ -82,8 +85,11 @@ def restore_patches(
     total, weight = torch.zeros_like(image), torch.zeros_like(image[:, :1])
     for i in range(0, len(places), batch):
         chunk = places[i : i + batch]
-        stack = torch.stack([image[b, :, y : y + rows, x : x + columns] for b, y, x in chunk])
-        sigmas = None if sigma is None else sigma[torch.tensor([b for b, _, _ in chunk], device=sigma.device)]
+        parts = [(b, slice(y, y + rows), slice(x, x + columns)) for b, y, x in chunk]
+        stack = torch.stack([image[b, :, down, across] for b, down, across in parts])
+        sigmas = None
+        if sigma is not None:
+            sigmas = torch.cat([part_of_map(sigma[b : b + 1], down, across) for b, down, across in parts])
         for (b, y, x), restored in zip(chunk, restore(stack, sigmas), strict=True):
             total[b, :, y : y + rows, x : x + columns] += restored
             weight[b, :, y : y + rows, x : x + columns] += 1

@@ -26,6 +26,7 @@ from ..ops.epilogue import finish, separate_bias
 from ..ops.nonlocal_attention import AttentionState, nonlocal_attention
 from ..ops.nonlocal_attention.memory import KEY_BLOCK, history_bytes
 from .folding import Folded, Kernel, fold
+from .maps import is_map, part_of_map
 from .rows import Block, RowBuffer
 
 
@@ -299,7 +300,7 @@ def run_bands(
     Args:
         model: network in evaluation mode, on the device of the image.
         image: `[B, C, H, W]` in the dtype of the model.
-        sigma: noise level in the model's units.
+        sigma: noise level in the model's units, as `NLRN` takes it.
         steps: one of the model's heads.
         plan: band height and state scheme.
         dtype: dtype of the arithmetic; by default that of the model.
@@ -308,6 +309,7 @@ def run_bands(
     """
     if transposed:
         image = image.transpose(2, 3)
+        sigma = sigma.transpose(2, 3) if is_map(sigma) else sigma
     level, size = model.noise_level(image, sigma), image.shape[2:]
     image = model.pad(image)
     batch, _, height, width = image.shape
@@ -336,7 +338,9 @@ def run_bands(
     residual = torch.empty_like(image, memory_format=torch.contiguous_format)
     done, band = 0, plan.height * stride
     for y in range(0, height, band):
-        rows = model.encode(image[:, :, y : y + band], level).to(dtype or image.dtype)
+        rows = model.encode(image[:, :, y : y + band], part_of_map(level, slice(y, y + band))).to(
+            dtype or image.dtype
+        )
         for result in _flow(stages, Block(rows.contiguous(memory_format=torch.channels_last))):
             result.write(residual[:, :, done : done + result.count])
             done += result.count

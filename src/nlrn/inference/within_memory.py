@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..models.contract import Model, ModelInfo, info_of
 from ..models.nlrn import NLRN
+from .maps import is_map
 from .memory import default_budget
 from .patches import restore_patches, restore_tiles
 from .planning import MIB, Plan, plans
@@ -47,7 +48,8 @@ def restore(
     Args:
         model: an `NLRN` in evaluation mode, or any `model(image, sigma) -> restored` (see `nlrn.models.contract`).
         image: `[B, C, H, W]`, float in [0, 1], on the device of the model.
-        sigma: noise standard deviation in the same units, a number or `[B]`.
+        sigma: noise standard deviation in the same units, a number or `[B]`; for a model that says so
+            (`ModelInfo.sigma_map`) also that of each pixel, `[B, 1, H, W]` or `[1, 1, H, W]`.
         steps: stop after this many steps; one of the model's heads.
         ensemble: average over the eight flips and rotations of the image (eight times the work).
         patches: `(size, stride)` for the official protocol of averaged patches, `None` for whole images; by
@@ -78,8 +80,9 @@ def restore(
         total = torch.zeros_like(image)
         for i in range(8):
             turned = _turn(image, i)
+            level = _turn(sigma, i) if is_map(sigma) else sigma
             part = _restore_once(
-                model, turned, sigma, steps, patches, precision, max_memory, part_of(report, i, 8)
+                model, turned, level, steps, patches, precision, max_memory, part_of(report, i, 8)
             )
             total += _turn_back(part, i)
         return total / 8
@@ -128,7 +131,7 @@ def _restore_once(
         return _call(_After(model, steps), info, image, sigma, budget, progress)
     levels: Tensor | None = None
     if model.config.noise_channel:
-        levels = model.check_sigma(sigma, image).flatten()
+        levels = model.check_sigma(sigma, image)
     if image.ndim != 4:
         raise ValueError(f"image must be [B, C, H, W], got shape {tuple(image.shape)}")
     dtype = precision or next(model.parameters()).dtype
@@ -167,6 +170,11 @@ def _call(
 ) -> Tensor:
     """Calls a method that is not an `NLRN`: with the whole image, or with tiles where that does not fit."""
     batch, channels, height, width = image.shape
+    if is_map(sigma) and not info.sigma_map:
+        raise ValueError(
+            f"{info.name} takes one noise level for an image, and sigma has one for each pixel; give a number, or a "
+            "network with a noise channel"
+        )
     size = f"{width}x{height} pixels with {info.name}"
     tiles: list[int | None] = [None]
     halo = 0
@@ -192,7 +200,10 @@ def _call(
             if tile is None:
                 restored = model(image, sigma)
             else:
-                levels = None if sigma is None else torch.as_tensor(sigma, dtype=image.dtype).expand(batch)
+                levels = None
+                if sigma is not None:
+                    levels = torch.as_tensor(sigma, dtype=image.dtype)
+                    levels = levels if is_map(sigma) else levels.expand(batch)
                 restored = restore_tiles(model, image, levels, tile, halo, progress)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):

@@ -21,7 +21,8 @@ class Model(Protocol):
 
         Args:
             image: `[B, C, H, W]`, float in [0, 1].
-            sigma: noise standard deviation in the same units, a number or `[B]`.
+            sigma: noise standard deviation in the same units, a number or `[B]`; for a method that says so also that of
+                each pixel, `[B, 1, H, W]`.
 
         Returns:
             A tensor of the shape, dtype and device of `image`, not clipped.
@@ -37,6 +38,7 @@ class ModelInfo:
         task: `"denoise"`, `"photo"`, `"upscale"` or `"dejpeg"`; any other word fits every task.
         channels: channels of the images it restores; `None` where it takes 1 or 3.
         sigma_range: the noise levels it is made for, in units of [0, 1]; `None` for a method that takes none.
+        sigma_map: whether sigma may be that of each pixel, `[B, 1, H, W]`.
         steps: the numbers of steps after which it may stop, in rising order; empty for a method without steps.
         cut: the way to cut a large image without changing the result: `"bands"` for an `NLRN`, whose stages hand on
             rows; `"tiles"` that overlap by `halo`; `"whole"` for a method that must see the whole image.
@@ -54,6 +56,7 @@ class ModelInfo:
     task: str
     channels: int | None = None
     sigma_range: tuple[float, float] | None = (0.0, 1.0)
+    sigma_map: bool = False
     steps: tuple[int, ...] = ()
     cut: Literal["bands", "tiles", "whole"] = "whole"
     halo: int | None = None

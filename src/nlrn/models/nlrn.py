@@ -275,6 +275,7 @@ class NLRN(nn.Module):
             task=config.task,
             channels=config.channels,
             sigma_range=config.sigma_range,
+            sigma_map=config.noise_channel,
             steps=config.heads,
             cut=cut,
             memory=None if cut == "bands" else self._memory,
@@ -317,15 +318,15 @@ class NLRN(nn.Module):
 
         Args:
             image: `[B, channels, H, W]`, float in [0, 1].
-            sigma: noise standard deviation in the same units, a number or `[B]`; needed by a model with a
-                noise channel, ignored by any other.
+            sigma: noise standard deviation in the same units, a number, `[B]`, or that of each pixel, `[B, 1, H, W]`
+                or `[1, 1, H, W]`; needed by a model with a noise channel, ignored by any other.
             steps: stop after this many steps; one of `config.heads`, by default the last.
 
         Returns:
             A tensor of the shape of `image`, not clipped.
 
         Raises:
-            ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or NaN.
+            ValueError: wrong shape or channels, `steps` that are no head, sigma missing, negative or not finite.
         """
         taken = self.info.check_steps(steps)
         assert taken is not None
@@ -376,7 +377,10 @@ class NLRN(nn.Module):
         return residual
 
     def noise_level(self, image: Tensor, sigma: float | Tensor | None) -> Tensor | None:
-        """The noise channel of an image, `[B, 1, 1, 1]`; `None` for a model that has none.
+        """The noise channel of an image; `None` for a model that has none.
+
+        Returns:
+            `[B, 1, 1, 1]`, or, of a sigma for each pixel, `[B, 1, H, W]` of the size of `pad(image)`.
 
         Raises:
             ValueError: an image or a sigma as in `forward`.
@@ -385,7 +389,10 @@ class NLRN(nn.Module):
             raise ValueError(
                 f"image must be [B, {self.config.channels}, H, W] and not empty, got shape {tuple(image.shape)}"
             )
-        return 4 * self.check_sigma(sigma, image) if self.config.noise_channel else None
+        if not self.config.noise_channel:
+            return None
+        level = 4 * self.check_sigma(sigma, image)
+        return level if level.shape[2:] == (1, 1) else self.pad(level)
 
     def pad(self, image: Tensor) -> Tensor:
         """The image with its last row and column repeated until whole positions of the recurrence cover it."""
@@ -406,15 +413,22 @@ class NLRN(nn.Module):
         return encoded
 
     def check_sigma(self, sigma: float | Tensor | None, image: Tensor) -> Tensor:
-        """Sigma as `[B, 1, 1, 1]`, brought into the model's range (with a warning)."""
+        """Sigma as `[B, 1, 1, 1]`, or of each pixel `[B, 1, H, W]`, brought into the model's range (with a warning)."""
         assert self.config.sigma_range is not None
         low, high = self.config.sigma_range
         if sigma is None:
             raise ValueError(f"this model needs sigma (between {low:.4f} and {high:.4f}, in units of [0, 1])")
         level = torch.as_tensor(sigma, dtype=image.dtype, device=image.device)
-        if level.shape not in ((), (image.shape[0],)):
+        batch, (height, width) = image.shape[0], image.shape[2:]
+        of_pixels = level.ndim == 4 and level.shape[2:] in ((1, 1), (height, width))
+        if of_pixels and level.shape[:2] in ((batch, 1), (1, 1)):
+            level = level.expand(batch, -1, -1, -1)
+        elif level.shape in ((), (batch,)):
+            level = level.reshape(-1, 1, 1, 1).expand(batch, 1, 1, 1)
+        else:
             raise ValueError(
-                f"sigma must be a number or one per image ({image.shape[0]},), got shape {tuple(level.shape)}"
+                f"sigma must be a number, one per image ({batch},) or of each pixel ({batch}, 1, {height}, {width}), "
+                f"got shape {tuple(level.shape)}"
             )
         given: tuple[float, ...] = ()
         if isinstance(sigma, int | float):
@@ -426,7 +440,7 @@ class NLRN(nn.Module):
             _, note = nearest_known(value, self.config.sigma_range)
             if note is not None:
                 warnings.warn(note, stacklevel=2)
-        return level.clamp(low, high).reshape(-1, 1, 1, 1).expand(image.shape[0], 1, 1, 1)
+        return level.clamp(low, high)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:

@@ -19,7 +19,7 @@ from .options import Options
 from .plan import Plan, Step, plan_for
 from .report import Report, joined
 from .strength import check_strength, partly
-from .unit import UnitImage
+from .unit_image import UnitImage
 from .value_range import Sigma
 
 NO_MODEL = "no model"

@@ -64,13 +64,16 @@ class Guarded:
         return tuple(found)
 
 
-def guard(image: Tensor, restored: Tensor, noise: float, handling: Handling = HANDLINGS[None]) -> Guarded:
+def guard(
+    image: Tensor, restored: Tensor, noise: float | Tensor, handling: Handling = HANDLINGS[None]
+) -> Guarded:
     """The restored image with the areas that a handling guards near to what they were.
 
     Args:
         image: `[B, C, H, W]` in units of [0, 1], before the restoration.
         restored: of the same shape, after it.
-        noise: noise level of the image in the same units, by which an area may be uneven and yet flat.
+        noise: noise level of the image in the same units, or that of each pixel, `[B, 1, H, W]`, by which an area may
+            be uneven and yet flat.
         handling: of this kind of picture.
 
     Returns:
@@ -85,7 +88,7 @@ def guard(image: Tensor, restored: Tensor, noise: float, handling: Handling = HA
     return Guarded(torch.where(still, image, guarded.image), guarded.share, float(still.float().mean()))
 
 
-def _flat_areas(image: Tensor, restored: Tensor, noise: float, any_color: bool) -> Guarded:
+def _flat_areas(image: Tensor, restored: Tensor, noise: float | Tensor, any_color: bool) -> Guarded:
     """The restored image with flat areas of saturated or of any colour near to what they were.
 
     Args:

@@ -17,7 +17,7 @@ class Report:
     Args:
         model: name of the model, or its file or class.
         sigma: noise level in units of [0, 1] of the working range, for files of the type's range; the mean over a
-            batch; `None` for a model that ignores it.
+            batch and over levels that differ; `None` for a model that ignores it.
         estimated: whether sigma was estimated from the image.
         notes: facts that may be of use to the user, in full sentences.
         warnings: cautions for the user, in full sentences.

@@ -25,6 +25,7 @@ from .estimate import Trials, faster_settings
 from .hidden import fill_hidden, hidden_pixels
 from .hot_pixels import repaired
 from .kinds import Kind, like, planes_of
+from .levels import AnySigma, Levels, known_or_auto, levels_of, sigma_of_channel
 from .loaded import LoadedModels
 from .options import Options, Settings, Size, Task
 from .plan import Plan
@@ -32,10 +33,10 @@ from .report import Report, joined
 from .running import Runner
 from .sensor import denoise_sensor, known_sensor
 from .shared import ALONE, Shared, visible
-from .unit import UnitImage, UnitRestorer
+from .unit import UnitRestorer
+from .unit_image import UnitImage
 from .value_range import (
     Sigma,
-    check_sigma,
     level_of,
     range_of,
     too_strong,
@@ -132,9 +133,11 @@ class Restorer:
         return self.model_for(channels, sigma if sigma is None or isinstance(sigma, str) else sigma / 255)
 
     def __call__(
-        self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
+        self, image: Tensor, sigma: AnySigma | None = None, progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
         """Restores `[B, C, H, W]` (float32, C = 1 or 3) with sigma in units of [0, 1]; `"auto"` is for each image.
+
+        Sigma may have levels of channels, `[1, C, 1, 1]`, or of pixels, `[B, 1, H, W]`, as `nlrn.denoise` has it.
 
         Raises:
             ValueError: channels that the model does not know, an impossible sigma, or an image too small for
@@ -142,8 +145,10 @@ class Restorer:
         """
         if not torch.isfinite(image).all():
             raise ValueError("the image has NaN or infinite values")
-        checked = None if sigma is None else unit_sigma(check_sigma(sigma))
-        return self.restore_unit(UnitImage(image, checked), progress or no_progress, self.enlargement)
+        levels = self._levels_of(sigma, image, image)
+        strongest = None if levels.strongest is None else unit_sigma(levels.strongest)
+        unit = UnitImage(image, strongest, shares=levels.shares)
+        return self.restore_unit(unit, progress or no_progress, self.enlargement)
 
     def forecast(
         self, image: Image, sigma: Sigma | None = None, plan: Plan | None = None
@@ -198,7 +203,7 @@ class Restorer:
     def image(
         self,
         image: Image,
-        sigma: Sigma | None = None,
+        sigma: AnySigma | None = None,
         progress: Progress | None = None,
         shared: Shared = ALONE,
     ) -> tuple[Image, Report]:
@@ -236,7 +241,7 @@ class Restorer:
     def array(
         self,
         pixels: np.ndarray,
-        sigma: Sigma | None = None,
+        sigma: AnySigma | None = None,
         progress: Progress | None = None,
         *,
         channel_axis: int | None = None,
@@ -246,7 +251,7 @@ class Restorer:
 
         Args:
             pixels: of any integer or floating-point type.
-            sigma: in the units of the array.
+            sigma: in the units of the array; also of channels or of pixels, as `nlrn.denoise` has it.
             progress: called with the fraction done.
             channel_axis: the axis of channels none of which is alpha: three are RGB, others restored one by one.
             shared: the properties of a stack of which this is a plane.
@@ -264,11 +269,13 @@ class Restorer:
         return each_channel(
             pixels,
             channel_axis,
-            lambda part, index, count: self._same_kind(part, sigma, part_of(followed, index, count)),
+            lambda part, index, count: self._same_kind(
+                part, sigma_of_channel(sigma, channel_axis, index, count), part_of(followed, index, count)
+            ),
         )
 
     def tensor(
-        self, image: Tensor, sigma: Sigma | None = None, progress: Progress | None = None
+        self, image: Tensor, sigma: AnySigma | None = None, progress: Progress | None = None
     ) -> tuple[Tensor, Report]:
         """Restores `CHW` or `BCHW` as `array` does; the result is on the same device."""
         return self._same_kind(image, sigma, progress)
@@ -276,7 +283,7 @@ class Restorer:
     def _same_kind(
         self,
         image: Kind,
-        sigma: Sigma | None,
+        sigma: AnySigma | None,
         progress: Progress | None,
         shared: Shared = ALONE,
         *,
@@ -284,8 +291,8 @@ class Restorer:
     ) -> tuple[Kind, Report]:
         """Restores an image of any kind, with sigma in its units, or in 8-bit grey levels."""
         planes, given = planes_of(image), self.options.data_range
-        sigma = None if sigma is None else check_sigma(sigma)
-        alpha = planes.alpha
+        levels = self._levels_of(sigma, image, planes.color)
+        alpha, followed = planes.alpha, progress or no_progress
         if self.enlargement is not None:
             target = self.enlargement.of(*planes.color.shape[2:])
             alpha = None if alpha is None else enlarge_alpha(alpha, target, given)
@@ -293,18 +300,31 @@ class Restorer:
         hidden = None if isinstance(image, Image) and image.premultiplied else hidden_pixels(planes)
         color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
         if self._sensor is not None:
-            followed = progress or no_progress
             restored, report = denoise_sensor(
-                color, hidden, sigma, self._sensor, self.options, self._restore_white, followed, shared.faults
+                color,
+                hidden,
+                levels.strongest,
+                self._sensor,
+                self.options,
+                self._restore_white,
+                followed,
+                shared.faults,
             )
         else:
             quality = image.jpeg_quality if isinstance(image, Image) else None
-            restored, report = self._on_ranges(
-                color, sigma, progress or no_progress, hidden, grey_levels, shared, quality
-            )
+            restored, report = self._on_ranges(color, levels, followed, hidden, grey_levels, shared, quality)
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
         return like(image, restored, alpha), report
+
+    def _levels_of(self, sigma: AnySigma | None, image: Kind, color: Tensor) -> Levels:
+        """The noise levels of an image; `ValueError` as `levels_of`, and for several beside `decorrelate`."""
+        levels = levels_of(sigma, image, color)
+        if levels.shares is not None and self.options.decorrelate:
+            raise ValueError(
+                "decorrelate is for noise of one level, and sigma has several; give a number, or leave out one of them"
+            )
+        return levels
 
     def _restore_white(self, image: Tensor, sigma: float, progress: Progress) -> tuple[Tensor, Report]:
         """An image in units of [0, 1] without white noise of a known level."""
@@ -313,7 +333,7 @@ class Restorer:
     def _on_ranges(
         self,
         color: Tensor,
-        sigma: Sigma | None,
+        levels: Levels,
         progress: Progress,
         hidden: Tensor | None,
         grey_levels: bool,
@@ -325,19 +345,24 @@ class Restorer:
         if self.options.hot_pixels:
             color, notes = repaired(color, hidden, self.options, shared.faults)
         of_type = type_white(color.dtype) if grey_levels and given is None else None
-        level = None if sigma is None else level_of(color.dtype, sigma, given, grey_levels)
+        if levels.strongest is not None:
+            strongest = level_of(color.dtype, levels.strongest, given, grey_levels)
+            levels = dataclasses.replace(levels, strongest=strongest)
         if shared.values is not None:
             ranges = [shared.values.around(one, given is not None) for one in color]
         else:
-            noise: Sigma = "auto" if level is None else level
             from_data = self._handling.from_data
-            ranges = [range_of(one[None], given, noise, from_data=from_data) for one in color]
+            ranges = [
+                range_of(one[None], given, known_or_auto(levels.of(index)), from_data=from_data)
+                for index, one in enumerate(color)
+            ]
         parts = [(one[None], values) for one, values in zip(color, ranges, strict=True)]
         if len({(values.low, values.high) for values in ranges}) == 1:
             parts = [(color, widest(ranges))]
         results, reports = [], []
         for index, (part, values) in enumerate(parts):
-            unit = level
+            own = levels.of(index, len(part))
+            level = unit = own.strongest
             if level is not None and not (grey_levels and of_type is None):
                 unit = unit_sigma(level, values)
             share = part_of(progress, index, len(parts))
@@ -349,6 +374,7 @@ class Restorer:
                 shared.estimate,
                 quality,
                 shared.plan,
+                shares=own.shares,
             )
             result, report = self.restore_unit(image, share, self.enlargement)
             excess = values.excess(part) if self.enlargement is not None else None

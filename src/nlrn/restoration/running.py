@@ -26,7 +26,9 @@ class Runner:
     def __init__(self, options: Options, device: torch.device, precision: torch.dtype) -> None:
         self._options, self._device, self._precision = options, device, precision
 
-    def __call__(self, model: Model, image: Tensor, sigma: float | None, progress: Progress) -> Tensor:
+    def __call__(
+        self, model: Model, image: Tensor, sigma: float | Tensor | None, progress: Progress
+    ) -> Tensor:
         """`[B, C, H, W]` restored, on its own device; what overflows is computed again in float32."""
         channels = image.shape[1]
         if channels == 3 and info_of(model).channels == 1:

@@ -17,7 +17,7 @@ from .hot_pixels import Faults, check_faults, faults_of
 from .kinds import Kind, planes_of
 from .options import DataRange, Options
 from .plan import Plan
-from .unit import UnitImage
+from .unit_image import UnitImage
 from .value_range import Sigma, ValueRange, range_of
 
 # As many values of a stack and pages as its range follows from at most, and pages from which its noise, its steps and

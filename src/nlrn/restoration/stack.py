@@ -20,12 +20,13 @@ from ..inference import Progress, no_progress, part_of
 from .combined import NO_MODEL
 from .hot_pixels import check_faults
 from .kinds import Kind
+from .levels import AnySigma, sigma_of_plane, strongest_of
 from .options import Options
 from .plan import Plan
 from .report import PageReports, Report
 from .restorer import Restorer
 from .shared import ALONE, Shared, common_estimate, common_faults, common_plan, common_range
-from .unit import UnitImage
+from .unit_image import UnitImage
 from .value_range import Sigma, level_of
 
 Per = Literal["stack", "page"]
@@ -46,7 +47,8 @@ class RestoredPages:
     Args:
         restorer: restores every page.
         pages: as `nlrn.files.pages.read_pages` opens them.
-        sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses.
+        sigma: noise level in 8-bit grey levels, `"auto"`, or `None` where nlrn chooses; also of channels or of pixels,
+            the same for all pages.
         progress: called with the fraction done.
         estimate: `"stack"` for one estimate of the noise of all pages that belong together, `"page"` for one a page.
 
@@ -58,12 +60,12 @@ class RestoredPages:
         self,
         restorer: Restorer,
         pages: Stack[Image],
-        sigma: Sigma | None = None,
+        sigma: AnySigma | None = None,
         progress: Progress | None = None,
         *,
         estimate: Per = "stack",
     ) -> None:
-        self._restorer, self._sigma = restorer, sigma
+        self._restorer, self._stack, self._sigma = restorer, pages, sigma
         self._reports = PageReports()
         self.pixels = 0  # of the pages so far, as they were read
         self.unchanged = True  # all pages so far
@@ -79,21 +81,23 @@ class RestoredPages:
         """The report on the pages so far."""
         return self._reports.joined()
 
-    def _restore(self, page: Image, progress: Progress, shared: Shared) -> tuple[Image, Report]:
+    def _restore(self, index: int, progress: Progress, shared: Shared) -> tuple[Image, Report]:
+        page = self._stack[index]
         self.pixels += prod(page.pixels.shape[:2])
         restored, report = self._restorer.image(page, self._sigma, progress, shared)
         self.unchanged = self.unchanged and np.array_equal(page.pixels, restored.pixels)
         return restored, report
 
     def _level_of(self, color: Tensor) -> Sigma:
-        return level_of(color.dtype, self._sigma, self._restorer.options.data_range, grey_levels=True)
+        strongest = strongest_of(self._sigma)
+        return level_of(color.dtype, strongest, self._restorer.options.data_range, grey_levels=True)
 
 
 def restore_stack(
     restorer: Restorer,
     pixels: np.ndarray,
     axes: str,
-    sigma: Sigma | None = None,
+    sigma: AnySigma | None = None,
     progress: Progress | None = None,
     *,
     estimate: Per = "stack",
@@ -105,7 +109,8 @@ def restore_stack(
         pixels: of any integer or floating-point type, perhaps masked.
         axes: a letter for each axis, as tifffile has them: Y and X are those of a plane, S (or C, as the last axis) its
             colors, C elsewhere channels that are restored apart, all others such as Z and T those of a stack.
-        sigma: in the units of the array.
+        sigma: in the units of the array; also of channels or of pixels, the same for all planes, or with the axes of
+            the array, each as long as there or 1.
         progress: called with the fraction done.
         estimate: as for `RestoredPages`.
 
@@ -117,11 +122,11 @@ def restore_stack(
     """
     planes = ArrayStack(pixels, axes)
 
-    def restore(page: np.ndarray, part: Progress, shared: Shared) -> tuple[np.ndarray, Report]:
-        return restorer.array(page, sigma, part, shared=shared)
+    def restore(index: int, part: Progress, shared: Shared) -> tuple[np.ndarray, Report]:
+        return restorer.array(planes[index], planes.sigma(sigma, index), part, shared=shared)
 
     def level(color: Tensor) -> Sigma:
-        return level_of(color.dtype, sigma, restorer.options.data_range, grey_levels=False)
+        return level_of(color.dtype, strongest_of(sigma), restorer.options.data_range, grey_levels=False)
 
     estimated = is_estimated(restorer, sigma, estimate)
     return planes.joined(_each(restorer, planes, restore, level, estimated, progress))
@@ -182,7 +187,7 @@ class ArrayStack:
         color = "S" if "S" in axes else "C" if axes.endswith("C") else ""
         outer = [axes.index(letter) for letter in axes if letter not in f"YX{color}"]
         self._order = (*outer, *(axes.index(letter) for letter in f"YX{color}"))
-        self._moved = pixels.transpose(self._order)
+        self._whole, self._moved = pixels.shape, pixels.transpose(self._order)
         self._shape = self._moved.shape[: len(outer)]
         letters = [axes[place] for place in outer]
         self._channel = letters.index("C") if "C" in letters else None
@@ -193,6 +198,11 @@ class ArrayStack:
     def __getitem__(self, index: int) -> np.ndarray:
         plane: np.ndarray = self._moved[np.unravel_index(index, self._shape)] if self._shape else self._moved
         return plane
+
+    def sigma(self, sigma: AnySigma | None, index: int) -> AnySigma | None:
+        """The noise levels of a plane."""
+        place = tuple(int(i) for i in np.unravel_index(index, self._shape)) if self._shape else ()
+        return sigma_of_plane(sigma, self._whole, self._order, place)
 
     def group(self, index: int) -> Hashable:
         """The channel of a plane."""
@@ -221,7 +231,7 @@ def check_estimate(estimate: Per) -> None:
         raise ValueError(f"estimate must be 'stack' or 'page', got {estimate!r}")
 
 
-def is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool:
+def is_estimated(restorer: Restorer, sigma: AnySigma | None, estimate: Per) -> bool:
     """True where the noise of the stack as a whole is to be estimated."""
     check_estimate(estimate)
     return (
@@ -234,7 +244,7 @@ def is_estimated(restorer: Restorer, sigma: Sigma | None, estimate: Per) -> bool
 def _each(
     restorer: Restorer,
     stack: Stack[Kind],
-    restore: Callable[[Kind, Progress, Shared], tuple[Kind, Report]],
+    restore: Callable[[int, Progress, Shared], tuple[Kind, Report]],
     level_of: Callable[[Tensor], Sigma],
     estimated: bool,
     progress: Progress | None,
@@ -244,7 +254,7 @@ def _each(
     shared = shared_by_group(restorer.options, stack, level_of, estimated, plan)
     for index in range(len(stack)):
         part = part_of(progress or no_progress, index, len(stack))
-        yield restore(stack[index], part, shared[stack.group(index)])
+        yield restore(index, part, shared[stack.group(index)])
 
 
 def groups_of(stack: Stack[Kind]) -> dict[Hashable, list[int]]:

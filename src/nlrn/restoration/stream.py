@@ -7,18 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..files.image import Image
 from .kinds import planes_of
+from .levels import AnySigma
 from .report import Report
 from .restorer import Restorer
 from .shared import Shared, common_estimate, common_faults, common_plan
 from .stack import Per, is_estimated
-from .value_range import Sigma, range_of, type_white
+from .value_range import range_of, type_white
 
 # So many frames are looked at for the noise of all of them, and for hot pixels.
 FIRST = 8
 
 
 def restored_stream(
-    restorer: Restorer, frames: Iterable[Image], sigma: Sigma | None = None, *, estimate: Per = "stack"
+    restorer: Restorer, frames: Iterable[Image], sigma: AnySigma | None = None, *, estimate: Per = "stack"
 ) -> Iterator[tuple[Image, Report]]:
     """Frames, each restored when it is asked for, with the report on it.
 

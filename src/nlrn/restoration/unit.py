@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -12,74 +11,24 @@ from torch import Tensor
 
 from ..inference import Progress, part_of
 from ..inference.noise_level import NoiseEstimate, noise_level
-from ..inference.noise_spectrum import NoiseSpectrum, clear_lines, estimate_spectrum
-from ..models.contract import Model, info_of
+from ..inference.noise_spectrum import clear_lines, estimate_spectrum
+from ..models.contract import Model, info_of, nearest_known
 from ..models.zoo import CLASSICAL
-from .choice import AS_IT_WAS, is_gray, is_photo, noise_of, reason
+from .choice import AS_IT_WAS, is_gray, is_photo, reason
 from .decorrelate import denoise_correlated
 from .enlargement import Enlargement
 from .guard import guard
 from .loaded import LoadedModels
 from .options import Options
-from .plan import Plan
 from .removed import removed_cautions
 from .report import Report, joined
 from .running import Runner
 from .strength import check_strength, partly
-from .value_range import Sigma
+from .unit_image import UnitImage
+from .unlike_channels import denoise_unlike
 
 # The level for which a model is chosen that removes noise by its spectrum.
 STRONGEST = 1.0
-
-
-@dataclass(frozen=True)
-class UnitImage:
-    """Images of one size in units of [0, 1], and what is known of them.
-
-    Args:
-        pixels: `[B, C, H, W]`, float32, C = 1 or 3.
-        sigma: noise level; `"auto"` for white noise of a level to be estimated, `None` for noise of an unknown kind.
-        hidden: `[B, 1, H, W]`, the pixels that are not part of the picture.
-        estimate: of the noise, where there is one.
-        quality: of the JPEG file that the pixels come from.
-        plan: steps of the task `"restore"`, where they are decided.
-        spectrum: of noise that is not white, where it is removed by its spectrum.
-
-    Raises:
-        ValueError: other channels.
-    """
-
-    pixels: Tensor
-    sigma: Sigma | None = None
-    hidden: Tensor | None = None
-    estimate: NoiseEstimate | None = None
-    quality: int | None = None
-    plan: Plan | None = None
-    spectrum: NoiseSpectrum | None = None
-
-    def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise ValueError(f"an image must have 1 (grey) or 3 (RGB) channels, got {self.channels}")
-
-    @property
-    def channels(self) -> int:
-        """The number of channels."""
-        return self.pixels.shape[1]
-
-    @property
-    def is_constant(self) -> bool:
-        """True where no channel of any image has two values."""
-        return bool((self.pixels.amax((2, 3)) == self.pixels.amin((2, 3))).all())
-
-    def noise(self, *, drawings: bool) -> NoiseEstimate | None:
-        """The estimate, made where there is none yet as `noise_of` does it."""
-        return self.estimate or noise_of(self.pixels, self.hidden, drawings=drawings)
-
-    def each(self) -> list[UnitImage]:
-        """The images of the batch, one by one."""
-        masks = [None] * len(self.pixels) if self.hidden is None else list(torch.split(self.hidden, 1))
-        pairs = zip(torch.split(self.pixels, 1), masks, strict=True)
-        return [dataclasses.replace(self, pixels=x, hidden=mask) for x, mask in pairs]
 
 
 class UnitRestorer:
@@ -109,12 +58,16 @@ class UnitRestorer:
             ModelError: a model that cannot be loaded or that is for another task.
         """
         started = time.perf_counter()
-        if len(image.pixels) > 1 and self._estimates(image):
+        of_images = image.shares is not None and len(image.shares) > 1
+        if len(image.pixels) > 1 and (of_images or self._estimates(image)):
             parts = image.each()
             pairs = [
                 self(part, part_of(progress, i, len(parts)), enlargement) for i, part in enumerate(parts)
             ]
             return torch.cat([result for result, _ in pairs]), joined([report for _, report in pairs])
+        if image.shares is not None and image.shares.shape[1] > 1:
+            result, report = self._unlike(image, progress, enlargement)
+            return result, dataclasses.replace(report, seconds=time.perf_counter() - started)
         gray = self._models.are_ours and is_gray(image.pixels) and not image.is_constant
         image, notes = self._with_spectrum(image, gray)
         result, report = (self._gray if gray else self._chosen)(image, progress, enlargement)
@@ -174,10 +127,11 @@ class UnitRestorer:
             found = image.estimate
         else:
             found = None
+        sigma = image.sigma if image.shares is None else self._level_of_map(image)
         photo = undecided and (is_photo(channels, found) if by_name is None else by_name)
         level = 0.0 if found is None else found.sigma
         if image.spectrum is None:
-            model, name = self._models.get(channels, image.sigma, photo and not self._white, level)
+            model, name = self._models.get(channels, sigma, photo and not self._white, level)
         else:  # the first passes are at high levels
             model, name = self._models.get(channels, "auto", False, STRONGEST)
         if undecided and found is not None and found.drawing and image.spectrum is None:
@@ -191,6 +145,42 @@ class UnitRestorer:
             result = result.mean(1, keepdim=True)
         notes = self._reasons(image, channels, found, photo if undecided else None)
         return result, dataclasses.replace(report, notes=(*notes, *report.notes))
+
+    def _level_of_map(self, image: UnitImage) -> float:
+        """The noise level for which the model of a map is chosen: the root mean square, in which errors count.
+
+        It is the strongest where the model for that does not know the strongest.
+        """
+        assert isinstance(image.sigma, float)
+        assert image.shares is not None
+        mean = image.sigma * float(image.shares.square().mean()) ** 0.5
+        known = info_of(self._models.get(image.channels, mean, False)[0]).sigma_range
+        return image.sigma if known is not None and image.sigma > known[1] else mean
+
+    def _unlike(
+        self, image: UnitImage, progress: Progress, enlargement: Enlargement | None
+    ) -> tuple[Tensor, Report]:
+        """An image whose channels have noise levels of their own."""
+        assert isinstance(image.sigma, float)
+        assert image.shares is not None
+        levels = (image.sigma * image.shares.double()).flatten().tolist()
+
+        def choose(channels: int, level: float) -> tuple[Model, str]:
+            return self._models.get(channels, level, False)
+
+        about = info_of(choose(image.channels, image.sigma)[0])
+        if about.sigma_range is None or self._constant(image):
+            return self._chosen(dataclasses.replace(image, shares=None), progress, enlargement)
+        restored, name, cautions = denoise_unlike(image.pixels, levels, choose, self._run, progress)
+        notes: tuple[str, ...] = (
+            "the channels have noise levels of their own: each was restored by itself first",
+        )
+        if self._models.are_ours and name not in CLASSICAL:
+            guarded = guard(image.pixels, restored, image.sigma, self._handling)
+            restored, notes = guarded.image, (*notes, *guarded.notes)
+        if not self._white:
+            restored = partly(image.pixels, restored, self._strength)
+        return restored, Report(name, sum(levels) / len(levels), False, notes, tuple(cautions))
 
     def _reasons(
         self, image: UnitImage, channels: int, found: NoiseEstimate | None, photo: bool | None
@@ -228,6 +218,11 @@ class UnitRestorer:
     ) -> tuple[Tensor, Report]:
         """The image restored by a model, with the noise level that this needs."""
         about, pixels, notes = info_of(model), image.pixels, list[str]()
+        if image.shares is not None and about.sigma_range is not None and not about.sigma_map:
+            raise ValueError(
+                f"{name} takes one noise level for an image, and sigma= has one for each pixel; give a number, or a "
+                "network with a noise level, as those are that nlrn chooses"
+            )
         constant, sigma = self._constant(image), "auto" if image.sigma is None else image.sigma
         begun = None if enlargement is None else enlargement.begin(pixels)
         if begun is not None:
@@ -242,6 +237,7 @@ class UnitRestorer:
             notes.append(f"approximate: {name} was not trained with a window of {self._options.window_size}")
 
         level = used = None
+        levels: float | Tensor | None = None
         cautions: list[str] = []
         if about.sigma_range is not None and constant:
             level = 0.0 if sigma == "auto" else sigma
@@ -250,28 +246,36 @@ class UnitRestorer:
             level, used, cautions = noise_level(
                 pixels, known, about.sigma_range, image.hidden, image.estimate
             )
+            levels = used
+            if image.shares is not None:
+                levels = (level * image.shares).clamp(*about.sigma_range)
+                _, low = nearest_known(level * float(image.shares.min()), about.sigma_range)
+                cautions += [low] if low else []
         elif sigma != "auto":
             notes.append(f"{name} takes no sigma: it is ignored")
         if begun is not None:
             pixels = begun.finish(
-                lambda luma, part: luma if constant else self._run(model, luma, used, part), progress
+                lambda luma, part: luma if constant else self._run(model, luma, levels, part), progress
             )
         elif not constant:
-            restored = self._denoised(model, image, pixels, used, progress)
+            restored = self._denoised(model, image, pixels, levels, progress)
             if self._models.are_ours and name not in CLASSICAL:
-                white = image.spectrum is None and not self._white
+                white = image.spectrum is None and image.shares is None and not self._white
                 if self._options.task == "denoise" and used is not None and white:
                     cautions += _check(image, restored, used)
-                guarded = guard(pixels, restored, self._level_in(image, level), self._handling)
+                noise = levels if isinstance(levels, Tensor) else self._level_in(image, level)
+                guarded = guard(pixels, restored, noise, self._handling)
                 restored, notes = guarded.image, [*notes, *guarded.notes]
             # Of a sensor's noise the share is taken in the units of the data, and not here.
             pixels = restored if self._white else partly(pixels, restored, self._strength)
+        if level is not None and image.shares is not None:
+            level *= float(image.shares.mean())
         return pixels, Report(
             name, level, level is not None and sigma == "auto", tuple(notes), tuple(cautions)
         )
 
     def _denoised(
-        self, model: Model, image: UnitImage, pixels: Tensor, sigma: float | None, progress: Progress
+        self, model: Model, image: UnitImage, pixels: Tensor, sigma: float | Tensor | None, progress: Progress
     ) -> Tensor:
         """The pixels through a model: once, or as the spectrum of the noise asks for."""
         known = info_of(model).sigma_range

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -274,14 +274,14 @@ def type_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_sigma(sigma: Sigma) -> Sigma:
+def check_sigma(sigma: Any) -> Sigma:
     """A noise level as a float; `"auto"` stays.
 
     Raises:
         ValueError: no number, negative, NaN or infinite.
     """
     if isinstance(sigma, str) and sigma == "auto":
-        return sigma
+        return "auto"
     if isinstance(sigma, np.ndarray | Tensor) and sigma.ndim == 0:
         sigma = sigma.item()
     if not isinstance(sigma, numbers.Real) or isinstance(sigma, bool):

@@ -36,7 +36,7 @@ class Denoiser(ABC):
             sigma: noise standard deviation in the same units, a number or `[B]`; at 0 the image stays as it is.
 
         Raises:
-            ValueError: an image of another form, or a sigma that is missing, negative or not finite.
+            ValueError: an image or a sigma of another form, or a sigma that is missing, negative or not finite.
         """
         allowed = "C" if self.channels is None else " or ".join(map(str, self.channels))
         wrong = self.channels is not None and image.ndim == 4 and image.shape[1] not in self.channels
@@ -47,7 +47,12 @@ class Denoiser(ABC):
             )
         if sigma is None:
             raise ValueError(f"{self.name} needs sigma (in units of [0, 1])")
-        levels = torch.as_tensor(sigma, dtype=torch.float64).expand(image.shape[0]).tolist()
+        given = torch.as_tensor(sigma, dtype=torch.float64)
+        if given.shape not in ((), (1,), image.shape[:1]):
+            raise ValueError(
+                f"sigma must be a number or one per image ({image.shape[0]},), got shape {tuple(given.shape)}"
+            )
+        levels = given.expand(image.shape[0]).tolist()
         if not all(math.isfinite(level) and level >= 0 for level in levels):
             raise ValueError(f"sigma must be finite and >= 0, got {levels}")
         return torch.stack(
