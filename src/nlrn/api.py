@@ -142,10 +142,10 @@ def upscale(
 ) -> Restorable:
     """Makes an image up to 16 times larger (super-resolution).
 
-    The network restores the luma of a bicubic enlargement by 2, 3 or 4; chroma and alpha are bicubic. Another factor is
-    the next larger one of these and bicubic down from there, as MATLAB's `imresize` does it; above 4 the network is
-    applied twice, and a note says so. It was trained on images made smaller by the same `imresize`; an image that is
-    noisy or compressed stays so.
+    The network restores the luma of a bicubic enlargement by 2, 3 or 4; chroma is bicubic, and so is alpha but for its
+    edges. Another factor is the next larger one of these and bicubic down from there, as MATLAB's `imresize` does it;
+    above 4 the network is applied twice, and a note says so. It was trained on images made smaller by the same
+    `imresize`; an image that is noisy or compressed stays so.
 
     Args:
         image: as for `denoise`.

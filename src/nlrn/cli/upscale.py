@@ -17,9 +17,9 @@ def upscale(
 ) -> None:
     """Make images larger (super-resolution).
 
-    Results are named STEM-x2.EXT and so on. The network restores the luma of a bicubic enlargement; colours and alpha
-    are bicubic. Above 4 times it is applied twice. Depth, EXIF and colour profile are kept. Originals are never
-    modified.
+    Results are named STEM-x2.EXT and so on. The network restores the luma of a bicubic enlargement; colours are
+    bicubic, and so is alpha but for its edges. Above 4 times it is applied twice. Depth, EXIF and colour profile are
+    kept. Originals are never modified.
     """
     enlarged = parse_enlargement(2 if (scale, size, fit) == (None, None, None) else scale, size, fit)
     assert enlarged is not None

@@ -103,6 +103,12 @@ class Combined:
         ]
         return torch.cat([result for result, _ in pairs]), joined([report for _, report in pairs])
 
+    def enlarged(
+        self, image: UnitImage, progress: Progress, enlargement: Enlargement | None
+    ) -> tuple[Tensor, Report]:
+        """An image that is enlarged and not restored."""
+        return self._step("upscale", image, progress, enlargement)
+
     def _one(
         self, image: UnitImage, progress: Progress, enlargement: Enlargement | None
     ) -> tuple[Tensor, Report]:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 
-import torch
 from torch import Tensor
 
 from ..files import exif
@@ -22,8 +21,7 @@ from ..files.microscopy import enlarged
 from ..inference import Progress
 from ..ops.resize import bicubic_resize
 from .luma import recolor, split
-from .options import DataRange, Size, Task
-from .value_range import ValueRange
+from .options import Size, Task
 
 # The scales of the network, once or twice, by how much larger they make an image together.
 PASSES = ((2,), (3,), (4,), (3, 2), (4, 2), (3, 3), (4, 3), (4, 4))
@@ -221,32 +219,6 @@ def describe(image: Image, before: Image) -> tuple[Image, tuple[str, ...]]:
     image, notes = enlarged(image, (columns, rows))
     image = dataclasses.replace(image, exif=exif.resized(image.exif, width, height), xmp=None)
     return image, (*lost, *notes)
-
-
-def enlarge_alpha(alpha: Tensor, target: Target, data_range: DataRange | None = None) -> Tensor:
-    """Alpha `[B, 1, H, W]` of any type, enlarged with its image.
-
-    What is opaque follows from an integer's type, whatever its image's white.
-
-    Args:
-        alpha: as it was given.
-        target: of its image.
-        data_range: of the image, for floats, by default 0 to 1. Alpha that leaves it keeps its own extremes.
-
-    Raises:
-        ValueError: NaN or infinite values.
-    """
-    if not torch.isfinite(alpha.double()).all():
-        raise ValueError("alpha has NaN or infinite values")
-    low, high = (extreme.item() for extreme in alpha.double().aminmax())
-    if alpha.is_floating_point():
-        white = data_range[1] if isinstance(data_range, tuple) else data_range
-        opaque = max(1.0 if white is None else white, high)
-    else:
-        opaque = float(torch.iinfo(alpha.dtype).max)
-    values = ValueRange(0.0, opaque)
-    large = target.resize(values.to_unit(alpha))
-    return values.from_unit(large.clamp(min(0.0, low / opaque), 1), alpha)
 
 
 def _between(progress: Progress, start: float, end: float) -> Progress:

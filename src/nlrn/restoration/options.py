@@ -54,7 +54,7 @@ class Options:
             channels, and for noise by whether sigma is known.
         task: `"denoise"`, `"upscale"`, `"dejpeg"` or `"restore"`, which is those of the three that an image needs.
         scale, size, fit: how large results are, as `Enlargement` has them: exactly one of the three for `"upscale"`,
-            at most one for `"restore"`. Luma is restored, chroma and alpha are bicubic.
+            at most one for `"restore"`. Luma and edges of alpha are restored, the rest is bicubic.
         steps: stop after this many recurrent steps (one of the model's heads).
         ensemble: average over the eight flips and rotations of the image.
         device: `"auto"` (CUDA if there is one, else the CPU), or a PyTorch device, for models given by name. A model

@@ -18,9 +18,10 @@ from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
 from ..ops.resize import bicubic_resize
+from .alpha import enlarge_alpha
 from .channels import alpha_note, each_channel
 from .combined import NO_MODEL, Combined
-from .enlargement import describe, enlarge_alpha, enlargement_for, is_turned
+from .enlargement import describe, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
 from .hidden import fill_hidden, hidden_pixels
 from .hot_pixels import repaired
@@ -295,7 +296,8 @@ class Restorer:
         alpha, followed = planes.alpha, progress or no_progress
         if self.enlargement is not None:
             target = self.enlargement.of(*planes.color.shape[2:])
-            alpha = None if alpha is None else enlarge_alpha(alpha, target, given)
+            if alpha is not None:
+                alpha, followed = enlarge_alpha(alpha, target, self._enlarged_plane, given, followed)
         # Colours that are multiplied with alpha have nothing hidden.
         hidden = None if isinstance(image, Image) and image.premultiplied else hidden_pixels(planes)
         color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
@@ -325,6 +327,11 @@ class Restorer:
                 "decorrelate is for noise of one level, and sigma has several; give a number, or leave out one of them"
             )
         return levels
+
+    def _enlarged_plane(self, plane: Tensor, progress: Progress) -> Tensor:
+        """`[1, 1, H, W]` in units of [0, 1], enlarged by the network and nothing else."""
+        enlarge = self.restore_unit if self.combined is None else self.combined.enlarged
+        return enlarge(UnitImage(plane), progress, self.enlargement)[0]
 
     def _restore_white(self, image: Tensor, sigma: float, progress: Progress) -> tuple[Tensor, Report]:
         """An image in units of [0, 1] without white noise of a known level."""
