@@ -147,6 +147,15 @@ class TestChannels:
             result = nlrn.denoise(image, sigma, model=tiny_grey).reshape(3, 16, 20).permute(1, 2, 0)
             assert np.array_equal(result, expected)
 
+    def test_images_of_a_batch(self):
+        batch = torch.from_numpy(picture((2, 3, 16, 20)))
+        levels, done = torch.tensor([[10, 20, 40], [30, 0, 5]]), []
+        for sigma in (levels.view(2, 3, 1, 1), levels[:1].view(1, 3, 1, 1)):
+            result = nlrn.denoise(batch, sigma, model="gaussian", progress=done.append)
+            for image, own, restored in zip(batch, sigma.expand(2, 3, 1, 1), result, strict=True):
+                assert torch.equal(nlrn.denoise(image, own, model="gaussian"), restored)
+            assert done.pop() == 1.0
+
     def test_equal_levels_are_a_number(self, tiny_colour):
         array = picture((16, 20, 3))
         assert np.array_equal(

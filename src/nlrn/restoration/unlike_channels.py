@@ -74,4 +74,5 @@ def denoise_unlike(
         alike = alone + scale.view(1, -1, 1, 1) * (image - alone)
         together = restored(count, alike, c, count + c)
         result[:, c] = torch.lerp(alone[:, c], together[:, c], level / max(levels))
+    progress(1.0)
     return result, ", ".join(names), list(dict.fromkeys(cautions))
