@@ -105,6 +105,14 @@ def test_length_in_steps_and_global_random_numbers(start):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize(
+    "sigma", [np.full((64, 64), SIGMA), (SIGMA, SIGMA, 2 * SIGMA)], ids=["map", "channels"]
+)
+def test_levels_that_differ_are_refused(sigma):
+    with pytest.raises(ValueError, match="sigma must be a number or 'auto', got "):
+        noisy_images([noisy()], sigma, {})
+
+
 def test_recorrupted_noises_have_nothing_in_common():
     clean = torch.full((1, 1, 512, 512), 0.5)
     noise, added = torch.randn(2, 1, 1, 512, 512, generator=torch.Generator().manual_seed(0)) * SIGMA

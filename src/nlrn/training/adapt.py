@@ -49,7 +49,7 @@ def adapt(
     Args:
         images: a path, an array, a tensor or a Pillow image as `denoise` takes them, or a list of these. Of a file all
             pages count. Noise is white or that of a sensor, in every pixel by itself.
-        sigma: noise level as `denoise` takes it; by default estimated from each image or stack.
+        sigma: noise level as `denoise` takes it, one for all; by default estimated from each image or stack.
         minutes: time to learn.
         model: name or weight file to start from; by default `nlrn-color` for RGB images and `nlrn-gray` for others.
         pairs: whether the images are repeated frames of one scene that does not move: those of each stack, or the

@@ -29,7 +29,7 @@ from ..restoration.hidden import hidden_pixels
 from ..restoration.kinds import of_pillow, planes_of
 from ..restoration.shared import spread
 from ..restoration.stack import ArrayStack, Stack, shared_by_group
-from ..restoration.value_range import level_of
+from ..restoration.value_range import check_sigma, level_of
 
 Source = np.ndarray | Tensor | PillowImage | str | os.PathLike[str]
 Page = np.ndarray | Tensor | Image
@@ -103,7 +103,7 @@ def noisy_images(
 
     Args:
         sources: arrays, tensors, Pillow images and files; of files all pages.
-        sigma: noise level as `denoise` takes it; by default estimated.
+        sigma: noise level as `denoise` takes it, one for all; by default estimated.
         settings: options of `denoise`.
         axes: a letter for each axis of an array, as `denoise` takes them.
         frames: whether they are repeated frames of one scene, those of a stack or of all sources. Their noise need
@@ -113,6 +113,7 @@ def noisy_images(
         ValueError: no images, noise that is not there, not known or not white, and what `denoise` refuses.
         OSError: a file that cannot be read.
     """
+    sigma = None if sigma is None else check_sigma(sigma)  # a network learns for one level at a time
     found: list[Noisy] = []
     cautions: dict[str, None] = {}
     with ExitStack() as opened:
