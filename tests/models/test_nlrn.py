@@ -199,7 +199,9 @@ class TestNoiseChannel:
             tiny(**self.options)(torch.rand(1, 1, 8, 8))
 
     def test_wrong_number_of_sigmas(self):
-        with pytest.raises(ValueError, match=r"one per image \(2,\), got shape \(3,\)"):
+        with pytest.raises(
+            ValueError, match=r"one per image \(2,\) or of each pixel \(2, 1, 8, 8\), got shape \(3,\)"
+        ):
             tiny(**self.options)(torch.rand(2, 1, 8, 8), torch.tensor([0.1, 0.1, 0.1]))
 
     def test_sigma_beyond_the_range_warns_and_is_clamped(self):

@@ -110,3 +110,14 @@ def test_all_kinds_and_restore_agree(tmp_path):
     assert np.array_equal(nlrn.upscale(tensor, 2)[3], expected)
     assert np.array_equal(nlrn.restore(tensor, 2)[3], expected)
     assert np.array_equal(nlrn.upscale(tensor, size=(96, 96))[3], expected)
+
+
+def test_restore_makes_no_plan_for_alpha(monkeypatch):
+    """Which is enlarged, and neither denoised nor freed of compression."""
+    from nlrn.restoration.combined import Combined
+
+    plans, plan = [], Combined.plan
+    monkeypatch.setattr(Combined, "plan", lambda *args: plans.append(1) or plan(*args))
+    small = smaller(disc(), 2)
+    nlrn.restore(np.dstack([np.full(small.shape, 99, np.uint8), small]), 2)
+    assert len(plans) == 1

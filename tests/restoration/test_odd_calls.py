@@ -116,7 +116,7 @@ def test_images_that_are_none_are_refused_by_name(image, message):
     [
         ({"foo": 1}, TypeError, "there is no option 'foo'"),
         ({"progress": 5}, TypeError, "progress must be a function of the fraction done, got 5"),
-        ({"sigma": np.ones((40, 48))}, ValueError, r"sigma must be a number or 'auto', got an array of shape \(40, 48\)"),
+        ({"sigma": np.ones((48, 40))}, ValueError, r"of 40 rows and 48 columns; got an array of shape \(48, 40\)"),
         ({"nodata": "none"}, ValueError, "nodata must be 'nan' or a number, got 'none'"),
         ({"nodata": 1j}, ValueError, "nodata must be 'nan' or a number, got 1j"),
         ({"device": None}, TypeError, "device must be"),

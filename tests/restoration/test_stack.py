@@ -259,5 +259,6 @@ def test_a_constant_plane_does_not_lower_the_level_of_the_stack(caplog):
 
 
 def test_sigma_of_another_kind_is_named():
-    with pytest.raises(ValueError, match="sigma must be a number or 'auto'"):
-        nlrn.denoise(np.zeros((4, 32, 32), np.uint8), np.array([5, 5, 5, 5]), axes="ZYX")
+    """Four numbers are those of channels; a level for each plane is `[4, 1, 1]`."""
+    with pytest.raises(ValueError, match=r"of 32 rows and 32 columns; got an array of shape \(4,\)"):
+        nlrn.denoise(np.zeros((4, 32, 32), np.uint8), np.array([5, 5, 5, 6]), axes="ZYX")
