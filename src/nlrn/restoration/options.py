@@ -154,6 +154,23 @@ class Options:
                 )
         return HANDLINGS[purpose]
 
+    def check_denoising(self) -> None:
+        """Raises `ValueError` for options of `"denoise"` beside another task, or that exclude each other."""
+        for name in ("hot_pixels", "decorrelate"):
+            if getattr(self, name) and self.task != "denoise":
+                raise ValueError(f"{name} is for denoise, not for {self.task}")
+        if self.hot_pixels not in (True, False, "frame", "stack"):
+            raise ValueError(f"hot_pixels must be True, False, 'frame' or 'stack', got {self.hot_pixels!r}")
+        if self.decorrelate and self.noise is not None:
+            raise ValueError(
+                "decorrelate is for noise of one level, not for noise='poisson-gaussian'; give one of them"
+            )
+        if self.decorrelate and self.handling.photo:
+            raise ValueError(
+                f"decorrelate is for a model that takes a noise level, and purpose='{self.purpose}' takes one that "
+                "has none; give one of them"
+            )
+
     @property
     def model_name(self) -> str | None:
         """The name or file of the model; `None` for the default one and for a model object."""

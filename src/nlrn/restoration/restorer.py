@@ -17,34 +17,25 @@ from ..inference.devices import pick_device
 from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
-from ..ops.resize import bicubic_resize
 from .alpha import enlarge_alpha
 from .channels import alpha_note, each_channel
 from .combined import NO_MODEL, Combined
 from .enlargement import describe, enlargement_for, is_turned
 from .estimate import Trials, faster_settings
 from .hidden import fill_hidden, hidden_pixels
-from .hot_pixels import repaired
 from .kinds import Kind, like, planes_of
-from .levels import AnySigma, Levels, known_or_auto, levels_of, sigma_of_channel
+from .levels import AnySigma, Levels, levels_of, sigma_of_channel
 from .loaded import LoadedModels
+from .on_ranges import restore_on_ranges
 from .options import Options, Settings, Size, Task
 from .plan import Plan
-from .report import Report, joined
+from .report import Report
 from .running import Runner
 from .sensor import denoise_sensor, known_sensor
 from .shared import ALONE, Shared, visible
 from .unit import UnitRestorer
 from .unit_image import UnitImage
-from .value_range import (
-    Sigma,
-    level_of,
-    range_of,
-    too_strong,
-    type_white,
-    unit_sigma,
-    widest,
-)
+from .value_range import Sigma, range_of, unit_sigma
 
 
 class Restorer:
@@ -77,23 +68,8 @@ class Restorer:
     ) -> None:
         self.options = options = Options(model, task, scale, size, fit, **settings)
         self.enlargement = enlargement_for(task, scale, size, fit)
+        options.check_denoising()
         self._sensor, self._handling = known_sensor(options), options.handling
-        for name in ("hot_pixels", "decorrelate"):
-            if getattr(options, name) and task != "denoise":
-                raise ValueError(f"{name} is for denoise, not for {task}")
-        if options.hot_pixels not in (True, False, "frame", "stack"):
-            raise ValueError(
-                f"hot_pixels must be True, False, 'frame' or 'stack', got {options.hot_pixels!r}"
-            )
-        if options.decorrelate and options.noise is not None:
-            raise ValueError(
-                "decorrelate is for noise of one level, not for noise='poisson-gaussian'; give one of them"
-            )
-        if options.decorrelate and self._handling.photo:
-            raise ValueError(
-                f"decorrelate is for a model that takes a noise level, and purpose='{options.purpose}' takes one that "
-                "has none; give one of them"
-            )
         self.device = pick_device(options.device)
         if isinstance(model, nn.Module):
             self.device = next((p.device for p in model.parameters()), self.device)
@@ -313,8 +289,18 @@ class Restorer:
                 shared.faults,
             )
         else:
-            quality = image.jpeg_quality if isinstance(image, Image) else None
-            restored, report = self._on_ranges(color, levels, followed, hidden, grey_levels, shared, quality)
+            restored, report = restore_on_ranges(
+                self.restore_unit,
+                color,
+                levels,
+                followed,
+                self.enlargement,
+                self.options,
+                hidden=hidden,
+                grey_levels=grey_levels,
+                shared=shared,
+                quality=image.jpeg_quality if isinstance(image, Image) else None,
+            )
         if hidden is not None and restored.shape == color.shape:
             restored = torch.where(hidden.to(restored.device), planes.color, restored)
         return like(image, restored, alpha), report
@@ -336,63 +322,3 @@ class Restorer:
     def _restore_white(self, image: Tensor, sigma: float, progress: Progress) -> tuple[Tensor, Report]:
         """An image in units of [0, 1] without white noise of a known level."""
         return self.restore_unit(UnitImage(image, sigma), progress)
-
-    def _on_ranges(
-        self,
-        color: Tensor,
-        levels: Levels,
-        progress: Progress,
-        hidden: Tensor | None,
-        grey_levels: bool,
-        shared: Shared,
-        quality: int | None,
-    ) -> tuple[Tensor, Report]:
-        """`[B, C, H, W]` restored in its own units, by way of ranges that the models know."""
-        given, notes = self.options.data_range, tuple[str, ...]()
-        if self.options.hot_pixels:
-            color, notes = repaired(color, hidden, self.options, shared.faults)
-        of_type = type_white(color.dtype) if grey_levels and given is None else None
-        if levels.strongest is not None:
-            strongest = level_of(color.dtype, levels.strongest, given, grey_levels)
-            levels = dataclasses.replace(levels, strongest=strongest)
-        if shared.values is not None:
-            ranges = [shared.values.around(one, given is not None) for one in color]
-        else:
-            from_data = self._handling.from_data
-            ranges = [
-                range_of(one[None], given, known_or_auto(levels.of(index)), from_data=from_data)
-                for index, one in enumerate(color)
-            ]
-        parts = [(one[None], values) for one, values in zip(color, ranges, strict=True)]
-        if len({(values.low, values.high) for values in ranges}) == 1:
-            parts = [(color, widest(ranges))]
-        results, reports = [], []
-        for index, (part, values) in enumerate(parts):
-            own = levels.of(index, len(part))
-            level = unit = own.strongest
-            if level is not None and not (grey_levels and of_type is None):
-                unit = unit_sigma(level, values)
-            share = part_of(progress, index, len(parts))
-            mask = None if hidden is None else hidden[index : index + len(part)]
-            image = UnitImage(
-                values.to_unit(part),
-                unit,
-                mask,
-                shared.estimate,
-                quality,
-                shared.plan,
-                shares=own.shares,
-            )
-            result, report = self.restore_unit(image, share, self.enlargement)
-            excess = values.excess(part) if self.enlargement is not None else None
-            if excess is not None:
-                result += bicubic_resize(excess, *result.shape[2:])
-            results.append(values.from_unit(result, part))
-            report = report.on(values, of_type)
-            if of_type is not None and isinstance(level, float):
-                report = dataclasses.replace(
-                    report, warnings=(*report.warnings, *too_strong(level, values, of_type))
-                )
-            reports.append(report)
-        report = joined(reports)
-        return torch.cat(results), dataclasses.replace(report, notes=(*notes, *report.notes))
