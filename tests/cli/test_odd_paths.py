@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -58,7 +59,13 @@ def test_a_working_folder_that_is_gone(good, tmp_path):
     os.chdir("gone")
     os.rmdir(tmp_path / "gone")
     try:
-        one_line(good("denoise", "../a.png", *FAST), 2, "the working folder does not exist any more")
+        for path in ("../a.png", str(tmp_path / "a.png")):
+            one_line(good("denoise", path, *FAST), 2, "the working folder does not exist any more")
+            # In a process of its own libraries are loaded there.
+            command = [sys.executable, "-m", "nlrn", "denoise", path, *FAST]
+            own = subprocess.run(command, capture_output=True, text=True)
+            assert (own.returncode, own.stderr.count("\n")) == (2, 1)
+            assert "the working folder does not exist any more" in own.stderr
     finally:
         os.chdir(tmp_path)
 

@@ -52,10 +52,6 @@ def plan_jobs(
     """
     if "" in inputs:
         raise PlanError("an input has an empty name")
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise PlanError("the working folder does not exist any more") from error
     if "-" in inputs:
         if len(inputs) > 1:
             raise PlanError("standard input (-) must be the only input")

@@ -59,6 +59,12 @@ def _root(
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+        return
+    try:
+        os.getcwd()
+    except OSError as error:
+        # Intel MKL, which PyTorch loads, ends the process where there is none.
+        raise CliError("the working folder does not exist any more; change to another one") from error
 
 
 app.command(cls=GroupedCommand)(restore)
