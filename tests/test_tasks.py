@@ -31,12 +31,16 @@ def picture(shape: tuple[int, ...], dtype: str = "uint8") -> np.ndarray:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_arrays(shape, dtype, scale, tiny_upscaler):
     array = picture(shape, dtype)
+    white = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
+    if shape[-1] in (2, 4):
+        # Soft alpha, which has no edges for the network.
+        array[..., -1] = (np.linspace(0.3, 0.7, 9)[:, None] * np.ones(7) * white).astype(dtype)
     large = nlrn.upscale(array, scale, model=tiny_upscaler)
     assert (large.shape, large.dtype) == ((9 * scale, 7 * scale, *shape[2:]), array.dtype)
     if shape[-1] in (2, 4):
-        white = {"uint8": 255, "uint16": 65535}.get(dtype, 1)
         alpha = bicubic_resize(torch.from_numpy(array[..., -1] / white), 9 * scale, 7 * scale).numpy()
-        np.testing.assert_allclose(large[..., -1] / white, alpha.clip(0, 1), atol=0.51 / min(white, 255))
+        atol = 0.51 / white if white > 1 else 1e-6
+        np.testing.assert_allclose(large[..., -1] / white, alpha.clip(0, 1), atol=atol)
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 7), (3, 9, 7), (4, 9, 7), (2, 3, 9, 7), (2, 4, 9, 7)])
