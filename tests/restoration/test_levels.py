@@ -174,6 +174,25 @@ class TestChannels:
         maps = nlrn.denoise(array, RISING, channel_axis=0, model=tiny_grey)
         assert np.array_equal(maps, [nlrn.denoise(p, RISING, model=tiny_grey) for p in array])
 
+    def test_colours_on_another_axis(self, tiny_grey):
+        array, levels = picture((16, 20, 3)), (10, 20, 40)
+        expected = nlrn.denoise(array, levels, model=tiny_grey)
+        for axis, shape in ((0, (3, 1, 1)), (1, (1, 3, 1)), (2, (1, 1, 3))):
+            for sigma in (levels, np.reshape(levels, shape)):
+                moved = nlrn.denoise(np.moveaxis(array, -1, axis), sigma, channel_axis=axis, model=tiny_grey)
+                assert np.array_equal(np.moveaxis(moved, axis, -1), expected)
+
+    def test_a_channel_with_hardly_any_noise_is_no_worse_than_one_without(self):
+        clean = picture((32, 32, 3)) / 255
+        noise = np.random.default_rng(0).normal(size=clean.shape) * (0, 20 / 255, 40 / 255)
+        without, hardly = (
+            psnr(
+                nlrn.denoise(clean + noise, (least, 20 / 255, 40 / 255), data_range=1.0), clean, data_range=1
+            )
+            for least in (0, 1e-6)
+        )
+        assert hardly > without - 0.5
+
     def test_a_channel_without_noise_stays_as_it_is(self):
         array = picture((16, 20, 3))
         result = nlrn.denoise(array, (0, 0, 30), model="gaussian")

@@ -247,7 +247,9 @@ class Restorer:
             pixels,
             channel_axis,
             lambda part, index, count: self._same_kind(
-                part, sigma_of_channel(sigma, channel_axis, index, count), part_of(followed, index, count)
+                part,
+                sigma_of_channel(sigma, channel_axis, index, pixels.shape[channel_axis]),
+                part_of(followed, index, count),
             ),
         )
 

@@ -2,7 +2,7 @@
 
     x_c    channel c of the image y, restored by itself at its level s_c
     y'     x + (s_c / s) (y - x) for each channel: an estimate of the image as it would be with noise s_c in all
-           channels (s their own levels)
+           channels (s their own levels, but at least min(1 / 255, s_c))
     z_c    channel c of y', restored with the other channels at level s_c
 
 The result is `x_c + w (z_c - x_c)` with w = s_c / max s: to the channel with the least noise the others add least.
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from ..inference import Progress, part_of
 from ..models.contract import Model, info_of, nearest_known
+
+# Below this level a network removes its own error rather than noise, which is not to be enlarged as if it were noise.
+LEAST = 1 / 255
 
 # The model and its name, for a number of channels and a noise level.
 Choose = Callable[[int, float], tuple[Model, str]]
@@ -70,7 +73,8 @@ def denoise_unlike(
     joint, _ = choose(count, max(levels))
     for c in noisy if info_of(joint).channels != 1 else []:
         level = levels[c]
-        scale = torch.tensor([level / own if own else 1.0 for own in levels], device=image.device)
+        weakest = min(LEAST, level)
+        scale = torch.tensor([level / max(own, weakest) for own in levels], device=image.device)
         alike = alone + scale.view(1, -1, 1, 1) * (image - alone)
         together = restored(count, alike, c, count + c)
         result[:, c] = torch.lerp(alone[:, c], together[:, c], level / max(levels))
