@@ -121,3 +121,20 @@ def test_restore_makes_no_plan_for_alpha(monkeypatch):
     small = smaller(disc(), 2)
     nlrn.restore(np.dstack([np.full(small.shape, 99, np.uint8), small]), 2)
     assert len(plans) == 1
+
+
+def test_colours_that_are_multiplied_with_alpha_stay_within_it(tmp_path):
+    y, x = np.mgrid[:40, :40] - 20
+    alpha = np.where(y**2 + x**2 < 150, 255, 0).astype(np.uint8)
+    alpha[np.abs(y**2 + x**2 - 150) < 20] = 128
+    bright = np.dstack([alpha, alpha // 2, alpha // 4])
+    write_image(Image(bright, alpha=alpha, premultiplied=True), tmp_path / "a.tif")
+    nlrn.upscale(tmp_path / "a.tif", 2, output=tmp_path / "b.tif")
+    result = read_image(tmp_path / "b.tif")
+    assert result.premultiplied
+    assert (result.pixels <= result.alpha[..., None]).all()
+    # Light of its own is beyond alpha before, and may be after.
+    write_image(Image(bright, alpha=alpha // 2, premultiplied=True), tmp_path / "c.tif")
+    nlrn.upscale(tmp_path / "c.tif", 2, output=tmp_path / "d.tif")
+    result = read_image(tmp_path / "d.tif")
+    assert (result.pixels > result.alpha[..., None]).any()

@@ -1,4 +1,4 @@
-"""Alpha as large as its image: edges through the network, all else bicubic.
+"""Alpha as large as its image: edges through the network, all else bicubic; and colours multiplied with alpha.
 
 Bicubic enlargement blurs the edges of a cut-out and rings beside them, and is as good as exact where alpha is soft. The
 two are told apart by making the bicubic result small again: at edges that is not what was enlarged.
@@ -6,12 +6,15 @@ two are told apart by making the bicubic result small again: at edges that is no
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..files.image import Image
 from ..inference import Progress, part_of
 from ..ops.resize import bicubic_resize
 from .enlargement import Target
@@ -67,6 +70,21 @@ def enlarge_alpha(
         large[one] = torch.where(at, network(unit[one], part).to(large.device), large[one])
     left = part_of(progress, 1, 2) if found else progress
     return values.from_unit(large.clamp(min(0.0, low / opaque), 1), alpha), left
+
+
+def within_alpha(restored: Image, given: Image) -> Image:
+    """The restored image with no colour beyond its alpha, where colours are multiplied with it and none was."""
+    if not given.premultiplied or given.alpha is None or restored.alpha is None:
+        return restored
+    if (given.pixels > _beside(given.alpha, given.pixels)).any():
+        return restored  # light of its own, as in renderings
+    pixels = np.minimum(restored.pixels, _beside(restored.alpha, restored.pixels))
+    return dataclasses.replace(restored, pixels=pixels)
+
+
+def _beside(alpha: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Alpha with the axes of `pixels`."""
+    return alpha if pixels.ndim == 2 else alpha[..., None]
 
 
 def _edges(alpha: Tensor, large: Tensor) -> Tensor:

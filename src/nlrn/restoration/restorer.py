@@ -17,7 +17,7 @@ from ..inference.devices import pick_device
 from ..inference.precision import pick_precision
 from ..models.contract import Model, info_of
 from ..models.zoo import CLASSICAL, MODELS, smallest_model
-from .alpha import enlarge_alpha
+from .alpha import enlarge_alpha, within_alpha
 from .channels import alpha_note, each_channel
 from .combined import NO_MODEL, Combined
 from .enlargement import describe, enlargement_for, is_turned
@@ -193,6 +193,7 @@ class Restorer:
             ValueError: as `array`.
         """
         restored, report = self.turned_as(image)._same_kind(image, sigma, progress, shared, grey_levels=True)
+        restored = within_alpha(restored, image)
         if report.estimated and image.format == "JPEG" and (sigma == "auto" or image.pixels.ndim == 2):
             caution = "the noise of a camera JPEG is not white, and the estimate may be off; give sigma= if you know it"
             report = dataclasses.replace(report, warnings=(*report.warnings, caution))
