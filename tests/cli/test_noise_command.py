@@ -38,6 +38,20 @@ def test_lines(nlrn, counts, flat):
     assert "it is constant; give --gain and --read-noise" in done.out
 
 
+def test_what_rows_share(nlrn, counts, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 3, (64, 96)) + rng.normal(0, 8, (64, 1))
+    write_image(Image((128 + noise).round().astype(np.uint8)), tmp_path / "rows.png")
+    done = nlrn("noise", tmp_path / "rows.png", counts)
+    assert [line.split()[:2] for line in done.out.splitlines() if "--decorrelate" in line] == [
+        ["lines", "rows"]
+    ]
+    found = [
+        json.loads(line) for line in nlrn("noise", tmp_path / "rows.png", counts, "--json").out.splitlines()
+    ]
+    assert [one["lines"] for one in found] == [["rows"], []]
+
+
 def test_json_and_plot(nlrn, counts, tmp_path):
     done = nlrn("noise", counts, "--json", "--plot", "plot.png")
     assert done.code == 0

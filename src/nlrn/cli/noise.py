@@ -90,7 +90,7 @@ def _measure(
 ) -> None:
     """Measures pages of one kind; `several` says which they are."""
     from ..inference.sensor_noise import NoiseUnknown
-    from ..restoration import measure_noise_of_pages, measure_sensor_noise
+    from ..restoration import measure_lines, measure_noise_of_pages, measure_sensor_noise
 
     image = pages[0]
     white = measure_noise_of_pages(pages)
@@ -105,6 +105,7 @@ def _measure(
         "pages": several.strip(" ()") or None,
         "sigma": white.sigma,
         "whiteness": white.whiteness,
+        "lines": measure_lines(image),
         **_numbers(sensor),
         "unknown": reason or None,
         "warnings": [options.worded(caution) for caution in cautions],
@@ -147,6 +148,9 @@ def _lines(found: dict[str, Any], image: Image) -> str:
         ),
         (whiteness, "whiteness", "1: each pixel has noise of its own; below 0.6: neighbours share it"),
     ]
+    if found["lines"]:
+        shared = " and ".join(found["lines"])
+        rows.append((shared, "lines", "whole ones share noise, which --decorrelate removes"))
     if found["unknown"] is None:
         rows += [
             (

@@ -1,6 +1,7 @@
 """Restoration of what people have: files, arrays and tensors."""
 
 from .levels import AnySigma as AnySigma
+from .measure import measure_lines as measure_lines
 from .measure import measure_noise as measure_noise
 from .measure import measure_noise_of_pages as measure_noise_of_pages
 from .measure import measure_sensor_noise as measure_sensor_noise

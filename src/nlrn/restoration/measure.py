@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..files.images import Image
 from ..inference.noise_level import NoiseEstimate, estimate_noise
+from ..inference.noise_spectrum import clear_lines
 from ..inference.sensor_noise import SensorNoiseEstimate, estimate_sensor_noise
 from .hidden import fill_hidden, hidden_pixels
 from .kinds import planes_of
@@ -47,6 +48,19 @@ def measure_noise_of_pages(pages: Sequence[Image]) -> NoiseEstimate:
     if found is None:
         raise ValueError("there is no page to measure")
     return found
+
+
+def measure_lines(image: Image) -> tuple[str, ...]:
+    """`"rows"` and `"columns"` where whole ones of an image share noise beyond doubt.
+
+    Raises:
+        ValueError: as `measure_noise`.
+    """
+    planes = planes_of(image)
+    hidden = hidden_pixels(planes)
+    color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+    unit = range_of(color, None).to_unit(color)
+    return clear_lines(unit, hidden, estimate_noise(unit, hidden).sigma)
 
 
 def measure_sensor_noise(image: np.ndarray | Tensor | Image | Sequence[Image]) -> SensorNoiseEstimate:
