@@ -34,7 +34,7 @@ Denoise = Callable[[Tensor, float, Progress], Tensor]
 def denoise_correlated(
     image: Tensor, spectrum: NoiseSpectrum, denoise: Denoise, known: tuple[float, float], progress: Progress
 ) -> Tensor:
-    """An image without noise of a spectrum.
+    """Removes noise of a spectrum from an image.
 
     Args:
         image: `[1, C, H, W]` in units of [0, 1].
