@@ -54,7 +54,7 @@ def parse_size(name: str, text: str) -> Size:
 
 
 def parse_hot_pixels(text: str | None) -> bool | Literal["stack"]:
-    """Whether hot pixels are replaced, and those of a stack.
+    """The option `hot_pixels` of a text: `False` for none, `True` for `frame`.
 
     Raises:
         CliError: neither `frame` nor `stack`.

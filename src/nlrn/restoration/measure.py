@@ -26,9 +26,7 @@ def measure_noise(image: np.ndarray | Tensor | Image, data_range: DataRange | No
     Raises:
         ValueError: fewer than 16 pixels a side, and what `planes_of` and `range_of` refuse.
     """
-    planes = planes_of(image)
-    hidden = hidden_pixels(planes)
-    color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+    color, hidden = _color_of(image)
     values = range_of(color, data_range)
     estimate = estimate_noise(values.to_unit(color), hidden)
     unit = values.span
@@ -56,9 +54,7 @@ def measure_lines(image: Image) -> tuple[str, ...]:
     Raises:
         ValueError: as `measure_noise`.
     """
-    planes = planes_of(image)
-    hidden = hidden_pixels(planes)
-    color = planes.color if hidden is None else fill_hidden(planes.color, hidden)
+    color, hidden = _color_of(image)
     unit = range_of(color, None).to_unit(color)
     return clear_lines(unit, hidden, estimate_noise(unit, hidden).sigma)
 
@@ -78,6 +74,13 @@ def measure_sensor_noise(image: np.ndarray | Tensor | Image | Sequence[Image]) -
         return _sensor_noise(torch.cat([one.color for one in parts]), hidden if hidden.any() else None)
     planes = planes_of(image)
     return _sensor_noise(planes.color, hidden_pixels(planes))
+
+
+def _color_of(image: np.ndarray | Tensor | Image) -> tuple[Tensor, Tensor | None]:
+    """The color planes of an image with hidden pixels filled, and those."""
+    planes = planes_of(image)
+    hidden = hidden_pixels(planes)
+    return planes.color if hidden is None else fill_hidden(planes.color, hidden), hidden
 
 
 def _sensor_noise(color: Tensor, hidden: Tensor | None) -> SensorNoiseEstimate:
